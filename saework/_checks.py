@@ -1,0 +1,91 @@
+"""What a good argument is, and the wording of errors: what was given, what is allowed, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import torch
+
+
+class UnknownNameError(ValueError):
+    """A release, id or hook that does not exist; the message names the nearest ones."""
+
+
+class WeightsError(ValueError):
+    """A weights file that is damaged, unsafe, or of another shape than its layout says."""
+
+
+class HookError(ValueError):
+    """A hook that the model lacks, that never fires, or whose width the SAE does not have."""
+
+
+def unknown(kind: str, given: object, known: Iterable[str], *, see: str) -> UnknownNameError:
+    """The error for a name that does not exist, with up to three near ones."""
+    near = difflib.get_close_matches(str(given), [str(name) for name in known], n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return UnknownNameError(f"there is no {kind} {given!r}.{hint} {see}")
+
+
+def check_tokens(tokens, *, d_vocab: int | None = None, n_ctx: int | None = None) -> torch.Tensor:
+    """Tokens as long ``[batch, pos]``; one row may be given as ``[pos]``."""
+    if not isinstance(tokens, torch.Tensor):
+        tokens = torch.as_tensor(tokens)
+    if tokens.dtype.is_floating_point or tokens.dtype in (torch.bool, torch.complex64, torch.complex128):
+        raise ValueError(f"tokens are {tokens.dtype}; give integers, such as the ids that a tokenizer returns")
+    if tokens.ndim == 1:
+        tokens = tokens[None]
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}; give [batch, pos], or [pos] for one row")
+    if tokens.numel() == 0:
+        raise ValueError(f"tokens are empty (shape {tuple(tokens.shape)}); give at least one row with one token")
+    if n_ctx is not None and tokens.shape[1] > n_ctx:
+        raise ValueError(
+            f"rows are {tokens.shape[1]} tokens long, but the model's context is {n_ctx}; cut the rows to {n_ctx} tokens"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or (d_vocab is not None and high >= d_vocab):
+        bad, allowed = (low if low < 0 else high), (f"0..{d_vocab - 1}" if d_vocab else "0 and up")
+        raise ValueError(f"token {bad} is out of the vocabulary ({allowed}); tokenize with this model's own tokenizer")
+    return tokens.long()
+
+
+def check_feature(feature: int, d_sae: int) -> int:
+    """A feature's number, counted from 0."""
+    if isinstance(feature, bool) or int(feature) != feature:
+        raise ValueError(f"feature is {feature!r}; give a whole number in 0..{d_sae - 1}")
+    if not 0 <= feature < d_sae:
+        raise ValueError(f"feature {feature} does not exist; this SAE has features 0..{d_sae - 1}")
+    return int(feature)
+
+
+def check_mask(mask, shape: Sequence[int], *, what: str = "mask") -> torch.Tensor | None:
+    """A bool tensor of the given shape, or None."""
+    if mask is None:
+        return None
+    mask = torch.as_tensor(mask)
+    if mask.dtype != torch.bool:
+        raise ValueError(f"{what} is {mask.dtype}; give bool, such as tokens != tokenizer.bos_token_id")
+    if tuple(mask.shape) != tuple(shape):
+        raise ValueError(f"{what} has shape {tuple(mask.shape)}; it must have {tuple(shape)}")
+    if not mask.any():
+        raise ValueError(f"{what} is False everywhere, which leaves nothing; set at least one place to True")
+    return mask
+
+
+def check_finite(values: torch.Tensor, what: str) -> torch.Tensor:
+    """The tensor itself, if it holds neither NaN nor infinity."""
+    if not bool(torch.isfinite(values).all()):
+        n_bad = int((~torch.isfinite(values)).sum())
+        raise ValueError(
+            f"{what} hold {n_bad} NaN or infinite values out of {values.numel()}; "
+            "load the weights again, or use float32 if a smaller dtype overflowed"
+        )
+    return values
+
+
+def check_positive(value: int, what: str, *, minimum: int = 1) -> int:
+    """A whole number of at least ``minimum``."""
+    if isinstance(value, bool) or int(value) != value or value < minimum:
+        raise ValueError(f"{what} is {value!r}; give a whole number of at least {minimum}")
+    return int(value)

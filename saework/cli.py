@@ -1,0 +1,109 @@
+"""``saework``: list what there is, ask what it needs, run it, copy the notebooks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code.
+
+    ``reproduce`` exits 0 if every claim of the release held, 1 if one failed or a notebook broke,
+    and 3 if one could not be run. A mistake in what was typed exits 2.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        print(f"saework: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="saework", description="Published SAE analyses, reproduced in notebooks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="the releases: model, hook, licence, size")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("preflight", help="what a release needs, and whether it can be had here")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("sae_id", metavar="ID", nargs="?", help="such as run1; the release's first by default")
+    command.set_defaults(run=_preflight)
+
+    command = commands.add_parser("reproduce", help="run a release's notebooks; write them, HTML pages and the ledger")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--out", type=Path, help="folder for the results (by default saework-NAME)")
+    command.set_defaults(run=_reproduce)
+
+    command = commands.add_parser("notebooks", help="copy the notebooks to a folder")
+    command.add_argument("folder", metavar="DIR", type=Path)
+    command.set_defaults(run=_notebooks)
+
+    command = commands.add_parser("record", help="for developers: execute the repository's notebooks in place")
+    command.add_argument("names", metavar="NOTEBOOK", nargs="*", help="such as 01_gelu_1l_reconstruction; all by default")
+    command.set_defaults(run=_record)
+    return parser
+
+
+def _list(arguments) -> int:
+    from saework.catalogue import releases
+
+    print(releases().to_string())
+    return 0
+
+
+def _preflight(arguments) -> int:
+    from saework.shelf import preflight
+
+    report = preflight(arguments.name, arguments.sae_id)
+    print(report)
+    return 0 if report.ok else 3
+
+
+def _reproduce(arguments) -> int:
+    from saework.reproduction import reproduce
+    from saework.shelf import preflight
+
+    report = preflight(arguments.name)
+    print(report)
+    if not report.ok:
+        return 3
+    out = arguments.out or Path(f"saework-{arguments.name}")
+    try:
+        ledger = reproduce(arguments.name, out)
+    except RuntimeError as error:
+        print(f"saework: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{ledger}\n\nNotebooks, pages and ledger.json are in {out}")
+    return ledger.exit_code
+
+
+def _notebooks(arguments) -> int:
+    from saework.reproduction import copy_notebooks
+
+    copied = copy_notebooks(arguments.folder)
+    print(f"{len(copied)} notebooks copied to {arguments.folder}; open them with: jupyter lab {arguments.folder}")
+    return 0
+
+
+def _record(arguments) -> int:
+    from saework.reproduction import notebook_folder, record, repository_address
+
+    folder = notebook_folder()
+    if not (folder.parent / "pyproject.toml").exists():
+        raise ValueError(f"{folder} is not in the repository; run this in an editable install of a checkout")
+    repository = repository_address(folder.parent)
+    if repository is None:
+        print("no project.urls.Repository in pyproject.toml, so no Colab badges", file=sys.stderr)
+    for path in sorted(folder.glob("*.ipynb")):
+        if not arguments.names or path.stem in arguments.names:
+            print(path.name)
+            record(path, repository=repository)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

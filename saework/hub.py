@@ -1,0 +1,130 @@
+"""One repository of the Hugging Face Hub at a pinned revision, or a folder in the same layout."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saework._checks import WeightsError
+
+
+class NotAvailableError(OSError):
+    """A file that cannot be had: no network, no access, or no such file."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where files come from."""
+
+    name: str
+    """``owner/name`` on the Hub."""
+    revision: str | None = None
+    """A commit; None where the publisher's commit is not known, which takes ``main``."""
+    kind: str = "model"
+    """``model`` or ``dataset``."""
+    folder: Path | None = None
+    """A folder that holds the files instead."""
+    sizes_mb: dict[str, float] = field(default_factory=dict)
+    default_mb: float = 0
+    """Size of the one large file, where its name is not known beforehand."""
+
+    def __str__(self) -> str:
+        where = "in this package" if self.folder else f"revision {self.revision[:8] if self.revision else 'main'}"
+        return f"{self.name} ({where})"
+
+    def size_mb(self, file: str) -> float:
+        """Download size of a file, as published; 0 for a folder."""
+        return 0 if self.folder or file.endswith("_cfg.json") else self.sizes_mb.get(file, self.default_mb)
+
+    def fetch(self, file: str) -> Path:
+        """A file's path on this machine, downloaded if need be.
+
+        Raises: NotAvailableError, which says what to do; WeightsError if the download is cut short.
+        """
+        if self.folder:
+            if not (self.folder / file).exists():
+                raise NotAvailableError(f"{self.folder / file} does not exist; reinstall saework, or build the mini again")
+            return self.folder / file
+        from huggingface_hub import hf_hub_download
+
+        return Path(self._with_revision(lambda revision: hf_hub_download(self.name, file, repo_type=self.kind, revision=revision), file))
+
+    def fetch_all(self, pattern: str) -> list[Path]:
+        """The paths of all files that match a pattern, in order of name."""
+        root = self.folder
+        if root is None:
+            from huggingface_hub import snapshot_download
+
+            download = lambda revision: snapshot_download(self.name, repo_type=self.kind, revision=revision, allow_patterns=[pattern])  # noqa: E731
+            root = Path(self._with_revision(download, pattern))
+        found = sorted(root.glob(pattern))
+        if not found:
+            raise NotAvailableError(f"{self.name} holds no {pattern}; see what it holds on the Hub")
+        return found
+
+    def cached(self, file: str) -> bool:
+        """Whether a file (or all of a pattern, as far as one can tell offline) is on this machine already."""
+        if self.folder:
+            return bool(list(self.folder.glob(file)))
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        for revision in dict.fromkeys((self.revision, None)):
+            try:
+                root = snapshot_download(self.name, repo_type=self.kind, revision=revision, local_files_only=True)
+            except (LocalEntryNotFoundError, OSError):
+                continue
+            if list(Path(root).glob(file)):
+                return True
+        return False
+
+    def access_problem(self, file: str) -> str | None:
+        """Why a file could not be downloaded now, or None. Asks the Hub, and downloads nothing."""
+        from huggingface_hub import HfApi
+
+        try:
+            HfApi().repo_info(self.name, repo_type=self.kind)
+        except Exception as error:  # whatever the network's library raises, the answer is "not now, because ..."
+            return str(self._explained(error, file))
+        return None
+
+    def _with_revision(self, download, file: str) -> str:
+        """Download at the pinned revision; where only another one is to be had, say so loudly."""
+        from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
+
+        try:
+            try:
+                return download(self.revision)
+            except (RevisionNotFoundError, LocalEntryNotFoundError) as error:
+                if self.revision is None:
+                    raise
+                try:
+                    found = download(None)
+                except Exception:
+                    raise error from None
+                warnings.warn(f"revision {self.revision[:8]} of {self.name} is not to be had; took main instead", stacklevel=4)
+                return found
+        except Exception as error:
+            raise self._explained(error, file) from error
+
+    def _explained(self, error: Exception, file: str) -> Exception:
+        from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+        if isinstance(error, GatedRepoError):
+            return NotAvailableError(
+                f"{self.name} is gated: accept its licence on its page on the Hub while logged in, then set the "
+                "environment variable HF_TOKEN to a token of that account (never paste it into a notebook)"
+            )
+        if isinstance(error, RepositoryNotFoundError):
+            return NotAvailableError(f"the Hub has no {self.kind} {self.name}, or this account may not see it; check the name, and HF_TOKEN if it is private")
+        if isinstance(error, LocalEntryNotFoundError):
+            return NotAvailableError(
+                f"{file} of {self.name} is not in the cache, and the Hub cannot be reached; connect once and run "
+                "`saework preflight`, unset HF_HUB_OFFLINE if it is set, or use gelu-1l-mini, which needs no network"
+            )
+        if isinstance(error, EntryNotFoundError):
+            return NotAvailableError(f"{self.name} has no file {file} at this revision; check the id (a checkpoint's number, for one)")
+        if "onsistency check failed" in str(error):
+            return WeightsError(f"the download of {file} from {self.name} was cut short; load again to repeat it")
+        return NotAvailableError(f"{file} of {self.name} could not be had ({type(error).__name__}: {error}); check the network and the disk, and try again")

@@ -1,0 +1,85 @@
+"""Numbers to plotly figures: labelled axes with units, one quiet look, colours that stay apart for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+
+# Okabe and Ito's colours, which stay apart for every common colour blindness.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+
+
+def histogram(
+    groups: Mapping[str, object], *, title: str, x: str, bins: int = 40, limits: tuple[float, float] | None = None, percent: bool = True
+) -> go.Figure:
+    """Histograms over one another, each as a share of its own group.
+
+    Args:
+        groups: values by name; values that are not finite are left out.
+        x: the axis label, with its unit.
+        limits: of the x axis; by default those of the values.
+        percent: share of the group; otherwise counts.
+    """
+    values = {name: _finite(group) for name, group in groups.items()}
+    everything = np.concatenate(list(values.values()))
+    if not len(everything):
+        raise ValueError("there are no finite values to draw; give at least one")
+    low, high = limits or (everything.min(), everything.max())
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    figure = go.Figure()
+    for (name, group), colour in zip(values.items(), COLOURS):
+        heights = np.histogram(group, edges)[0]
+        shown = 100 * heights / max(1, len(group)) if percent else heights
+        figure.add_bar(
+            x=(edges[1:] + edges[:-1]) / 2,
+            y=shown,
+            width=np.diff(edges),
+            name=f"{name} ({len(group):,})",
+            marker={"color": colour, "line": {"width": 0}},
+            opacity=0.65 if len(values) > 1 else 1,
+        )
+    return _quiet(figure, title=title, x=x, y="percent of group" if percent else "count")
+
+
+def bars(heights, edges, *, title: str, x: str, y: str = "count") -> go.Figure:
+    """Bars of given heights between given edges (a histogram that was counted already)."""
+    heights, edges = np.asarray(heights), np.asarray(edges)
+    figure = go.Figure(go.Bar(x=(edges[1:] + edges[:-1]) / 2, y=heights, width=np.diff(edges), marker={"color": COLOURS[0]}))
+    return _quiet(figure, title=title, x=x, y=y)
+
+
+def scatter(groups: Mapping[str, tuple], *, title: str, x: str, y: str, log_x: bool = False) -> go.Figure:
+    """Points by group: ``{name: (x values, y values)}``."""
+    figure = go.Figure()
+    for (name, (xs, ys)), colour in zip(groups.items(), COLOURS):
+        marker = {"color": colour, "size": 4, "opacity": 0.5}
+        figure.add_scattergl(x=np.asarray(xs), y=np.asarray(ys), mode="markers", name=name, marker=marker)
+    _quiet(figure, title=title, x=x, y=y)
+    return figure.update_xaxes(type="log") if log_x else figure
+
+
+def line(groups: Mapping[str, tuple], *, title: str, x: str, y: str) -> go.Figure:
+    """Lines by group: ``{name: (x values, y values)}``."""
+    figure = go.Figure()
+    for (name, (xs, ys)), colour in zip(groups.items(), COLOURS):
+        figure.add_scatter(x=np.asarray(xs), y=np.asarray(ys), mode="lines+markers", name=name, line={"color": colour})
+    return _quiet(figure, title=title, x=x, y=y)
+
+
+def _quiet(figure: go.Figure, *, title: str, x: str, y: str) -> go.Figure:
+    return figure.update_layout(
+        template="plotly_white",
+        title={"text": title, "font": {"size": 15}},
+        xaxis_title=x,
+        yaxis_title=y,
+        barmode="overlay",
+        height=340,
+        margin={"l": 60, "r": 20, "t": 45, "b": 45},
+    )
+
+
+def _finite(values) -> np.ndarray:
+    values = np.asarray(values, dtype=float).ravel()
+    return values[np.isfinite(values)]

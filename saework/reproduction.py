@@ -1,0 +1,192 @@
+"""The notebooks as a whole: copied, executed, exported, and recorded for the repository.
+
+papermill executes them, nbconvert makes the pages; what is ours is which notebooks belong to a
+release, how the ledgers in their outputs become one, and what a committed notebook must not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+
+from saework.catalogue import release_named
+from saework.claims import LEDGER_MIME, Ledger
+from saework.tables import RAW_MIME, near_rounding_edge
+
+NOTEBOOKS = {
+    "gelu-1l-mini": ("00_start_here", "01_gelu_1l_reconstruction", "02_gelu_1l_rare_features", "03_gelu_1l_reading_a_feature"),
+}
+NOTEBOOKS["gelu-1l"] = NOTEBOOKS["gelu-1l-mini"]
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
+BADGE_START = "[![Open In Colab]"
+# Figures as data (JupyterLab draws them), no progress bars: what a notebook stores is the same everywhere.
+ENVIRONMENT = {"PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
+_PAGE = """{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}"""
+
+
+def notebook_folder() -> Path:
+    """Where the notebooks lie: in the package if it was installed from a wheel, else in the repository."""
+    package = Path(__file__).parent
+    for folder in (package / "data" / "notebooks", package.parent / "notebooks"):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError("the notebooks are not in this installation; install saework from its wheel or its repository")
+
+
+def copy_notebooks(folder: str | Path) -> list[Path]:
+    """Copy the notebooks to a folder. Files that are there already are left alone, and reported by a warning."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    copied = []
+    for source in sorted(notebook_folder().glob("*.ipynb")):
+        target = folder / source.name
+        if target.exists():
+            warnings.warn(f"{target} exists and was left alone; move it away for a fresh copy", stacklevel=2)
+            continue
+        copied.append(Path(shutil.copy(source, target)))
+    return copied
+
+
+def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
+    """Execute a release's notebooks, write them and self-contained pages to ``out``, and return the ledger.
+
+    A notebook that fails is written as far as it came; its claims stay "not run", and the failure
+    is said and raised at the end.
+    """
+    release_named(name)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    ledgers, failed = [], []
+    for number, notebook in enumerate(NOTEBOOKS[name], 1):
+        say(f"[{number}/{len(NOTEBOOKS[name])}] {notebook}")
+        target = out / f"{notebook}.ipynb"
+        problem = execute(notebook_folder() / f"{notebook}.ipynb", target, parameters={"RELEASE": name})
+        if problem:
+            failed.append(f"{notebook}: {problem}")
+        executed = nbformat.read(target, as_version=4)
+        ledgers += ledgers_in(executed)
+        (out / f"{notebook}.html").write_text(page(executed, title=notebook), encoding="utf-8")
+    ledger = Ledger.merge(ledgers) if ledgers else Ledger([], tier=name)
+    ledger.save(out / "ledger.json")
+    if failed:
+        raise RuntimeError("notebooks failed:\n" + "\n".join(failed))
+    return ledger
+
+
+def execute(source: Path, target: Path, *, parameters: dict | None = None) -> str | None:
+    """Run a notebook from top to bottom with papermill; returns what went wrong, or None."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    os.environ.update(ENVIRONMENT)  # kernels inherit it
+    try:
+        papermill.execute_notebook(
+            str(source), str(target), parameters=parameters or {}, kernel_name="python3", cwd=str(target.parent), progress_bar=sys.stderr.isatty(), log_output=False
+        )
+    except PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue}"
+    return None
+
+
+def ledgers_in(notebook) -> list[Ledger]:
+    """The ledgers that an executed notebook displayed."""
+    return [Ledger.from_dict(data) for data in _outputs(notebook, LEDGER_MIME)]
+
+
+def page(notebook, *, title: str) -> str:
+    """A notebook as one HTML file that refers to nothing outside; plotly's script is embedded once."""
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    _draw_figures(notebook)
+    exporter = HTMLExporter(raw_template=_PAGE, embed_images=True, exclude_anchor_links=True)
+    return exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})[0]
+
+
+def _draw_figures(notebook) -> None:
+    import plotly.io
+
+    script = True
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        figure = output.get("data", {}).pop(PLOTLY_MIME, None)
+        if figure:
+            figure = plotly.io.from_json(json.dumps({key: figure[key] for key in ("data", "layout")}))
+            output.data["text/html"] = plotly.io.to_html(figure, full_html=False, include_plotlyjs=script)
+            script = False
+
+
+def _outputs(notebook, mime: str) -> Iterator[dict]:
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if mime in output.get("data", {}):
+                yield output["data"][mime]
+
+
+# ---- what is committed ----
+
+
+def record(path: Path, *, repository: str | None, say=print) -> None:
+    """Execute a committed notebook in place, and leave in it only what is the same on every machine."""
+    notebook = nbformat.read(path, as_version=4)
+    _set_badge(notebook, path.name, repository)
+    for cell in notebook.cells:
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter")}
+    nbformat.write(notebook, path)
+    problem = execute(path, path)
+    if problem:
+        raise RuntimeError(f"{path.name}: {problem}")
+    executed = nbformat.read(path, as_version=4)
+    for number in edges_in(executed):
+        say(f"{path.name}: {number!r} lies within 1e-4 of a rounding edge, so another processor may print it differently")
+    nbformat.write(cleaned(executed), path)
+
+
+def cleaned(notebook):
+    """A notebook without execution times, widget state, raw numbers, or anything else of this machine."""
+    language = {"name": "python"}
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": language}
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i:02d}"
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter") and value}
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(RAW_MIME, None)
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            output.metadata = {} if "metadata" in output else output.get("metadata")
+    return notebook
+
+
+def edges_in(notebook) -> list[float]:
+    """Numbers that a notebook prints and a last bit could change."""
+    tables = [(data["numbers"], data["digits"]) for data in _outputs(notebook, RAW_MIME)]
+    return [number for numbers, digits in tables for number in numbers if near_rounding_edge(number, digits)]
+
+
+def _set_badge(notebook, name: str, repository: str | None) -> None:
+    """The Colab badge above the title, made from the repository's address; none while that is unknown."""
+    title = notebook.cells[0]
+    lines = [line for line in title.source.split("\n") if not line.startswith(BADGE_START)]
+    if repository:
+        where = repository.removeprefix("https://").rstrip("/").replace("github.com/", "github/", 1)
+        badge = "https://colab.research.google.com/assets/colab-badge.svg"
+        lines = [f"{BADGE_START}({badge})](https://colab.research.google.com/{where}/blob/main/notebooks/{name})", "", *lines]
+    title.source = "\n".join(lines).strip()
+
+
+def repository_address(root: Path) -> str | None:
+    """``project.urls.Repository`` of a ``pyproject.toml``, or None while it is not set."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository")
