@@ -33,6 +33,7 @@ _HOME = {
     "releases": "shelf",
     "rule_agreement": "metrics",
     "scan": "scanning",
+    "show": "tables",
     "str_tokens": "tokens",
     "token_df": "tokens",
     "token_heatmap": "heatmap",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from saework.run import ReconsScore, active_features, feature_activations, logit_effect, recons_score
     from saework.scanning import FeatureScan, scan
     from saework.shelf import Preflight, Workbook, claims_of, load, preflight, releases
+    from saework.tables import show
     from saework.tokens import str_tokens, token_df, vocab_df
 
 

@@ -30,15 +30,19 @@ def unknown(kind: str, given: object, known: Iterable[str], *, see: str) -> Unkn
 def check_tokens(tokens, *, d_vocab: int | None = None, n_ctx: int | None = None) -> torch.Tensor:
     """Tokens as long ``[batch, pos]``; one row may be given as ``[pos]``."""
     if not isinstance(tokens, torch.Tensor):
-        tokens = torch.as_tensor(tokens)
+        try:
+            tokens = torch.as_tensor(tokens)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"tokens are not a table of integers ({error}); give ids in rows of one length, [batch, pos]") from error
+    if tokens.numel() == 0:
+        raise ValueError(f"tokens are empty (shape {tuple(tokens.shape)}); give at least one row with one token")
     if tokens.dtype.is_floating_point or tokens.dtype in (torch.bool, torch.complex64, torch.complex128):
         raise ValueError(f"tokens are {tokens.dtype}; give integers, such as the ids that a tokenizer returns")
     if tokens.ndim == 1:
         tokens = tokens[None]
     if tokens.ndim != 2:
         raise ValueError(f"tokens have shape {tuple(tokens.shape)}; give [batch, pos], or [pos] for one row")
-    if tokens.numel() == 0:
-        raise ValueError(f"tokens are empty (shape {tuple(tokens.shape)}); give at least one row with one token")
+    tokens = tokens.long()
     if n_ctx is not None and tokens.shape[1] > n_ctx:
         raise ValueError(
             f"rows are {tokens.shape[1]} tokens long, but the model's context is {n_ctx}; cut the rows to {n_ctx} tokens"
@@ -47,12 +51,12 @@ def check_tokens(tokens, *, d_vocab: int | None = None, n_ctx: int | None = None
     if low < 0 or (d_vocab is not None and high >= d_vocab):
         bad, allowed = (low if low < 0 else high), (f"0..{d_vocab - 1}" if d_vocab else "0 and up")
         raise ValueError(f"token {bad} is out of the vocabulary ({allowed}); tokenize with this model's own tokenizer")
-    return tokens.long()
+    return tokens
 
 
 def check_feature(feature: int, d_sae: int) -> int:
     """A feature's number, counted from 0."""
-    if isinstance(feature, bool) or int(feature) != feature:
+    if not _is_whole(feature):
         raise ValueError(f"feature is {feature!r}; give a whole number in 0..{d_sae - 1}")
     if not 0 <= feature < d_sae:
         raise ValueError(f"feature {feature} does not exist; this SAE has features 0..{d_sae - 1}")
@@ -86,6 +90,13 @@ def check_finite(values: torch.Tensor, what: str) -> torch.Tensor:
 
 def check_positive(value: int, what: str, *, minimum: int = 1) -> int:
     """A whole number of at least ``minimum``."""
-    if isinstance(value, bool) or int(value) != value or value < minimum:
+    if not _is_whole(value) or value < minimum:
         raise ValueError(f"{what} is {value!r}; give a whole number of at least {minimum}")
     return int(value)
+
+
+def _is_whole(value) -> bool:
+    try:
+        return not isinstance(value, bool) and int(value) == value
+    except (TypeError, ValueError, OverflowError):  # None, words, NaN, infinity
+        return False

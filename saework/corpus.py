@@ -78,6 +78,25 @@ def shuffled(rows: torch.Tensor, *, seed: int = SHUFFLE_SEED) -> torch.Tensor:
     return rows[torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))]
 
 
+def published_rows(n_rows: int, n_batches: int, *, skip: int = 0, seed: int = 52, shape: tuple[int, int] = (2048, 16384)) -> torch.Tensor:
+    """The rows that the published notebook's random batches took, ``[n_batches * 64]``.
+
+    It drew them with ``torch.randperm`` from the generator that its autoencoder had seeded (52 for
+    run1) and had drawn two weight matrices from; the same draws are made again here. That this
+    gives the very rows is inferred from the code, and shows in the losses.
+
+    Args:
+        n_rows: rows of the tokenized corpus.
+        skip: batches that were drawn before (the notebook scored 5 batches, then counted firings on 50).
+        shape: of the encoder.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for size in (shape, shape[::-1]):
+        torch.nn.init.kaiming_uniform_(torch.empty(size), generator=generator)
+    drawn = [torch.randperm(n_rows, generator=generator)[:64] for _ in range(skip + n_batches)]
+    return torch.cat(drawn[skip:])
+
+
 def read_parquet(path: str | Path, *, column: str = "text") -> list[str]:
     """The documents of a parquet file in the layout of ``NeelNanda/c4-code-20k``.
 

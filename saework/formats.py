@@ -38,7 +38,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+        if path.open("rb").read(4).startswith((b"PK\x03\x04", b"\x80")):  # a zip or a pickle as it should be, so not damage
             raise WeightsError(
                 f"{path} holds more than tensors, and loading that would run code from the file; refused. "
                 "Get the weights from the published repository"
@@ -83,10 +83,12 @@ def neel_model_shell(config: dict, *, processed: bool = True, tokenizer=None, in
     if missing:
         raise WeightsError(f"config.json lacks {', '.join(missing)}; it is not of Neel Nanda's model layout")
     normalization = config.get("normalization", config.get("normalization_type"))
+    if normalization != "LN":
+        raise WeightsError(f"config.json says normalization {normalization!r}; this layout has 'LN' (it belongs to another model)")
     cfg = HookedTransformerConfig(
         **{key: config[key] for key in NEEL_CONFIG_KEYS},
         model_name=config.get("name", "neel"),
-        normalization_type="LNPre" if processed and normalization == "LN" else normalization,
+        normalization_type="LNPre" if processed else "LN",
         positional_embedding_type="shortformer" if config.get("shortformer_pos") else "standard",
         init_weights=init_weights,
         device="cpu",
@@ -164,12 +166,15 @@ def neel_sae(config_path: str | Path, weights_path: str | Path, *, hook: str):
 def tokenizer(folder: str | Path):
     """The fast tokenizer of a folder with ``tokenizer.json`` and ``special_tokens_map.json``.
 
-    Raises: WeightsError if a special token that the layout needs is missing.
+    Raises: WeightsError if a file is damaged, or a special token that the layout needs is missing.
     """
     from transformers import PreTrainedTokenizerFast
 
     special = read_json(Path(folder) / "special_tokens_map.json")
-    loaded = PreTrainedTokenizerFast.from_pretrained(str(folder), clean_up_tokenization_spaces=False, **special)
+    try:
+        loaded = PreTrainedTokenizerFast.from_pretrained(str(folder), clean_up_tokenization_spaces=False, **special)
+    except Exception as error:  # the tokenizers library raises nothing more precise for a damaged file
+        raise WeightsError(f"the tokenizer in {folder} is damaged ({type(error).__name__}: {error}); delete it and download it again") from error
     if loaded.bos_token_id is None or loaded.eos_token_id is None:
         raise WeightsError(f"the tokenizer in {folder} names no BOS or EOS token; its special_tokens_map.json is not of this layout")
     return loaded

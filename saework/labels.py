@@ -72,7 +72,9 @@ def _label(token: tokenize.TokenInfo, docstrings: set[tuple[int, int]], previous
     if token.type == tokenize.COMMENT:
         return "comment"
     if token.type == tokenize.STRING:
-        return "docstring" if token.start in docstrings else "string"
+        line, column = token.start
+        start = (line, len(token.line[:column].encode()))  # ast counts bytes, tokenize characters
+        return "docstring" if start in docstrings else "string"
     if token.type == tokenize.NUMBER:
         return "number"
     if token.type == tokenize.NAME:

@@ -40,6 +40,7 @@ def bootstrap_interval(losses: np.ndarray, counts: np.ndarray, *, seed: int = 0)
     Source: Efron, "Bootstrap methods" (1979), the percentile interval; rows are the unit because
     tokens of one row depend on each other.
     """
+    losses, counts = losses[:, counts > 0], counts[counts > 0]  # a row of nothing, drawn alone, would be 0 / 0
     n_rows = len(counts)
     if n_rows < 2:
         return float("nan"), float("nan")
@@ -67,10 +68,9 @@ def variance_explained(x: torch.Tensor, reconstruction: torch.Tensor) -> float:
     Raises: ValueError if ``x`` does not vary, which leaves nothing to explain.
     """
     x, reconstruction = x.double(), reconstruction.double()
-    total = (x - x.mean(0)).pow(2).sum()
-    if total == 0:
+    if (x == x[:1]).all():
         raise ValueError(f"the {len(x)} activations are all alike, so there is no variance to explain; give more tokens")
-    return float(1 - (x - reconstruction).pow(2).sum() / total)
+    return float(1 - (x - reconstruction).pow(2).sum() / (x - x.mean(0)).pow(2).sum())
 
 
 def log10_rate(firing_rate: torch.Tensor) -> torch.Tensor:

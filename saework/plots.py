@@ -23,13 +23,13 @@ def histogram(
         percent: share of the group; otherwise counts.
     """
     values = {name: _finite(group) for name, group in groups.items()}
-    everything = np.concatenate(list(values.values()))
+    everything = np.concatenate([[], *values.values()])
     if not len(everything):
         raise ValueError("there are no finite values to draw; give at least one")
     low, high = limits or (everything.min(), everything.max())
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     figure = go.Figure()
-    for (name, group), colour in zip(values.items(), COLOURS):
+    for (name, group), colour in _coloured(values):
         heights = np.histogram(group, edges)[0]
         shown = 100 * heights / max(1, len(group)) if percent else heights
         figure.add_bar(
@@ -53,7 +53,7 @@ def bars(heights, edges, *, title: str, x: str, y: str = "count") -> go.Figure:
 def scatter(groups: Mapping[str, tuple], *, title: str, x: str, y: str, log_x: bool = False) -> go.Figure:
     """Points by group: ``{name: (x values, y values)}``."""
     figure = go.Figure()
-    for (name, (xs, ys)), colour in zip(groups.items(), COLOURS):
+    for (name, (xs, ys)), colour in _coloured(groups):
         marker = {"color": colour, "size": 4, "opacity": 0.5}
         figure.add_scattergl(x=np.asarray(xs), y=np.asarray(ys), mode="markers", name=name, marker=marker)
     _quiet(figure, title=title, x=x, y=y)
@@ -63,7 +63,7 @@ def scatter(groups: Mapping[str, tuple], *, title: str, x: str, y: str, log_x: b
 def line(groups: Mapping[str, tuple], *, title: str, x: str, y: str) -> go.Figure:
     """Lines by group: ``{name: (x values, y values)}``."""
     figure = go.Figure()
-    for (name, (xs, ys)), colour in zip(groups.items(), COLOURS):
+    for (name, (xs, ys)), colour in _coloured(groups):
         figure.add_scatter(x=np.asarray(xs), y=np.asarray(ys), mode="lines+markers", name=name, line={"color": colour})
     return _quiet(figure, title=title, x=x, y=y)
 
@@ -78,6 +78,12 @@ def _quiet(figure: go.Figure, *, title: str, x: str, y: str) -> go.Figure:
         height=340,
         margin={"l": 60, "r": 20, "t": 45, "b": 45},
     )
+
+
+def _coloured(groups: Mapping[str, object]):
+    if len(groups) > len(COLOURS):
+        raise ValueError(f"{len(groups)} groups, but only {len(COLOURS)} colours stay apart for all; draw {len(COLOURS)} or fewer")
+    return zip(groups.items(), COLOURS)
 
 
 def _finite(values) -> np.ndarray:

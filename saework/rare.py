@@ -80,6 +80,7 @@ def rare_features(sae, firing_rate, *, threshold: float = 1e-4, seed: int = 0) -
     the null are ours, since a mean that contains the feature itself lifts its cosine.
     """
     w_enc, w_dec = sae.W_enc.detach().float().cpu(), sae.W_dec.detach().float().cpu()
+    check_finite(w_enc, "encoder weights"), check_finite(w_dec, "decoder weights")
     rate = torch.as_tensor(firing_rate).detach().cpu().double()
     if rate.shape != (w_dec.shape[0],):
         raise ValueError(f"firing_rate has shape {tuple(rate.shape)}; this SAE has {w_dec.shape[0]} features, give one rate each")

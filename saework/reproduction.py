@@ -139,6 +139,7 @@ def record(path: Path, *, repository: str | None, say=print) -> None:
     """Execute a committed notebook in place, and leave in it only what is the same on every machine."""
     notebook = nbformat.read(path, as_version=4)
     _set_badge(notebook, path.name, repository)
+    _set_setup(notebook, repository)
     for cell in notebook.cells:
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter")}
     nbformat.write(notebook, path)
@@ -169,6 +170,21 @@ def edges_in(notebook) -> list[float]:
     """Numbers that a notebook prints and a last bit could change."""
     tables = [(data["numbers"], data["digits"]) for data in _outputs(notebook, RAW_MIME)]
     return [number for numbers, digits in tables for number in numbers if near_rounding_edge(number, digits)]
+
+
+def _set_setup(notebook, repository: str | None) -> None:
+    """The cell that installs saework where it is missing; it says what to set while the address is unknown."""
+    remedy = (
+        f'%pip install --quiet "git+{repository}"'
+        if repository
+        else 'raise ModuleNotFoundError("install saework: pip install -e . in a checkout. (For Colab, set project.urls.Repository in pyproject.toml and run `saework record`.)")'
+    )
+    for cell in notebook.cells:
+        if "setup" in cell.metadata.get("tags", []):
+            cell.source = (
+                "import importlib.util\n\n"
+                f'if importlib.util.find_spec("saework") is None:  # nothing that is installed is replaced\n    {remedy}'
+            )
 
 
 def _set_badge(notebook, name: str, repository: str | None) -> None:

@@ -88,7 +88,7 @@ def as_tokens(model, text_or_tokens) -> torch.Tensor:
             text_or_tokens.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"the text holds a lone surrogate at character {error.start}, which no tokenizer takes; remove it") from error
-        text_or_tokens = model.to_tokens(text_or_tokens, prepend_bos=True)
+        text_or_tokens = model.to_tokens(text_or_tokens, prepend_bos=True, truncate=False)  # too long is an error below
     tokens = check_tokens(text_or_tokens, d_vocab=model.cfg.d_vocab, n_ctx=model.cfg.n_ctx)
     return tokens.to(_device(model))
 
@@ -324,7 +324,7 @@ def active_features(model, sae, text_or_tokens, *, pos: int = -1, n: int = 10, h
         raise ValueError(f"{len(x)} rows were given; give text or one row")
     if not -x.shape[1] <= pos < x.shape[1]:
         raise ValueError(f"pos is {pos}; this text has {x.shape[1]} tokens, so give {-x.shape[1]}..{x.shape[1] - 1}")
-    values = sae.encode(x[:, pos : pos + 1 or None])[0, 0].float().cpu().numpy()
+    values = check_finite(sae.encode(x[:, pos : pos + 1 or None])[0, 0], "feature activations").float().cpu().numpy()
     active = np.flatnonzero(values)
     order = active[np.argsort(-values[active], kind="stable")][: check_positive(n, "n")]
     return pd.DataFrame({"index": order, "value": values[order]})
@@ -354,5 +354,6 @@ def logit_effect(model, sae, feature: int, *, hook: str | None = None) -> torch.
         direction = direction - direction.mean()
     weight = getattr(norm, "w", getattr(norm, "weight", None))
     if weight is not None:
-        direction = direction * weight
-    return direction @ model.W_U
+        offset = getattr(model.cfg, "rmsnorm_uses_offset", False)  # Gemma's norm, on a bridge, stores its weight less one
+        direction = direction * (1 + weight if offset else weight)
+    return check_finite(direction @ model.W_U, f"logit effect of feature {feature}")

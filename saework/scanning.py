@@ -303,6 +303,8 @@ def _in_context(positions: torch.Tensor, values: torch.Tensor, tokens, tokenizer
     tokens = torch.as_tensor(tokens)
     if len(positions) and int(positions[:, 0].max()) >= len(tokens):
         raise ValueError(f"an example lies in row {int(positions[:, 0].max())}, but only {len(tokens)} rows were given; give the rows that were scanned")
+    if len(positions) and int(positions[:, 1].max()) >= tokens.shape[1]:
+        raise ValueError(f"an example lies at position {int(positions[:, 1].max())}, but rows are {tokens.shape[1]} tokens long; give the rows that were scanned")
     rows = positions[:, 0].unique()
     frame = token_df(tokens[rows] if len(rows) else tokens[:1], tokenizer)
     n_pos = tokens.shape[1]

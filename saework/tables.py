@@ -18,7 +18,8 @@ def significant(value: float, digits: int = DIGITS) -> str:
     if value != value:
         return "–"
     text = f"{value:.{digits}g}"
-    return f"{value:,.0f}" if "e" in text and 1e3 <= abs(value) < 1e6 else text
+    rounded = float(text)
+    return f"{rounded:,.0f}" if "e" in text and 1e3 <= abs(rounded) < 1e6 else text
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Table:
         return self._rounded().to_string()
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        raw = [float(cell) for cell in self.frame.to_numpy().ravel() if _is_number(cell) and not isinstance(cell, Integral)]
+        raw = [float(cell) for cell in self.frame.astype(object).to_numpy().ravel() if _is_number(cell) and not isinstance(cell, Integral)]
         return {
             "text/plain": repr(self),
             "text/html": self._rounded().to_html(),  # escapes every cell
@@ -43,17 +44,33 @@ class Table:
         }
 
 
-def show(data, *, digits: int = DIGITS) -> Table:
-    """A frame, a series, or a mapping of names to numbers, as a table of rounded numbers."""
-    if isinstance(data, pd.DataFrame):
-        return Table(data, digits)
-    series = data if isinstance(data, pd.Series) else pd.Series(data, dtype=object)
-    return Table(series.astype(object).to_frame(series.name or "value"), digits)
+def show(data, *, columns: list[str] | None = None, digits: int = DIGITS) -> Table:
+    """A frame, or a mapping of names to a number or a list of numbers, as a table of rounded numbers.
+
+    Args: ``columns``: headings for a mapping to lists.
+    """
+    if not isinstance(data, pd.DataFrame):
+        rows = {name: _as_list(values) for name, values in dict(data).items()}
+        data = pd.DataFrame.from_dict(rows, orient="index", columns=columns or ["value"], dtype=object)
+    return Table(data, digits)
+
+
+def versions() -> Table:
+    """Which versions are loaded here: the first thing to compare when a number differs."""
+    from importlib.metadata import version
+
+    names = ("saework", "torch", "transformer_lens", "sae_lens", "transformers", "numpy", "pandas", "plotly")
+    return show({name: version(name) for name in names}, columns=["version"])
 
 
 def near_rounding_edge(number: float, digits: int = DIGITS, *, within: float = 1e-4) -> bool:
     """Whether a relative change of ``within`` could change what is printed of a number."""
     return f"{number * (1 - within):.{digits}g}" != f"{number * (1 + within):.{digits}g}"
+
+
+def _as_list(values) -> list:
+    values = values if isinstance(values, (list, tuple)) else [values]
+    return [value.item() if hasattr(value, "item") else value for value in values]
 
 
 def _is_number(cell) -> bool:

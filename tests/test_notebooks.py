@@ -1,0 +1,95 @@
+"""What a committed notebook must and must not hold. That they run, and give what is stored, nbval checks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from saework.claims import LEDGER_MIME
+from saework.reproduction import BADGE_START, NOTEBOOKS, repository_address
+
+ROOT = Path(__file__).parent.parent
+PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LONGEST_CELL = 18
+RUNS_LIVE = {"setup", "parameters", "solution", "nbval-ignore-output"}
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def notebook(request):
+    return request.param, nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_every_notebook_of_a_release_is_there():
+    assert {path.stem for path in PATHS} >= {name for names in NOTEBOOKS.values() for name in names}
+
+
+def test_it_is_valid_and_executed_in_order(notebook):
+    path, nb = notebook
+    nbformat.validate(nb)
+    assert [cell.execution_count for cell in code_cells(nb)] == list(range(1, len(code_cells(nb)) + 1))
+    assert not [output for cell in code_cells(nb) for output in cell.outputs if output.output_type == "error"]
+
+
+def test_it_holds_no_widget_state_times_or_paths(notebook):
+    path, nb = notebook
+    assert "widgets" not in nb.metadata and "papermill" not in nb.metadata
+    assert all(set(cell.metadata) <= {"tags", "jupyter"} for cell in nb.cells)
+    assert not re.search(r"(?<![\w.])/(root|home|work|tmp|Users)/\w", path.read_text(encoding="utf-8"))
+    assert not [output for cell in code_cells(nb) for output in cell.outputs if output.get("name") == "stderr"], "a warning or a bar was stored"
+
+
+def test_cells_are_short_and_tags_known(notebook):
+    _, nb = notebook
+    for cell in code_cells(nb):
+        assert cell.source.count("\n") < LONGEST_CELL, cell.source[:80]
+        assert set(cell.metadata.get("tags", [])) <= RUNS_LIVE
+
+
+def test_it_has_the_parts_that_each_notebook_has(notebook):
+    _, nb = notebook
+    tags = [tag for cell in code_cells(nb) for tag in cell.metadata.get("tags", [])]
+    assert tags.count("parameters") == 1 and tags.count("setup") == 1 and "solution" in tags
+    prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+    first = nb.cells[0].source.removeprefix(BADGE_START)
+    assert re.search(r"^# .*\?$", first, flags=re.M), "the title is a question"
+    for part in ("What you will learn", "Parameters", "Does it hold?", "Published and here", "Exercises", "Takeaways", "Limits", "Next:", "References"):
+        assert part in prose, part
+    assert sum("assert" in cell.source for cell in code_cells(nb)) >= 6
+    assert "@@" not in prose
+
+
+def test_its_links_lead_somewhere(notebook):
+    path, nb = notebook
+    for cell in nb.cells:
+        for link in re.findall(r"\]\(([^)#\s]+)", cell.source if cell.cell_type == "markdown" else ""):
+            assert link.startswith("https://") or (path.parent / link).exists(), link
+
+
+def test_a_badge_is_there_only_when_the_address_is_known(notebook):
+    _, nb = notebook
+    assert nb.cells[0].source.startswith(BADGE_START) == (repository_address(ROOT) is not None)
+
+
+def test_every_figure_has_labelled_axes(notebook):
+    _, nb = notebook
+    figures = [o.data["application/vnd.plotly.v1+json"] for c in code_cells(nb) for o in c.outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
+    for figure in figures:
+        assert figure["layout"]["xaxis"]["title"]["text"] and figure["layout"]["yaxis"]["title"]["text"]
+
+
+def test_the_ledger_of_the_mini_holds(notebook):
+    path, nb = notebook
+    from saework.claims import HOLDS, Ledger
+
+    for cell in code_cells(nb):
+        for output in cell.outputs:
+            if LEDGER_MIME in output.get("data", {}):
+                ledger = Ledger.from_dict(output.data[LEDGER_MIME])
+                assert ledger.exit_code == 0 and ledger.counts[HOLDS] > 0
