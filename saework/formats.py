@@ -25,7 +25,7 @@ def read_json(path: str | Path) -> dict:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} is not JSON ({error}); delete it and download it again") from error
     if not isinstance(value, dict):
-        raise WeightsError(f"{path} holds a {type(value).__name__}, not an object; it is not the file it should be")
+        raise WeightsError(f"{path} holds a {type(value).__name__}, not an object; delete it and download it again")
     return value
 
 

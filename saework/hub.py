@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ class Repository:
 
         for revision in dict.fromkeys((self.revision, None)):
             try:
-                root = snapshot_download(self.name, repo_type=self.kind, revision=revision, local_files_only=True)
+                root = snapshot_download(self.name, repo_type=self.kind, revision=revision, local_files_only=True, allow_patterns=[file])
             except (LocalEntryNotFoundError, OSError):
                 continue
             if list(Path(root).glob(file)):
@@ -80,13 +81,23 @@ class Repository:
         return False
 
     def access_problem(self, file: str) -> str | None:
-        """Why a file could not be downloaded now, or None. Asks the Hub, and downloads nothing."""
-        from huggingface_hub import HfApi
+        """Why a file (or the first of a pattern) could not be downloaded now, or None. Downloads nothing.
+
+        A gated repository tells what it holds to everyone, so the file itself is asked for (its header only).
+        """
+        from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+
+        def ask(revision: str | None) -> None:
+            names = [file]
+            if "*" in file:
+                names = fnmatch.filter(HfApi().list_repo_files(self.name, repo_type=self.kind, revision=revision), file)
+            for name in names[:1] or [file]:
+                get_hf_file_metadata(hf_hub_url(self.name, name, repo_type=self.kind, revision=revision))
 
         try:
-            HfApi().repo_info(self.name, repo_type=self.kind)
-        except Exception as error:  # whatever the network's library raises, the answer is "not now, because ..."
-            return str(self._explained(error, file))
+            self._with_revision(ask, file)
+        except (NotAvailableError, WeightsError) as problem:
+            return str(problem)
         return None
 
     def _with_revision(self, download, file: str) -> str:
@@ -96,13 +107,10 @@ class Repository:
         try:
             try:
                 return download(self.revision)
-            except (RevisionNotFoundError, LocalEntryNotFoundError) as error:
+            except (RevisionNotFoundError, LocalEntryNotFoundError):
                 if self.revision is None:
                     raise
-                try:
-                    found = download(None)
-                except Exception:
-                    raise error from None
+                found = download(None)
                 warnings.warn(f"revision {self.revision[:8]} of {self.name} is not to be had; took main instead", stacklevel=4)
                 return found
         except Exception as error:

@@ -17,6 +17,7 @@ import torch
 
 from saework import corpus, formats, training
 from saework._checks import unknown
+from saework.cards import model_card
 from saework.catalogue import DATA, release_named
 from saework.labels import python_labels
 from saework.rare import rare_features
@@ -54,6 +55,7 @@ def build(name: str, *, work: Path, device: str, recipe: training.Recipe | None 
     card["training_tokens"] = {"model": recipe.model_steps * recipe.rows_per_step * recipe.n_ctx, "sae": recipe.sae_steps * recipe.sae_batch}
     card["corpus_tokens"] = {"training": rows.numel(), "held_out": held_out.numel()}
     (out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (out / "README.md").write_text(model_card(name, card), encoding="utf-8")
     print(f"built {name} in {out}, {(time.monotonic() - started) / 60:.0f} minutes of this process")
     return out
 
@@ -136,7 +138,9 @@ def _measure(name: str, recipe: training.Recipe, rows: torch.Tensor, held_out: t
             "held_out": _score(on_held_out),
             "bundled": _score(on_bundled),
         }
-        claims += _claims(number, on_bundled, recorded, model, sae, tokenizer)
+        claims += _score_claims(number, on_bundled, recorded, sae)
+        if number == "25":
+            claims += _feature_claims(recipe.story_feature, recorded, model, sae, tokenizer)
     (out / "claims.json").write_text(json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
     return card
 
@@ -154,11 +158,9 @@ def _write_labels(texts: list[str], tokenizer, recipe: training.Recipe, path: Pa
     save_file({name: corpus.shuffled(value) for name, value in {**labels, "tokens": rows.to(torch.int16)}.items()}, path)
 
 
-def _claims(number: str, score, recorded: FeatureScan, model, sae, tokenizer) -> list[dict]:
-    """Regression values: what this mini gave when it was made, to be found again wherever it runs."""
-    run = {"25": "run1", "47": "run2"}[number]
+def _score_claims(number: str, score, recorded: FeatureScan, sae) -> list[dict]:
+    run, nats = {"25": "run1", "47": "run2"}[number], "nats per token"
     rare = rare_features(sae, recorded.firing_rate)
-    nats = "nats per token"
     values = [
         (f"reconstruction/{run}/loss", score.loss, nats, 2e-3),
         (f"reconstruction/{run}/recons_loss", score.recons_loss, nats, 2e-3),
@@ -170,14 +172,23 @@ def _claims(number: str, score, recorded: FeatureScan, model, sae, tokenizer) ->
     ]
     if rare.is_rare.any():
         values.append((f"rare/{run}/rare_cosine", float(rare.cosine[rare.is_rare].median()), "cosine", 1e-3))
-    feature = training.Recipe.story_feature
-    if number == "25":
-        table = vocab_df(logit_effect(model, sae, feature), tokenizer)
-        values.append(("feature/rate", float(recorded.firing_rate[feature]), "fraction of tokens", 1e-5))
-        values.append(("feature/top_logit_tokens", table["token"].head(3).tolist(), "", 0))
-        values.append(("feature/top_logits", table["logit"].head(3).tolist(), "logits per unit of activation", 1e-3))
+    return [_regression(*value) for value in values]
+
+
+def _feature_claims(feature: int, recorded: FeatureScan, model, sae, tokenizer) -> list[dict]:
+    """Of the feature that notebook 03 reads."""
+    table = vocab_df(logit_effect(model, sae, feature), tokenizer).head(3)
+    return [
+        _regression("feature/rate", float(recorded.firing_rate[feature]), "fraction of tokens", 1e-6),
+        _regression("feature/top_logit_tokens", table["token"].tolist(), "", 0),
+        _regression("feature/top_logits", table["logit"].tolist(), "logits per unit of activation", 1e-3),
+    ]
+
+
+def _regression(id: str, value, unit: str, tolerance: float) -> dict:
+    """What this mini gave when it was made, to be found again wherever it runs."""
     source = "regression value: recorded when this mini was made"
-    return [{"id": id, "value": value, "unit": unit, "source": source, "tolerance": tolerance} for id, value, unit, tolerance in values]
+    return {"id": id, "value": value, "unit": unit, "source": source, "tolerance": tolerance}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -47,6 +47,7 @@ class Workbook:
         if self.release is None:
             raise ValueError("this workbook was built from your own parts, so it has no release to take an SAE from; build another Workbook(...)")
         sae = _load_sae(self.release, sae_id).to(next(self.model.parameters()).device, self.sae.W_dec.dtype)
+        _check_width(self.release, self.model.cfg.d_mlp, sae)
         return replace(self, sae=sae, sae_id=str(sae_id))
 
     def labels(self) -> dict[str, torch.Tensor]:
@@ -54,7 +55,7 @@ class Workbook:
 
         Raises: ValueError for any other text.
         """
-        tokens, labels = _bundled_labels(self.release.name) if self.release and self.release.offline else (None, {})
+        tokens, labels = _bundled_labels(self.release.name) if self.release else (None, {})
         if tokens is None or not torch.equal(tokens[: len(self.tokens)], self.tokens.cpu()):
             raise ValueError("labels exist for a mini's bundled text only, from its first row on; load a mini without text= or seed=")
         return {name: values[: len(self.tokens)] for name, values in labels.items()}
@@ -117,10 +118,9 @@ def load(
     sae = _load_sae(release, sae_id).to(device, dtype or torch.float32)
     tokenizer = load_tokenizer(release)
     model = formats.neel_model(model_files.fetch("config.json"), model_files.fetch("model_final.pth"), tokenizer)
-    model.to(dtype or torch.float32)
-    model.to(device)
-    if release.d_in != model.cfg.d_mlp or sae.W_enc.shape[0] != model.cfg.d_mlp:
-        raise HookError(f"{release.hook} is {model.cfg.d_mlp} wide, but this SAE reads {sae.W_enc.shape[0]}: it belongs to another model")
+    model.to(dtype or torch.float32, print_details=False)
+    model.to(device, print_details=False)
+    _check_width(release, model.cfg.d_mlp, sae)
     tokens = _rows(release, tokenizer, text)
     if seed:
         tokens = corpus.shuffled(tokens, seed=seed)
@@ -143,6 +143,11 @@ def load_tokenizer(release: Release):
 def _load_sae(release: Release, sae_id: str | int):
     number, files = release.checkpoint(sae_id), release.repositories["sae"]
     return formats.neel_sae(files.fetch(f"{number}_cfg.json"), files.fetch(f"{number}.pt"), hook=release.hook)
+
+
+def _check_width(release: Release, width: int, sae) -> None:
+    if not release.d_in == width == sae.W_enc.shape[0]:
+        raise HookError(f"{release.hook} is {width} wide, but this SAE reads {sae.W_enc.shape[0]}: it belongs to another model")
 
 
 def _rows(release: Release, tokenizer, text: str | Sequence[str] | None) -> torch.Tensor:
@@ -179,10 +184,13 @@ def self_check(workbook: Workbook, *, n_rows: int = 16) -> None:
 
 
 @lru_cache(maxsize=1)
-def _bundled_labels(name: str) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _bundled_labels(name: str) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
     from safetensors.torch import load_file
 
-    stored = load_file(DATA / name / "text" / "labels.safetensors")
+    path = DATA / name / "text" / "labels.safetensors"
+    if not path.exists():
+        return None, {}
+    stored = load_file(path)
     return stored.pop("tokens").long(), {key: value.bool() for key, value in stored.items()}
 
 

@@ -45,10 +45,10 @@ class Recipe:
     rows_per_step: int = 64
     model_steps: int = 1800
     model_lr: float = 4e-3
-    sae_steps: int = 4160
+    sae_steps: int = 2560
     sae_batch: int = 1024
     sae_lr: float = 2e-3
-    sae_l1: float = 3.0
+    sae_l1: float = 2.0
     story_feature: int = 7
     seed: int = 0
 

@@ -200,7 +200,7 @@ def test_code_in_a_file_is_not_run(files, tmp_path, legacy):
     witness = tmp_path / "witness"
     harmful = files.sae | {"W_enc": Trap(witness)}
     if legacy:
-        files.sae_weights.write_bytes(pickle.dumps(harmful))
+        files.sae_weights.write_bytes(pickle.dumps(harmful, protocol=2))
     else:
         torch.save(harmful, files.sae_weights)
     text = message(load_sae, files)

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from saework import metrics
@@ -25,6 +25,7 @@ def test_loss_recovered_gives_the_published_score():
     assert f"{metrics.loss_recovered(3.2546, 3.7507, 8.8403):.2%}" == "91.12%"
 
 
+@settings(deadline=None)
 @given(losses, losses, losses, st.floats(-5, 5))
 def test_loss_recovered_does_not_depend_on_where_loss_begins(clean, spliced, ablated, shift):
     assume(abs(ablated - clean) > 0.1)
@@ -154,6 +155,7 @@ def test_log10_rate():
     assert metrics.log10_rate(torch.tensor([0.0, 1e-3, 1.0])).tolist() == pytest.approx([-6.5, -2.99986, 0.0], abs=1e-5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))
 def test_rule_agreement_against_counting(pairs):
     fires, rule = [f for f, _ in pairs], [r for _, r in pairs]

@@ -1,0 +1,115 @@
+"""The shape of the package, read from its source: levels, light imports, names, docstrings."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import saework
+
+PACKAGE = Path(saework.__file__).parent
+LEVELS = {
+    0: ["_checks"],
+    1: ["tokens", "metrics", "claims", "tables", "cards"],
+    2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "hub"],
+    3: ["run", "labels"],
+    4: ["scanning", "plots", "catalogue"],
+    5: ["shelf", "training"],
+    6: ["minis"],
+    7: ["explorer", "reproduction"],
+    8: ["cli"],
+}
+LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
+SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
+
+
+def imported_modules(source: str) -> set[str]:
+    """The saework modules that a source imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(filter(None, ["saework" if node.level else "", node.module or ""]))
+            names = [base if base != "saework" else f"saework.{alias.name}" for alias in node.names]
+        else:
+            continue
+        found |= {name.split(".")[1] for name in names if name.startswith("saework.")}
+    return found
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_imports_are_read_in_each_of_their_forms():
+    source = "import saework.a, torch\nfrom saework import b\ndef f():\n    from saework.c import x; from . import d; from .e import y\n"
+    assert imported_modules(source) == {"a", "b", "c", "d", "e"}
+
+
+def test_each_module_has_a_level():
+    assert sorted(LEVEL) == sorted(SOURCES)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_imports_only_from_levels_below(module):
+    too_high = {name for name in imported_modules(SOURCES[module]) & LEVEL.keys() if LEVEL[name] >= LEVEL[module]}
+    assert too_high == set()
+
+
+def test_no_import_goes_in_a_circle():
+    TopologicalSorter({module: imported_modules(source) for module, source in SOURCES.items()}).prepare()
+
+
+def test_importing_is_light_and_touches_no_network():
+    code = """
+import sys
+before = set(sys.modules)
+def guard(event, args):
+    if event.startswith("socket."):
+        raise AssertionError(event)
+sys.addaudithook(guard)
+import saework
+assert saework.__version__ and dir(saework)
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
+"""
+    loaded = set(run_python(code).split())
+    assert "saework" in loaded
+    assert not loaded & {"torch", "transformers", "transformer_lens", "sae_lens", "plotly", "pandas", "numpy", "huggingface_hub", "socket"}
+
+
+@pytest.mark.parametrize("name", saework.__all__)
+def test_each_public_name_resolves_and_says_what_it_is(name):
+    value = getattr(saework, name)
+    assert value.__name__ == name
+    assert value.__module__.startswith("saework.")
+    tree = ast.parse(SOURCES[value.__module__.split(".")[1]])
+    definition = next(node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name)
+    summary = ast.get_docstring(definition)
+    assert summary and len(summary.split("\n\n")[0].split()) >= 3
+
+
+def test_a_name_that_does_not_exist_lists_those_that_do():
+    with pytest.raises(AttributeError, match="module 'saework' has no attribute 'lode'; it has .*load, logit_effect"):
+        saework.lode  # noqa: B018
+
+
+def test_editors_see_the_same_names_as_the_interpreter():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"]
+    seen = {alias.name: node.module.removeprefix("saework.") for node in block.body for alias in node.names}
+    assert seen == saework._HOME
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    assert set(SOURCES) & set(saework.__all__) == set()
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_each_module_says_what_it_is_for(module):
+    assert ast.get_docstring(ast.parse(SOURCES[module]))

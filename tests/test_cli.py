@@ -1,0 +1,78 @@
+"""The commands, as a user types them."""
+
+from __future__ import annotations
+
+import json
+
+import nbformat
+import pytest
+
+from saework import cli, reproduction
+from saework.claims import Claim, Ledger
+
+
+@pytest.fixture
+def one_notebook(tmp_path, monkeypatch):
+    """A release whose only notebook displays a ledger; ``write(measured)`` makes it."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(reproduction, "notebook_folder", lambda: folder)
+    monkeypatch.setitem(reproduction.NOTEBOOKS, "gelu-1l-mini", ("one",))
+
+    def write(code: str):
+        head = "from saework import Claim, Ledger\nclaim = Claim('x', 1.0, '', 'a paper', 0.1, RELEASE)\nledger = Ledger([claim], tier=RELEASE)\n"
+        cells = [nbformat.v4.new_code_cell("RELEASE = 'nothing'", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(head + code)]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "one.ipynb")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "code, exit_code",
+    [("ledger.record('x', 1.05)\nledger", 0), ("ledger.record('x', 2.0)\nledger", 1), ("ledger", 3), ("ledger.not_comparable('x', 'no corpus')\nledger", 3)],
+)
+def test_reproduce_exits_with_the_verdict(one_notebook, tmp_path, capsys, code, exit_code):
+    one_notebook(code)
+    assert cli.main(["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out")]) == exit_code
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.ipynb", "one.html", "ledger.json"}
+    assert Ledger.from_dict(json.loads((tmp_path / "out" / "ledger.json").read_text())).exit_code == exit_code
+    assert "a paper" in capsys.readouterr().out
+
+
+def test_a_broken_notebook_is_kept_and_said(one_notebook, tmp_path, capsys):
+    one_notebook("raise RuntimeError('the reason')")
+    assert cli.main(["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out")]) == 1
+    assert "one: RuntimeError: the reason" in capsys.readouterr().err
+    assert (tmp_path / "out" / "one.html").exists()
+
+
+def test_an_unknown_release_is_named_with_its_neighbours(capsys):
+    assert cli.main(["reproduce", "gelu-1l-mni"]) == 2
+    assert "Did you mean 'gelu-1l-mini'" in capsys.readouterr().err
+
+
+def test_list_and_preflight(capsys):
+    assert cli.main(["list"]) == 0
+    assert "gelu-1l-mini" in capsys.readouterr().out
+    assert cli.main(["preflight", "gelu-1l-mini"]) == 0
+    assert "gelu-1l-mini: ready" in capsys.readouterr().out
+
+
+def test_notebooks_are_copied_and_never_overwritten(tmp_path, capsys):
+    assert cli.main(["notebooks", str(tmp_path)]) == 0
+    names = {path.name for path in tmp_path.glob("*.ipynb")}
+    assert {f"{name}.ipynb" for name in reproduction.NOTEBOOKS["gelu-1l"]} <= names
+    mine = tmp_path / "00_start_here.ipynb"
+    mine.write_text("my work")
+    with pytest.warns(UserWarning, match="exists and was left alone"):
+        assert cli.main(["notebooks", str(tmp_path)]) == 0
+    assert mine.read_text() == "my work"
+
+
+def test_the_ledgers_of_several_notebooks_become_one():
+    claims = [Claim(name, 1, "", "", 0, "mini") for name in "ab"]
+    first, second = (Ledger([claim], tier="mini") for claim in claims)
+    first.record("a", 1)
+    merged = Ledger.merge([first, second])
+    assert [entry.verdict for entry in merged.entries] == ["holds", "not run"]

@@ -1,0 +1,88 @@
+"""Pages that refer to nothing outside, and notebooks that hold nothing of one machine."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import plotly.graph_objects as go
+import pytest
+
+from saework import reproduction
+from saework.tables import RAW_MIME, show
+
+FIGURE = go.Figure(go.Bar(x=[1, 2], y=[3, 4]))
+
+
+def notebook(*outputs):
+    cell = nbformat.v4.new_code_cell("1", execution_count=1, outputs=[nbformat.v4.new_output("display_data", data=data) for data in outputs])
+    cell.metadata = {"execution": {"iopub.status.busy": "2026"}, "tags": ["parameters"]}
+    metadata = {"widgets": {"application/vnd.jupyter.widget-state+json": {}}, "papermill": {"duration": 1}}
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title?"), cell], metadata=metadata)
+
+
+class References(HTMLParser):
+    """Everything that a page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("src", "srcset", "data") or (name == "href" and tag == "link"):
+                self.found.append(value)
+
+
+def fetched_by(page: str) -> list[str]:
+    parser = References()
+    parser.feed(page)
+    styles = "".join(re.findall(r"<style.*?</style>", page, flags=re.S))
+    urls = re.findall(r"url\(\s*['\"]?(?!data:|['\"]?data:)([^)'\"]+)", styles) + re.findall(r"@import", styles)
+    return [value for value in parser.found + urls if not value.startswith(("data:", "#"))]
+
+
+def test_a_page_fetches_nothing_and_embeds_plotly_once():
+    figure = {reproduction.PLOTLY_MIME: FIGURE.to_plotly_json()}
+    page = reproduction.page(notebook(figure, figure), title="a page")
+    assert fetched_by(page) == []
+    assert page.count("Plotly.newPlot(") >= 2
+    assert len(re.findall(r"plotly\.js v\d", page)) == 1
+    assert "cdnjs" not in re.sub(r"<script.*?</script>", "", page, flags=re.S)
+
+
+def test_the_check_of_pages_can_fail():
+    assert fetched_by('<img src="https://a.b/c.png"><link href="x.css"><style>a{background:url(https://a.b)}</style>') != []
+
+
+def test_cleaning_leaves_nothing_of_this_machine():
+    raw = show({"x": 1.0})._repr_mimebundle_()
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "VBox()"}
+    cleaned = reproduction.cleaned(notebook(raw, widget))
+    assert set(cleaned.metadata) == {"kernelspec", "language_info"}
+    assert cleaned.cells[1].metadata == {"tags": ["parameters"]}
+    assert [sorted(output.data) for output in cleaned.cells[1].outputs] == [["text/html", "text/plain"], ["text/plain"]]
+    nbformat.validate(cleaned)
+
+
+def test_numbers_near_a_rounding_edge_are_found():
+    edge, safe = show({"x": 1.23500001})._repr_mimebundle_(), show({"x": 1.232})._repr_mimebundle_()
+    assert RAW_MIME in edge
+    assert reproduction.edges_in(notebook(edge, safe)) == [1.23500001]
+
+
+@pytest.mark.parametrize("address", [None, "https://github.com/someone/saework"])
+def test_the_badge_and_the_setup_cell_follow_the_address(address):
+    nb = notebook()
+    nb.cells.append(nbformat.v4.new_code_cell("", metadata={"tags": ["setup"]}))
+    for _ in range(2):  # a second time changes nothing
+        reproduction._set_badge(nb, "00_start_here.ipynb", address)
+        reproduction._set_setup(nb, address)
+    if address is None:
+        assert nb.cells[0].source == "# Title?"
+        assert "project.urls.Repository" in nb.cells[2].source
+    else:
+        assert nb.cells[0].source.count("colab.research.google.com/github/someone/saework/blob/main/notebooks/00_start_here.ipynb") == 1
+        assert nb.cells[0].source.endswith("# Title?")
+        assert '%pip install --quiet "git+https://github.com/someone/saework"' in nb.cells[2].source

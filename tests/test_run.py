@@ -1,0 +1,528 @@
+"""Runs of a model against slow, independent references: one row at a time, one Python loop a token."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import saework
+from saework import formats, run
+from saework._checks import HookError, UnknownNameError
+
+POST, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
+N_CTX, D_VOCAB = 32, 4096
+
+
+# ---- what the tests share ----
+
+
+@pytest.fixture(scope="module")
+def lively(tiny):
+    """The tiny model with a louder MLP, on its own words, so that ablation costs something."""
+    model = copy.deepcopy(tiny.model)
+    model.blocks[0].mlp.W_in.mul_(4), model.blocks[0].mlp.W_out.mul_(4), model.unembed.W_U.mul_(2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokens = model.generate(tiny.tokens[:, :2], max_new_tokens=18, verbose=False)
+    return SimpleNamespace(model=model, sae=tiny.sae, tokens=tokens)
+
+
+@pytest.fixture(scope="module")
+def mask(lively):
+    """BOS out, two rows padded, and a hole in the middle of another."""
+    mask = lively.tokens != 1
+    mask[0, 15:] = mask[3, 4:] = mask[2, 9] = False
+    return mask
+
+
+class PlainSAE:
+    """The least that is accepted as an SAE: no config, no hook."""
+
+    def __init__(self, encode, decode, d_in: int = 24, d_sae: int = 24):
+        self.encode, self.decode = encode, decode
+        self.W_enc, self.W_dec = torch.eye(d_in, d_sae), torch.eye(d_sae, d_in)
+
+
+IDENTITY = PlainSAE(lambda x: x, lambda x: x)
+NOTHING = PlainSAE(lambda x: x, torch.zeros_like)
+
+
+def with_weights(module, **changes):
+    """A copy in which ``name=function`` was applied, in place, to a weight."""
+    module = copy.deepcopy(module)
+    for name, change in changes.items():
+        change(module.get_parameter(name.replace("__", ".")))
+    return module
+
+
+def hooks_are_clean(model) -> bool:
+    return not any(point.fwd_hooks or point._forward_hooks for point in model.hook_dict.values())
+
+
+def slow_losses(model, tokens, hook=None, edit=None, mask=None) -> list[list[float]]:
+    """Nats of each next token; ``edit`` takes and gives the activations of one token."""
+    losses = []
+    for b, row in enumerate(tokens):
+
+        def replace(x, hook):
+            x = x.clone()
+            for p in range(len(row)):
+                if mask is None or mask[b, p]:
+                    x[0, p] = edit(x[0, p])
+            return x
+
+        logits = model.run_with_hooks(row[None], fwd_hooks=[(hook, replace)] if edit else [])[0].double()
+        losses.append([(logits[p].logsumexp(-1) - logits[p, row[p + 1]]).item() for p in range(len(row) - 1)])
+    return losses
+
+
+def slow_score(model, sae, tokens, hook, ablation, mask=None, keep=None):
+    """Three tables of losses, three pooled means, and the score."""
+    on = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    x = torch.stack([model.run_with_cache(row[None], names_filter=hook)[1][hook][0] for row in tokens])
+    seen = [x[b, p] for b in range(len(tokens)) for p in range(tokens.shape[1]) if on[b, p]]
+    baseline = sum(seen) / len(seen) if ablation == "mean" else torch.zeros_like(seen[0])
+    features_kept = torch.ones(sae.W_dec.shape[0]) if keep is None else keep.float()
+    splice = lambda token: sae.decode(sae.encode(token[None]) * features_kept)[0]  # noqa: E731
+    tables = [
+        slow_losses(model, tokens),
+        slow_losses(model, tokens, hook, splice, mask),
+        slow_losses(model, tokens, hook, lambda token: baseline, mask),
+    ]
+    counted = [(b, p) for b in range(len(tokens)) for p in range(tokens.shape[1] - 1) if on[b, p] and on[b, p + 1]]
+    clean, spliced, ablated = (sum(table[b][p] for b, p in counted) / len(counted) for table in tables)
+    return tables, (clean, spliced, ablated), (ablated - spliced) / (ablated - clean), len(counted)
+
+
+def assert_matches_slow(model, sae, tokens, *, hook=POST, ablation="zero", mask=None, keep=None):
+    tables, means, score, n = slow_score(model, sae, tokens, hook, ablation, mask, keep)
+    ours = run.recons_score(model, sae, tokens, hook=hook, ablation=ablation, mask=mask, keep=keep, batch_size=4)
+    np.testing.assert_allclose(ours.token_losses, tables, atol=2e-5)
+    assert [ours.loss, ours.recons_loss, ours.ablated_loss] == pytest.approx(means, abs=5e-6)
+    assert ours.score == pytest.approx(score, abs=1e-5 / abs(means[2] - means[0]) * (1 + abs(score)))
+    assert (ours.n_tokens, ours.ablation, ours.hook) == (n, ablation, hook)
+    assert hooks_are_clean(model)
+
+
+# ---- activations ----
+
+
+@pytest.mark.parametrize("hook", [POST, RESID, "blocks.0.attn.hook_z"])
+def test_activations_equal_the_cache_and_stop_there(tiny, hook):
+    after = []
+    with tiny.model.hooks(fwd_hooks=[("ln_final.hook_scale", lambda x, hook: after.append(x))]):
+        x = run.activations(tiny.model, tiny.tokens, hook)
+    assert not after, "the model ran on"
+    torch.testing.assert_close(x, tiny.model.run_with_cache(tiny.tokens)[1][hook], rtol=0, atol=0)
+    assert hooks_are_clean(tiny.model)
+
+
+def test_text_gets_a_bos_and_one_row_a_batch(tiny):
+    tokens = tiny.model.to_tokens("a sum of two")
+    assert tokens[0, 0] == 1
+    torch.testing.assert_close(run.activations(tiny.model, "a sum of two", POST), run.activations(tiny.model, tokens[0], POST))
+
+
+# ---- the reconstruction score ----
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_recons_score_against_the_slow_reference(lively, mask, ablation, masked, kept):
+    keep = torch.arange(48) % 3 > 0 if kept else None
+    assert_matches_slow(lively.model, lively.sae, lively.tokens, ablation=ablation, mask=mask if masked else None, keep=keep)
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_recons_score_at_a_residual_hook(lively, mask, ablation):
+    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1), "jumprelu")
+    assert_matches_slow(lively.model, sae, lively.tokens, hook=RESID, ablation=ablation, mask=mask)
+
+
+def test_known_points_of_the_score(lively):
+    score = lambda sae: run.recons_score(lively.model, sae, lively.tokens, hook=POST)  # noqa: E731
+    assert score(IDENTITY).score == 1
+    assert score(IDENTITY).interval == (1, 1)
+    assert score(NOTHING).score == 0
+    assert score(NOTHING).interval == (0, 0)
+
+
+def test_a_value_by_hand(tiny):
+    """A model whose MLP alone knows the next token, at even odds: ln 2 nats with it, ln 4096 without.
+    An SAE that keeps two of the four predicting positions recovers half.
+    """
+    state = {name: torch.zeros_like(value) for name, value in tiny.model.state_dict().items()}
+    way = torch.tensor([1.0, -1.0]).repeat(8)
+    state["blocks.0.mlp.b_in"] += 1
+    state["blocks.0.mlp.W_out"] += 100 * way
+    state["unembed.W_U"][:, 7] = way / 16 * math.log(D_VOCAB - 1)
+    model = formats.neel_model_shell(tiny.config)
+    model.load_state_dict(state)
+    half = PlainSAE(lambda x: x, lambda x: x * (torch.arange(5) < 2)[:, None])
+    result = run.recons_score(model, half, torch.full((3, 5), 7), hook=POST)
+    assert result.loss == pytest.approx(math.log(2), abs=1e-5)
+    assert result.ablated_loss == pytest.approx(math.log(D_VOCAB), abs=1e-5)
+    assert result.score == pytest.approx(0.5, abs=1e-5)
+
+
+@settings(max_examples=15, deadline=None, database=None)
+@given(data=st.data(), batch_size=st.integers(1, 8), ablation=st.sampled_from(["zero", "mean"]))
+def test_batches_and_row_order_change_nothing(lively, mask, data, batch_size, ablation):
+    order = data.draw(st.permutations(range(6)))
+    whole = run.recons_score(lively.model, lively.sae, lively.tokens, ablation=ablation, mask=mask)
+    parts = run.recons_score(lively.model, lively.sae, lively.tokens[order], ablation=ablation, mask=mask[order], batch_size=batch_size)
+    for name in ("loss", "recons_loss", "ablated_loss", "score"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-5)
+    assert parts.n_tokens == whole.n_tokens
+    torch.testing.assert_close(parts.token_losses, whole.token_losses[:, order], rtol=0, atol=2e-5)
+
+
+def test_keep_all_is_no_keep_and_keep_counts(lively):
+    score = lambda keep: run.recons_score(lively.model, lively.sae, lively.tokens, keep=keep).recons_loss  # noqa: E731
+    everything = torch.ones(48, dtype=torch.bool)
+    assert score(everything) == score(None)
+    assert abs(score(everything.index_fill(0, torch.arange(24), False)) - score(None)) > 0.01
+
+
+def test_interval(lively):
+    interval = lambda tokens, seed=0, mask=None: run.recons_score(lively.model, lively.sae, tokens, seed=seed, mask=mask).interval  # noqa: E731
+    low, high = interval(lively.tokens)
+    assert low < run.recons_score(lively.model, lively.sae, lively.tokens).score < high
+    assert interval(lively.tokens) == (low, high) != interval(lively.tokens, seed=1)
+    one_row = torch.arange(6)[:, None].expand(6, 20) == 2
+    assert np.isnan(interval(lively.tokens[:1])).all()
+    assert np.isnan(interval(lively.tokens, mask=one_row)).all(), "the other rows count nothing"
+
+
+def test_token_losses_shape_dtype_and_repr(lively):
+    result = run.recons_score(lively.model, lively.sae, lively.tokens.tolist())
+    assert (result.token_losses.shape, result.token_losses.dtype) == ((3, 6, 19), torch.float32)
+    assert f"{result.score:.2%}" in repr(result) and "zero-ablated; 114 predictions" in repr(result)
+
+
+def test_long_losses_are_cut_in_chunks(lively, monkeypatch):
+    whole = run.token_losses(lively.model, lively.tokens)
+    monkeypatch.setattr(run, "LOSS_CHUNK", 7)
+    torch.testing.assert_close(run.token_losses(lively.model, lively.tokens), whole, rtol=0, atol=1e-5)
+
+
+def test_soft_capped_logits(lively):
+    model = copy.deepcopy(lively.model)
+    model.cfg.output_logits_soft_cap = 1.5
+    losses = run.token_losses(model, lively.tokens)
+    assert (losses - run.token_losses(lively.model, lively.tokens)).abs().max() > 0.1
+    torch.testing.assert_close(losses, model(lively.tokens, return_type="loss", loss_per_token=True), rtol=0, atol=1e-5)
+
+
+# ---- features ----
+
+
+@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "plain"])
+def test_feature_activations(tiny, architecture):
+    sae = random_sae(24, 48, POST, torch.Generator().manual_seed(2), architecture if architecture != "plain" else "standard")
+    given = PlainSAE(sae.encode, sae.decode, d_sae=48) if architecture == "plain" else sae
+    every = sae.encode(run.activations(tiny.model, tiny.tokens, POST))
+    assert 0.05 < (every > 0).float().mean() < 0.95
+    for feature in range(48):
+        ours = run.feature_activations(tiny.model, given, tiny.tokens, feature, hook=POST)
+        torch.testing.assert_close(ours, every[..., feature], rtol=0, atol=1e-5)
+        assert torch.equal(ours > 0, every[..., feature] > 0)
+
+
+def test_feature_activations_shapes(tiny):
+    shape = lambda tokens: tuple(run.feature_activations(tiny.model, tiny.sae, tokens, 7).shape)  # noqa: E731
+    assert shape(tiny.tokens) == (6, 20) and shape(tiny.tokens[:1]) == (1, 20)
+    assert shape(tiny.tokens[0]) == (20,) and shape([1, 5, 6]) == (3,)
+    assert shape("two words") == (tiny.model.to_tokens("two words").shape[1],)
+
+
+@pytest.mark.parametrize("pos", [-20, -3, -1, 0, 11, 19])
+def test_active_features(tiny, pos):
+    values = tiny.sae.encode(run.activations(tiny.model, tiny.tokens[:1], POST))[0, pos]
+    slow = sorted(((-value, index) for index, value in enumerate(values.tolist()) if value > 0))
+    frame = run.active_features(tiny.model, tiny.sae, tiny.tokens[0], pos=pos, n=48)
+    assert frame["index"].tolist() == [index for _, index in slow]
+    np.testing.assert_allclose(frame["value"], [-value for value, _ in slow], atol=1e-5)
+    assert run.active_features(tiny.model, tiny.sae, tiny.tokens[0], pos=pos, n=3).equals(frame[:3])
+
+
+def test_active_features_ties_go_by_index(tiny):
+    twins = PlainSAE(lambda x: torch.ones(*x.shape[:-1], 48), None, d_sae=48)
+    assert run.active_features(tiny.model, twins, "text", hook=POST)["index"].tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("hook", [POST, RESID])
+@pytest.mark.parametrize("processed", [True, False])
+def test_logit_effect_is_what_the_logits_do(tiny, hook, processed):
+    """Adding a feature moves the logits by ``logit_effect`` over the final norm's scale, which is held still."""
+    sae = tiny.sae if hook == POST else random_sae(16, 32, RESID, torch.Generator().manual_seed(3))
+    model = tiny.model if processed else unprocessed(tiny)
+    clean, cache = model.run_with_cache(tiny.tokens[:1])
+    scale = cache["ln_final.hook_scale"]
+    edits = [(hook, lambda x, hook: x + sae.W_dec[5]), ("ln_final.hook_scale", lambda x, hook: scale)]
+    moved = (model.run_with_hooks(tiny.tokens[:1], fwd_hooks=edits) - clean)[0, -1] * scale[0, -1]
+    ours = run.logit_effect(model, sae, 5, hook=hook)
+    assert ours.std() > 0.1
+    torch.testing.assert_close(ours, moved, rtol=0, atol=1e-4)
+
+
+def test_logit_effect_is_the_published_formula(tiny):
+    ours = run.logit_effect(tiny.model, tiny.sae, 5)
+    torch.testing.assert_close(ours, tiny.sae.W_dec[5] @ tiny.model.W_out[0] @ tiny.model.W_U, rtol=0, atol=1e-5)
+
+
+def test_logit_effect_does_not_hang_on_folding(tiny):
+    """Folding also centres the logits, so they agree up to a constant over the vocabulary."""
+    difference = run.logit_effect(tiny.model, tiny.sae, 5) - run.logit_effect(unprocessed(tiny), tiny.sae, 5)
+    assert difference.std() < 1e-5
+    assert (tiny.model.W_U - unprocessed(tiny).W_U).std() > 0.1, "nothing was folded"
+
+
+def unprocessed(tiny):
+    model = formats.neel_model_shell(tiny.config, processed=False)
+    model.load_state_dict({**model.state_dict(), **tiny.state})
+    return model.eval().requires_grad_(False)
+
+
+# ---- Hugging Face models, through the bridge ----
+
+
+def bridged(hf, tiny, folder, cls=None):
+    from transformer_lens.model_bridge import TransformerBridge
+
+    hf.eval().requires_grad_(False).save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    return (cls or TransformerBridge).boot_transformers(str(folder))
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=D_VOCAB, n_positions=N_CTX, bos_token_id=1, eos_token_id=2)
+        hf = GPT2LMHeadModel(config)
+    for weight in hf.parameters():
+        weight.data.mul_(8 if weight.ndim > 1 else 1)  # the usual initialization hardly reacts to anything
+    return hf
+
+
+@pytest.fixture(scope="module")
+def gpt2_bridge(gpt2, tiny, tmp_path_factory):
+    return bridged(gpt2, tiny, tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="module")
+def gemma2():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    sizes = dict(num_hidden_layers=2, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    sizes |= dict(vocab_size=D_VOCAB, max_position_embeddings=N_CTX, final_logit_softcapping=2.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hf = Gemma2ForCausalLM(Gemma2Config(**sizes, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0))
+        for weight in hf.parameters():
+            weight.data.normal_(0, 0.3)
+    return hf
+
+
+@pytest.fixture(scope="module")
+def gemma2_bridge(gemma2, tiny, tmp_path_factory):
+    return bridged(gemma2, tiny, tmp_path_factory.mktemp("gemma2"))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_bridged_losses_are_hugging_faces(tiny, name, request):
+    hf, model = request.getfixturevalue(name), request.getfixturevalue(f"{name}_bridge")
+    losses = run.token_losses(model, tiny.tokens)
+    assert losses.mean().item() == pytest.approx(hf(tiny.tokens, labels=tiny.tokens).loss.item(), abs=1e-5)
+    log_probs = hf(tiny.tokens).logits.log_softmax(-1)[:, :-1]
+    torch.testing.assert_close(losses, -log_probs.gather(-1, tiny.tokens[:, 1:, None])[..., 0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("hook", "width"), [(POST, 64), ("blocks.1.mlp.hook_post", 64), (RESID, 16), ("blocks.0.hook_out", 16)])
+def test_bridged_recons_score(gpt2_bridge, tiny, hook, width):
+    sae = random_sae(width, 40, hook, torch.Generator().manual_seed(4))
+    assert run.activations(gpt2_bridge, tiny.tokens, hook).shape == (6, 20, width)
+    assert_matches_slow(gpt2_bridge, sae, tiny.tokens, hook=hook, ablation="mean")
+
+
+def test_bridged_activations_are_hugging_faces(gpt2, gpt2_bridge, tiny):
+    hidden = gpt2(tiny.tokens, output_hidden_states=True).hidden_states[1]
+    torch.testing.assert_close(run.activations(gpt2_bridge, tiny.tokens, RESID), hidden, rtol=0, atol=1e-5)
+    inner = []
+    handle = gpt2.transformer.h[0].mlp.act.register_forward_hook(lambda module, args, out: inner.append(out))
+    gpt2(tiny.tokens)
+    handle.remove()
+    torch.testing.assert_close(run.activations(gpt2_bridge, tiny.tokens, POST), inner[0], rtol=0, atol=1e-5)
+
+
+def test_bridged_logit_effect(gpt2, gpt2_bridge, gemma2, gemma2_bridge):
+    """By the final norm's own formula: LayerNorm centres, Gemma's norm multiplies by one plus its weight."""
+    hook = "blocks.1.hook_resid_post"
+    sae = random_sae(16, 32, hook, torch.Generator().manual_seed(5))
+    centred = (sae.W_dec[3] - sae.W_dec[3].mean()) * gpt2.transformer.ln_f.weight
+    torch.testing.assert_close(run.logit_effect(gpt2_bridge, sae, 3), gpt2.lm_head.weight @ centred, rtol=0, atol=1e-5)
+    scaled = sae.W_dec[3] * (1 + gemma2.model.norm.weight)
+    torch.testing.assert_close(run.logit_effect(gemma2_bridge, sae, 3), gemma2.lm_head.weight @ scaled, rtol=0, atol=1e-5)
+
+
+def test_hooks_that_are_silently_ignored(gpt2, tiny, tmp_path):
+    """sae_lens's bridge takes a hook on an alias without a word, and never calls it."""
+    from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
+
+    model = bridged(gpt2, tiny, tmp_path, SAETransformerBridge)
+    with pytest.raises(HookError, match="'blocks.0.hook_resid_post' never fired .* canonical name"):
+        run.token_losses(model, tiny.tokens, RESID, torch.zeros_like)
+    with pytest.raises(HookError, match="'blocks.0.attn.qkv.hook_out' never fired.*alias names are ignored"):
+        run.activations(model, tiny.tokens, "blocks.0.attn.qkv.hook_out")
+    with pytest.raises(UnknownNameError, match="'blocks.0.hook_resid_post'"):
+        run.recons_score(model, random_sae(16, 32, RESID, torch.Generator()), tiny.tokens)
+    assert hooks_are_clean(model)
+
+
+# ---- what bad input gets ----
+
+USERS = {
+    "recons_score": lambda t, tokens: run.recons_score(t.model, t.sae, tokens),
+    "scan": lambda t, tokens: saework.scan(t.model, t.sae, tokens),
+    "feature_activations": lambda t, tokens: run.feature_activations(t.model, t.sae, tokens, 7),
+    "active_features": lambda t, tokens: run.active_features(t.model, t.sae, tokens),
+    "activations": lambda t, tokens: run.activations(t.model, tokens, POST),
+}
+BAD_TOKENS = {
+    "not integer": ([[1.0, 5.0]], r"torch.float\d+; give integers"),
+    "bool": ([[True, False]], "torch.bool; give integers"),
+    "out of vocabulary": ([[1, 4096]], r"token 4096 is out of the vocabulary \(0\.\.4095\)"),
+    "negative": ([[1, -5]], "token -5 is out of the vocabulary"),
+    "empty": (torch.zeros(0, 20, dtype=torch.long), r"tokens are empty \(shape \(0, 20\)\)"),
+    "empty rows": ([[]], "tokens are empty"),
+    "too long": ([[1] * 33], "33 tokens long, but the model's context is 32; cut"),
+    "text too long": ("word " * 40, "tokens long, but the model's context is 32; cut"),
+    "three axes": ([[[1, 5]]], r"shape \(1, 1, 2\); give \[batch, pos\]"),
+    "lone surrogate": ("so\ud800", "lone surrogate at character 2"),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("case", BAD_TOKENS)
+def test_bad_tokens(tiny, user, case):
+    tokens, words = BAD_TOKENS[case]
+    with pytest.raises(ValueError, match=words):
+        USERS[user](tiny, tokens)
+    assert hooks_are_clean(tiny.model)
+
+
+NAN = float("nan")
+BROKEN = {
+    "activations": ("model", dict(blocks__0__mlp__b_in=lambda w: w[:1].fill_(NAN)), "activations at blocks.0.mlp.hook_post hold"),
+    "infinite activations": ("model", dict(blocks__0__mlp__b_in=lambda w: w[:1].fill_(math.inf)), "activations at"),
+    "encoder": ("sae", dict(W_enc=lambda w: w[:, 7].fill_(NAN)), "NaN or infinite"),
+    "encoder bias": ("sae", dict(b_enc=lambda w: w[7].fill_(math.inf)), "NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("user", sorted(USERS.keys() - {"activations"}))
+@pytest.mark.parametrize("case", BROKEN)
+def test_numbers_that_are_not_finite(tiny, user, case):
+    part, change, words = BROKEN[case]
+    broken = SimpleNamespace(model=tiny.model, sae=tiny.sae)
+    setattr(broken, part, with_weights(getattr(tiny, part), **change))
+    with pytest.raises(ValueError, match=words):
+        USERS[user](broken, tiny.tokens[:1])
+    assert hooks_are_clean(broken.model)
+
+
+def test_decoder_or_unembedding_that_is_not_finite(tiny):
+    sae = with_weights(tiny.sae, W_dec=lambda w: w[7].fill_(NAN))
+    with pytest.raises(ValueError, match="losses hold"):
+        run.recons_score(tiny.model, sae, tiny.tokens)
+    with pytest.raises(ValueError, match="logit effect of feature 7 hold"):
+        run.logit_effect(tiny.model, sae, 7)
+    with pytest.raises(ValueError, match="losses hold"):
+        run.recons_score(with_weights(tiny.model, unembed__W_U=lambda w: w[:1].fill_(NAN)), tiny.sae, tiny.tokens)
+
+
+RECONS = {
+    "ablation": (dict(ablation="noise"), ValueError, "ablation is 'noise'; give one of 'zero', 'mean'"),
+    "mask dtype": (dict(mask=torch.ones(6, 20)), ValueError, "mask is torch.float32; give bool"),
+    "mask shape": (dict(mask=torch.ones(6, 19, dtype=torch.bool)), ValueError, r"mask has shape \(6, 19\); it must have \(6, 20\)"),
+    "mask empty": (dict(mask=torch.zeros(6, 20, dtype=torch.bool)), ValueError, "mask is False everywhere"),
+    "mask alone": (dict(mask=torch.arange(20).expand(6, 20) % 2 == 0), ValueError, "no two neighbouring tokens"),
+    "keep dtype": (dict(keep=torch.arange(48)), ValueError, "keep is torch.int64; give bool"),
+    "keep shape": (dict(keep=torch.ones(47, dtype=torch.bool)), ValueError, r"keep has shape \(47,\); it must have \(48,\)"),
+    "batch size": (dict(batch_size=0), ValueError, "batch_size is 0; give a whole number of at least 1"),
+    "batch fraction": (dict(batch_size=2.5), ValueError, "batch_size is 2.5"),
+    "unknown hook": (dict(hook="blocks.0.mlp.hook_psot"), UnknownNameError, "Did you mean 'blocks.0.mlp.hook_post'"),
+    "wrong width": (dict(hook=RESID), HookError, "blocks.0.hook_resid_post is 16 wide, but this SAE reads 24"),
+}
+
+
+@pytest.mark.parametrize("case", RECONS)
+def test_bad_arguments_of_recons_score(tiny, case):
+    change, error, words = RECONS[case]
+    with pytest.raises(error, match=words):
+        run.recons_score(tiny.model, tiny.sae, tiny.tokens, **change)
+    assert hooks_are_clean(tiny.model)
+
+
+def test_no_next_token(tiny):
+    with pytest.raises(ValueError, match="rows have one token"):
+        run.recons_score(tiny.model, tiny.sae, tiny.tokens[:, :1])
+
+
+def test_ablation_that_changes_nothing(tiny):
+    deaf = with_weights(tiny.model, blocks__0__mlp__W_out=lambda w: w.zero_())
+    with pytest.raises(ValueError, match="ablated loss equals the clean loss .* changes nothing"):
+        run.recons_score(deaf, tiny.sae, tiny.tokens)
+
+
+def test_hook_problems(tiny):
+    with pytest.raises(HookError, match="does not say which hook .* give hook="):
+        run.recons_score(tiny.model, IDENTITY, tiny.tokens)
+    with pytest.raises(HookError, match="never fired on the way to the output"):
+        run.token_losses(tiny.model, tiny.tokens, "unembed.hook_out", torch.zeros_like)
+    with pytest.raises(HookError, match="ln_final.hook_normalized does not write to the residual stream"):
+        run.logit_effect(tiny.model, tiny.sae, 0, hook="ln_final.hook_normalized")
+    assert hooks_are_clean(tiny.model)
+
+
+def test_an_sae_that_fails_leaves_no_hooks(tiny):
+    def fail(x):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run.recons_score(tiny.model, PlainSAE(fail, fail), tiny.tokens, hook=POST)
+    assert hooks_are_clean(tiny.model)
+
+
+@pytest.mark.parametrize("feature", [-1, 48, 1.5, True, None])
+def test_bad_features(tiny, feature):
+    for call in (
+        lambda: run.feature_activations(tiny.model, tiny.sae, "text", feature),
+        lambda: run.logit_effect(tiny.model, tiny.sae, feature),
+    ):
+        with pytest.raises(ValueError, match=rf"feature .*{feature}.*0\.\.47"):
+            call()
+
+
+def test_bad_arguments_of_active_features(tiny):
+    for change, words in (
+        (dict(pos=20), r"pos is 20; this text has 20 tokens, so give -20\.\.19"),
+        (dict(pos=-21), "pos is -21"),
+        (dict(n=0), "n is 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            run.active_features(tiny.model, tiny.sae, tiny.tokens[0], **change)
+    with pytest.raises(ValueError, match="6 rows were given"):
+        run.active_features(tiny.model, tiny.sae, tiny.tokens)
