@@ -54,7 +54,11 @@ class Ledger:
 
     def __init__(self, claims: Iterable[Claim], *, tier: str):
         self.tier = tier
-        self._entries = {claim.id: Entry(claim, None, NOT_RUN, "") for claim in claims}
+        self._entries: dict[tuple[str, str], Entry] = {}
+        for claim in claims:
+            if (claim.tier, claim.id) in self._entries:
+                raise ValueError(f"claim {claim.id!r} of {claim.tier!r} is given twice; give each claim of a tier an id of its own")
+            self._entries[claim.tier, claim.id] = Entry(claim, None, NOT_RUN, "")
 
     def record(self, id: str, measured, note: str = "") -> str:
         """Enter a measured value, and return the verdict.
@@ -63,21 +67,23 @@ class Ledger:
         another tier, or a value of another form than the claim's.
         """
         claim = self._claim(id)
-        if claim.tier != self.tier:
-            raise ValueError(f"claim {id!r} belongs to {claim.tier!r}, and this ledger is for {self.tier!r}; record only its own")
         verdict = HOLDS if _agrees(claim, measured) else DIFFERS
-        self._entries[id] = Entry(claim, _plain(measured), verdict, note)
+        self._entries[self.tier, id] = Entry(claim, _without_nan(_plain(measured)), verdict, note)
         return verdict
 
     def not_comparable(self, id: str, reason: str) -> str:
         """Say that a claim cannot be judged, and why (its corpus cannot be had, for one)."""
-        self._entries[id] = Entry(self._claim(id), None, NOT_COMPARABLE, reason)
+        self._entries[self.tier, id] = Entry(self._claim(id), None, NOT_COMPARABLE, reason)
         return NOT_COMPARABLE
 
     def _claim(self, id: str) -> Claim:
-        if id not in self._entries:
-            raise unknown("claim", id, self._entries, see=f"This ledger has {len(self._entries)} claims.")
-        return self._entries[id].claim
+        own = {claim_id: entry.claim for (tier, claim_id), entry in self._entries.items() if tier == self.tier}
+        if id in own:
+            return own[id]
+        others = sorted({tier for tier, claim_id in self._entries if claim_id == id})
+        if others:
+            raise ValueError(f"claim {id!r} belongs to {', '.join(others)}, and this ledger is for {self.tier!r}; record only its own")
+        raise unknown("claim", id, own, see=f"This ledger has {len(own)} claims of {self.tier!r}.")
 
     @property
     def entries(self) -> list[Entry]:
@@ -115,7 +121,7 @@ class Ledger:
         ledger = cls([], tier=data["tier"])
         for row in data["entries"]:
             claim = Claim(**{key: row[key] for key in claim_keys})
-            ledger._entries[claim.id] = Entry(claim, row["measured"], row["verdict"], row["note"])
+            ledger._entries[claim.tier, claim.id] = Entry(claim, row["measured"], row["verdict"], row["note"])
         return ledger
 
     def save(self, path: str | Path) -> Path:
@@ -126,14 +132,16 @@ class Ledger:
 
     @classmethod
     def merge(cls, ledgers: Iterable[Ledger]) -> Ledger:
-        """One ledger of several of the same tier."""
+        """One ledger of several of the same tier; an entry that was run wins over one that was not."""
         ledgers = list(ledgers)
         tiers = {ledger.tier for ledger in ledgers}
         if len(tiers) != 1:
             raise ValueError(f"ledgers of {len(tiers)} tiers ({', '.join(sorted(tiers))}) cannot be merged; merge those of one")
         merged = cls([], tier=tiers.pop())
         for ledger in ledgers:
-            merged._entries.update(ledger._entries)
+            for key, entry in ledger._entries.items():
+                if entry.verdict != NOT_RUN or key not in merged._entries:
+                    merged._entries[key] = entry
         return merged
 
     def summary(self) -> str:
@@ -197,6 +205,13 @@ def _plain(value):
     if not isinstance(value, (bool, int, float, str)):
         raise ValueError(f"a measured value of type {type(value).__name__} cannot be entered; give a number, words, or a list of them")
     return value
+
+
+def _without_nan(value):
+    """JSON has no NaN and no infinity: they become words."""
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return value if isinstance(value, str) or math.isfinite(value) else str(value)
 
 
 def _is_words(value) -> bool:

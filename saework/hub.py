@@ -117,8 +117,10 @@ class Repository:
             raise self._explained(error, file) from error
 
     def _explained(self, error: Exception, file: str) -> Exception:
+        import httpx
         from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+        unreachable = (LocalEntryNotFoundError, ConnectionError, httpx.TransportError)
         if isinstance(error, GatedRepoError):
             return NotAvailableError(
                 f"{self.name} is gated: accept its licence on its page on the Hub while logged in, then set the "
@@ -126,10 +128,10 @@ class Repository:
             )
         if isinstance(error, RepositoryNotFoundError):
             return NotAvailableError(f"the Hub has no {self.kind} {self.name}, or this account may not see it; check the name, and HF_TOKEN if it is private")
-        if isinstance(error, LocalEntryNotFoundError):
+        if isinstance(error, unreachable):
             return NotAvailableError(
-                f"{file} of {self.name} is not in the cache, and the Hub cannot be reached; connect once and run "
-                "`saework preflight`, unset HF_HUB_OFFLINE if it is set, or use gelu-1l-mini, which needs no network"
+                f"{file} of {self.name} is not in the cache, and the Hub cannot be reached; connect once and load again "
+                "(unset HF_HUB_OFFLINE if it is set), or use gelu-1l-mini, which needs no network"
             )
         if isinstance(error, EntryNotFoundError):
             return NotAvailableError(f"{self.name} has no file {file} at this revision; check the id (a checkpoint's number, for one)")

@@ -156,15 +156,16 @@ class FeatureScan:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write the scan as one safetensors file."""
+        """Write the scan as one safetensors file, whole or not at all."""
         from safetensors.torch import save_file
 
         path = Path(path)
+        partial = path.with_name(path.name + ".partial")
         small = {"histogram": _smallest(self.histogram), "l0_histogram": _smallest(self.l0_histogram)}
         arrays = {name: getattr(self, name).contiguous() for name in (*_ARRAYS, *_SAMPLES)} | small
         metadata = {"n_tokens": str(self.n_tokens), "rows": json.dumps(self.rows), "fingerprint": self.fingerprint}
-        save_file(arrays, path, metadata=metadata)
-        return path
+        save_file(arrays, partial, metadata=metadata)
+        return partial.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureScan:
@@ -251,19 +252,25 @@ class _Collector:
         self.pending: list[Firings] = []
 
     def add(self, features: torch.Tensor, places: np.ndarray) -> None:
-        """Take in one block: ``features [token, d_sae]`` at ``places [token, (row, pos)]``."""
-        features = features.float().cpu()
-        fires = features > 0
+        """Take in one block: ``features [token, d_sae]`` at ``places [token, (row, pos)]``.
+
+        Only the few features that fire are touched after the first look at the block.
+        """
+        if not torch.isfinite(features.sum()):
+            check_finite(features, "feature activations")
+        token, feature = (features > 0).nonzero(as_tuple=True)
+        value = features[token, feature].float().cpu()
+        token, feature = token.cpu(), feature.cpu()
         self.n_tokens += len(features)
-        self.count += fires.sum(0)
-        self.max_activation = torch.maximum(self.max_activation, features.amax(0))
-        self.l0_histogram += torch.bincount(fires.sum(1), minlength=self.d_sae + 1)
-        token, feature = (index.numpy() for index in fires.nonzero(as_tuple=True))
-        value = features[fires].numpy()
-        bins = bin_of(value)
-        np.add.at(self.histogram, (feature, bins), 1)
+        self.count += torch.bincount(feature, minlength=self.d_sae)
+        self.max_activation.scatter_reduce_(0, feature, value, "amax")
+        l0 = torch.bincount(token, minlength=len(features))
+        self.l0_histogram += torch.bincount(l0, minlength=self.d_sae + 1)
+        value, feature = value.numpy(), feature.numpy()
+        bins = len(BIN_EDGES) - 1
+        self.histogram += np.bincount(feature * bins + bin_of(value), minlength=self.d_sae * bins).reshape(-1, bins)
         if self.top_k:
-            self.pending.append(Firings(feature, value, places[token]))
+            self.pending.append(Firings(feature, value, places[token.numpy()]))
             if sum(len(firings.value) for firings in self.pending) > 500_000:
                 self._compact()
 
@@ -330,8 +337,10 @@ def _smallest(counts: torch.Tensor) -> torch.Tensor:
 
 
 def _fingerprint(sae, hook: str) -> str:
-    """Sixteen hex digits of the hook's name and of every 97th encoder and decoder weight."""
+    """Sixteen hex digits of the hook's name, and of every 97th weight (each bias and threshold) of the SAE."""
     digest = hashlib.sha256(hook.encode())
-    for weights in (sae.W_enc, sae.W_dec):
-        digest.update(weights.detach().float().cpu().flatten()[::97].contiguous().numpy().tobytes())
+    for name, step in (("W_enc", 97), ("W_dec", 97), ("b_enc", 1), ("b_dec", 1), ("threshold", 1)):
+        weights = getattr(sae, name, None)
+        if weights is not None:
+            digest.update(weights.detach().float().cpu().flatten()[::step].contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -45,10 +45,10 @@ class Recipe:
     rows_per_step: int = 64
     model_steps: int = 1800
     model_lr: float = 4e-3
-    sae_steps: int = 2560
+    sae_steps: int = 2048
     sae_batch: int = 1024
-    sae_lr: float = 2e-3
-    sae_l1: float = 2.0
+    sae_lr: float = 3e-3
+    sae_l1: float = 3.0
     story_feature: int = 7
     seed: int = 0
 
@@ -276,7 +276,7 @@ def _sae_trainer(recipe: Recipe, seed: int, device: str):
             normalize_activations="expected_average_only_in",
             decoder_init_norm=0.1,
             l1_coefficient=recipe.sae_l1,
-            l1_warm_up_steps=recipe.sae_steps // 20,
+            l1_warm_up_steps=0,  # with a warm-up hardly any feature stays rare, and there is no lesson in notebook 02
             device=device,
         )
     )
