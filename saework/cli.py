@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(arguments) -> int:
     from saework.catalogue import releases
 
-    print(releases().to_string())
+    print(releases().T.to_string())
     return 0
 
 
