@@ -45,11 +45,11 @@ class Recipe:
     rows_per_step: int = 64
     model_steps: int = 1800
     model_lr: float = 4e-3
-    sae_steps: int = 2048
+    sae_steps: int = 1920
     sae_batch: int = 1024
     sae_lr: float = 3e-3
-    sae_l1: float = 3.0
-    story_feature: int = 7
+    sae_l1: float = 2.3
+    story_feature: int = 3018  # fires on the name after "def"
     seed: int = 0
 
 
