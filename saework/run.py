@@ -7,6 +7,7 @@ of 512 tokens, so that ``[tokens, d_vocab]`` never exists.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -94,8 +95,9 @@ def as_tokens(model, text_or_tokens) -> torch.Tensor:
 
 
 def progress_bar(items: Iterable, *, show: bool, **kwargs) -> Iterable:
-    """A tqdm bar that appears after two seconds, and only in a terminal or a notebook's front end."""
-    return tqdm(items, disable=None if show else True, delay=2, **kwargs)
+    """A tqdm bar that appears after two seconds; off where there is no terminal, or TQDM_DISABLE is set."""
+    off = not show or "TQDM_DISABLE" in os.environ
+    return tqdm(items, disable=off or None, delay=2, **kwargs)
 
 
 def _device(model) -> torch.device:
