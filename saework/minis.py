@@ -160,7 +160,7 @@ def _write_labels(texts: list[str], tokenizer, recipe: training.Recipe, path: Pa
 
 def _score_claims(number: str, score, recorded: FeatureScan, sae) -> list[dict]:
     run, nats = {"25": "run1", "47": "run2"}[number], "nats per token"
-    rare = rare_features(sae, recorded.firing_rate)
+    is_rare = recorded.firing_rate < 1e-4
     values = [
         (f"reconstruction/{run}/loss", score.loss, nats, 2e-3),
         (f"reconstruction/{run}/recons_loss", score.recons_loss, nats, 2e-3),
@@ -168,10 +168,11 @@ def _score_claims(number: str, score, recorded: FeatureScan, sae) -> list[dict]:
         (f"reconstruction/{run}/score", score.score, "fraction", 1e-3),
         (f"rare/{run}/mean_l0", recorded.mean_l0, "features per token", 1e-3),
         (f"rare/{run}/dead", int(recorded.dead.sum()), "features", 0),
-        (f"rare/{run}/rare", int(rare.is_rare.sum()), "features", 0),
+        (f"rare/{run}/rare", int(is_rare.sum()), "features", 0),
     ]
-    if rare.is_rare.any():
-        values.append((f"rare/{run}/rare_cosine", float(rare.cosine[rare.is_rare].median()), "cosine", 1e-3))
+    if is_rare.any():
+        rare = rare_features(sae, recorded.firing_rate)
+        values.append((f"rare/{run}/rare_cosine", float(rare.cosine[is_rare].median()), "cosine", 1e-3))
     return [_regression(*value) for value in values]
 
 

@@ -162,7 +162,8 @@ def cleaned(notebook):
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(RAW_MIME, None)
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-            output.metadata = {} if "metadata" in output else output.get("metadata")
+            if "metadata" in output:
+                output.metadata = {}
     return notebook
 
 
