@@ -25,6 +25,7 @@ NOTEBOOKS = {
 }
 NOTEBOOKS["gelu-1l"] = NOTEBOOKS["gelu-1l-mini"]
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 BADGE_START = "[![Open In Colab]"
 # Figures as data (JupyterLab draws them), no progress bars: what a notebook stores is the same everywhere.
 ENVIRONMENT = {"PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
@@ -108,9 +109,18 @@ def page(notebook, *, title: str) -> str:
     from nbconvert import HTMLExporter
 
     notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    _drop_widgets(notebook)
     _draw_figures(notebook)
     exporter = HTMLExporter(raw_template=_PAGE, embed_images=True, exclude_anchor_links=True)
     return exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})[0]
+
+
+def _drop_widgets(notebook) -> None:
+    """Live widgets need a kernel, and their renderer a network; a static picture stands beside each."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if WIDGET_MIME not in output.get("data", {})]
 
 
 def _draw_figures(notebook) -> None:
@@ -154,6 +164,7 @@ def record(path: Path, *, repository: str | None, say=print) -> None:
 
 def cleaned(notebook):
     """A notebook without execution times, widget state, raw numbers, or anything else of this machine."""
+    _drop_widgets(notebook)
     language = {"name": "python"}
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": language}
     for i, cell in enumerate(notebook.cells):
@@ -161,7 +172,6 @@ def cleaned(notebook):
         cell.metadata = {key: value for key, value in cell.metadata.items() if key in ("tags", "jupyter") and value}
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(RAW_MIME, None)
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             if "metadata" in output:
                 output.metadata = {}
     return notebook
@@ -174,11 +184,11 @@ def edges_in(notebook) -> list[float]:
 
 
 def _set_setup(notebook, repository: str | None) -> None:
-    """The cell that installs saework where it is missing; it says what to set while the address is unknown."""
+    """The cell that installs saework where it is missing; while the address is unknown it points to what to set."""
     remedy = (
         f'%pip install --quiet "git+{repository}"'
         if repository
-        else 'raise ModuleNotFoundError("install saework: pip install -e . in a checkout. (For Colab, set project.urls.Repository in pyproject.toml and run `saework record`.)")'
+        else 'raise ModuleNotFoundError("run: pip install -e . (on Colab: README, The notebooks)")'
     )
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []):

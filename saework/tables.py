@@ -12,9 +12,12 @@ DIGITS = 3
 
 
 def significant(value: float, digits: int = DIGITS) -> str:
-    """A number with so many significant digits; whole numbers in full, with thousands set apart."""
+    """A number with so many significant digits; whole numbers in full, thousands set apart from 100,000 on.
+
+    (Below that a whole number is often a feature's or a token's.)
+    """
     if isinstance(value, Integral):
-        return f"{value:,}"
+        return f"{value:,}" if abs(value) >= 100_000 else str(value)
     if value != value:
         return "–"
     text = f"{value:.{digits}g}"

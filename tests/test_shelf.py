@@ -689,7 +689,7 @@ def test_claims_of_both_siblings():
     published = {"loss": 3.2546, "recons_loss": 3.7507, "zero_abl_loss": 8.8403, "score": 0.9112}
     assert {name: full[f"reconstruction/run1/{name}"].value for name in published} == published
     assert all(claim.source and claim.tolerance >= 0 for claim in claims)
-    assert len({claim.id for claim in claims}) == len(claims)  # one ledger can hold them all
+    assert len({(claim.tier, claim.id) for claim in claims}) == len(claims)  # one ledger can hold them all
 
 
 def test_claims_of_one_topic():
