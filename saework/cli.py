@@ -64,13 +64,15 @@ def _preflight(arguments) -> int:
 
 
 def _reproduce(arguments) -> int:
+    from saework.catalogue import release_named
     from saework.reproduction import reproduce
     from saework.shelf import preflight
 
-    report = preflight(arguments.name)
-    print(report)
-    if not report.ok:
-        return 3
+    for sae_id in release_named(arguments.name).checkpoints:  # the notebooks compare all of them
+        report = preflight(arguments.name, sae_id)
+        print(f"{sae_id}: {report}")
+        if not report.ok:
+            return 3
     out = arguments.out or Path(f"saework-{arguments.name}")
     try:
         ledger = reproduce(arguments.name, out)

@@ -102,5 +102,6 @@ def rule_agreement(fires, rule) -> pd.Series:
             "base_rate": share(int(rule.sum()), rule.size),
             "fires": int(fires.sum()),
             "rule": int(rule.sum()),
-        }
+        },
+        dtype=object,  # counts stay whole numbers
     )

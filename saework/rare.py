@@ -119,8 +119,8 @@ def _null(rows: torch.Tensor, size: int, seed: int) -> torch.Tensor:
     size = min(size, len(rows))
     n_sets = NULL_SETS if 0 < size < len(rows) else min(size, 1)
     generator = torch.Generator().manual_seed(seed)
-    sets = [rows[torch.randperm(len(rows), generator=generator)[:size]] for _ in range(n_sets)]
-    return torch.cat([_leave_one_out(chosen) for chosen in sets]) if sets else torch.full((1,), float("nan"))
+    cosines = [_leave_one_out(rows[torch.randperm(len(rows), generator=generator)[:size]]) for _ in range(n_sets)]
+    return torch.cat(cosines) if cosines else torch.full((1,), float("nan"))
 
 
 def _median(values: torch.Tensor) -> float:

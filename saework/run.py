@@ -187,7 +187,7 @@ def recons_score(
 
     Raises: ValueError if ablation changes nothing, a row has one token only, or an argument does
     not fit; HookError if the hook does not fit the model or the SAE.
-    Memory: ``token_losses`` grows with the tokens (12 bytes each); nothing else does.
+    Memory: only ``token_losses`` grows with the tokens: 12 bytes each, and for a moment 24 more when they are summed.
     Source: ``get_recons_loss`` of the gelu-1l notebook.
     """
     hook = hook_of(sae, hook)

@@ -215,7 +215,7 @@ def scan(
         batch_size: rows run at a time.
 
     Raises: ValueError for bad tokens, mask or numbers; HookError if hook and SAE do not fit.
-    Memory: ``d_sae * (36 + 16 * top_k)`` numbers, whatever the number of tokens.
+    Memory: per feature 31 counts, ``20 * top_k`` bytes of lists and at most 3 kB of samples, whatever the number of tokens.
     Source: ``get_freqs`` of the gelu-1l notebook for the firing rates.
     """
     tokens = run.as_tokens(model, tokens)
@@ -235,7 +235,7 @@ def scan(
         flat = x[counted.to(x.device)]
         for start in range(0, len(flat), TOKENS_PER_ENCODING):
             block = slice(start, start + TOKENS_PER_ENCODING)
-            collector.add(check_finite(sae.encode(flat[block]), "feature activations"), places[block])
+            collector.add(sae.encode(flat[block]), places[block])
     return collector.result(rows=((first_row, first_row + len(tokens)),), fingerprint=_fingerprint(sae, hook))
 
 

@@ -55,6 +55,7 @@ def test_cells_are_short_and_tags_known(notebook):
 def test_it_has_the_parts_that_each_notebook_has(notebook):
     _, nb = notebook
     tags = [tag for cell in code_cells(nb) for tag in cell.metadata.get("tags", [])]
+    assert ["find_spec" in cell.source for cell in code_cells(nb) if "setup" in cell.metadata.get("tags", [])] == [True]
     assert tags.count("parameters") == 1 and tags.count("setup") == 1 and "solution" in tags
     prose = "\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
     first = nb.cells[0].source.removeprefix(BADGE_START)
