@@ -177,7 +177,7 @@ def _cells(entry: Entry) -> tuple[str, ...]:
         f"{_SIGN[entry.verdict]} {entry.verdict}",
         claim.id,
         _shown(claim.value),
-        _shown(entry.measured),
+        _shown(entry.measured, tolerance=claim.tolerance),
         _shown(claim.tolerance) if not _is_words(claim.value) else "equal",
         claim.unit,
         where,
@@ -185,14 +185,15 @@ def _cells(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _shown(value, *, limit: int = 48) -> str:
+def _shown(value, *, tolerance: float = 0, limit: int = 48) -> str:
+    """A value as text; a measured one to the decimals of its tolerance, since those beyond may differ elsewhere."""
     if value is None:
         return ""
     if isinstance(value, list):
-        text = ", ".join(_shown(item) for item in value)
+        text = ", ".join(_shown(item, tolerance=tolerance) for item in value)
         return text if len(text) <= limit else text[: limit - 1] + "…"
     if isinstance(value, float):
-        return f"{value:.5g}"
+        return f"{value:.{max(0, math.ceil(-math.log10(tolerance)))}f}" if tolerance > 0 else f"{value:.5g}"
     return str(value)
 
 

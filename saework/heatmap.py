@@ -46,7 +46,7 @@ class TokenHeatmap:
         parts = []
         for text, value in zip(self.strings, self.values):
             shown = f"[{value:.3g}]" if abs(value) >= 0.005 * self.max_value and value != 0 else ""
-            parts.append(visible(text).replace(NEWLINE, NEWLINE + "\n") + shown)
+            parts.append(f"{NEWLINE}\n".join(map(visible, text.split("\n"))) + shown)
         return "".join(parts) + f"\n(strongest colour at {self.max_value:.3g})"
 
     def save(self, path: str | Path) -> Path:
@@ -56,10 +56,9 @@ class TokenHeatmap:
         return path
 
     def _span(self, text: str, value: float) -> str:
-        shown = escape(visible(text), quote=True)
-        line_breaks = "<br>" * text.count("\n")
-        title = f"{shown}: {value:.3g}"
-        return f'<span title="{title}" style="{_style(value, self.max_value)}">{shown}</span>{line_breaks}'
+        title = f"{escape(visible(text), quote=True)}: {value:.3g}"
+        shown = f"{NEWLINE}<br>".join(escape(visible(line), quote=True) for line in text.split("\n"))
+        return f'<span title="{title}" style="{_style(value, self.max_value)}">{shown}</span>'
 
     def _legend(self) -> str:
         ends = [-self.max_value, 0.0, self.max_value] if min(self.values) < 0 else [0.0, self.max_value]

@@ -64,8 +64,15 @@ def test_any_text_comes_out_visible_and_inert(strings):
 @example(NASTY)
 def test_any_text_prints(strings):
     text = repr(token_heatmap(strings, [0.0] * len(strings), max_value=1))
-    assert text == "".join(map(visible, strings)).replace("↩", "↩\n") + "\n(strongest colour at 1)"
+    lines = ["↩\n".join(map(visible, string.split("\n"))) for string in strings]
+    assert text == "".join(lines) + "\n(strongest colour at 1)"
     text.encode()
+
+
+def test_a_line_breaks_where_the_token_does():
+    heatmap = token_heatmap(["a:\n    ", "b"], [1.0, 0.0])
+    assert "a:↩<br>····</span>" in heatmap._repr_html_()
+    assert repr(heatmap).startswith("a:↩\n····[1]b")
 
 
 def backgrounds(heatmap: TokenHeatmap) -> list[tuple[str, float] | None]:
