@@ -24,6 +24,7 @@ class Firings:
 
     @classmethod
     def none(cls) -> Firings:
+        """No firings."""
         return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros((0, 2), np.int64))
 
     def __add__(self, other: Firings) -> Firings:
@@ -58,6 +59,7 @@ def rank_in_group(sorted_group: np.ndarray) -> np.ndarray:
 
 
 def bin_of(value: np.ndarray) -> np.ndarray:
+    """The histogram bin of each activation."""
     return np.clip(np.searchsorted(BIN_EDGES, value, side="right") - 1, 0, len(BIN_EDGES) - 2)
 
 

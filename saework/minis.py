@@ -27,6 +27,8 @@ from saework.shelf import load_tokenizer
 from saework.tokens import vocab_df
 
 RUNS = {"25": 1, "47": 2}  # checkpoint of the published layout: seed
+RUN_NAMES = {"25": "run1", "47": "run2"}
+STORY_RUN = "25"  # the run that notebook 03 reads
 SCAN_TOKENS = 1_200_000
 HELD_OUT_ROWS = 512
 TEXT_FILE = "data/train-00000-of-00001.parquet"
@@ -139,7 +141,7 @@ def _measure(name: str, recipe: training.Recipe, rows: torch.Tensor, held_out: t
             "bundled": _score(on_bundled),
         }
         claims += _score_claims(number, on_bundled, recorded, sae)
-        if number == "25":
+        if number == STORY_RUN:
             claims += _feature_claims(recipe.story_feature, recorded, model, sae, tokenizer)
     (out / "claims.json").write_text(json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
     return card
@@ -159,7 +161,7 @@ def _write_labels(texts: list[str], tokenizer, recipe: training.Recipe, path: Pa
 
 
 def _score_claims(number: str, score, recorded: FeatureScan, sae) -> list[dict]:
-    run, nats = {"25": "run1", "47": "run2"}[number], "nats per token"
+    run, nats = RUN_NAMES[number], "nats per token"
     is_rare = recorded.firing_rate < 1e-4
     values = [
         (f"reconstruction/{run}/loss", score.loss, nats, 2e-3),

@@ -281,6 +281,7 @@ class _Collector:
         self.pending = []
 
     def result(self, **identity) -> FeatureScan:
+        """The scan of all that was added."""
         self._compact()
         counts = {name: getattr(self, name) for name in ("n_tokens", "count", "max_activation", "l0_histogram")}
         return _assemble(self.kept, self.top_k, **counts, histogram=torch.from_numpy(self.histogram), **identity)

@@ -198,10 +198,12 @@ class _Checkpoint:
         self.path, self.parts = path, parts
 
     def save(self, curve: list, step: int) -> None:
+        """Replace the file by the state after ``step`` steps."""
         states = {name: part.state_dict() for name, part in self.parts.items()}
         save_whole({"curve": curve, "step": step, **states}, self.path)
 
     def restore(self) -> tuple[list, int]:
+        """Put the parts back as they were saved; returns the curve and the step, or ``([], 0)`` if none was."""
         if not self.path.exists():
             return [], 0
         saved = torch.load(self.path, weights_only=True)
