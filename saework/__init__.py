@@ -15,44 +15,58 @@ _HOME = {
     "Claim": "claims",
     "FeatureScan": "scanning",
     "Ledger": "claims",
-    "Preflight": "shelf",
+    "Preflight": "readiness",
     "RareFeatures": "rare",
     "ReconsScore": "run",
+    "Steering": "steering",
     "TokenHeatmap": "heatmap",
     "Workbook": "shelf",
-    "active_features": "run",
+    "active_features": "features",
+    "chat_tokens": "corpus",
     "claims_of": "shelf",
     "compare": "matching",
     "explore": "explorer",
-    "feature_activations": "run",
+    "feature_activations": "features",
+    "find_site": "quality",
     "load": "shelf",
-    "logit_effect": "run",
-    "preflight": "shelf",
+    "logit_effect": "features",
+    "preflight": "readiness",
     "rare_features": "rare",
+    "read_reference": "validation",
     "recons_score": "run",
+    "reconstruction_metrics": "quality",
     "releases": "shelf",
     "rule_agreement": "metrics",
     "scan": "scanning",
     "show": "tables",
+    "steer": "steering",
     "str_tokens": "tokens",
     "token_df": "tokens",
     "token_heatmap": "heatmap",
+    "validate": "validation",
     "vocab_df": "tokens",
+    "write_reference": "validation",
 }
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
     from saework.claims import Claim, Ledger
+    from saework.corpus import chat_tokens
     from saework.explorer import explore
+    from saework.features import active_features, feature_activations, logit_effect
     from saework.heatmap import TokenHeatmap, token_heatmap
     from saework.matching import compare
     from saework.metrics import rule_agreement
+    from saework.quality import find_site, reconstruction_metrics
     from saework.rare import RareFeatures, rare_features
-    from saework.run import ReconsScore, active_features, feature_activations, logit_effect, recons_score
+    from saework.readiness import Preflight, preflight
+    from saework.run import ReconsScore, recons_score
     from saework.scanning import FeatureScan, scan
-    from saework.shelf import Preflight, Workbook, claims_of, load, preflight, releases
+    from saework.shelf import Workbook, claims_of, load, releases
+    from saework.steering import Steering, steer
     from saework.tables import show
     from saework.tokens import str_tokens, token_df, vocab_df
+    from saework.validation import read_reference, validate, write_reference
 
 
 def __getattr__(name: str):

@@ -1,22 +1,53 @@
 """The table of what is published: repositories at pinned revisions, or folders of this package.
 
 Nothing is guessed from a name, and a mini stands in the very layout of the system it stands for, so
-that one loader reads both.
+that one loader reads both. The ids of the suites that sae_lens lists are taken from its table.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
 
-from saework._checks import unknown
+from saework._checks import UnknownNameError, unknown
 from saework.claims import Claim
 from saework.hub import Repository
 
 DATA = Path(__file__).parent / "data"
+BUNDLED_TEXT = DATA / "gelu-1l-mini" / "text"
+MODEL_FILES = {"neel": ("config.json", "model_final.pth"), "huggingface": ("config.json", "*.safetensors")}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+ALSO = ("*.safetensors.index.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
+"""Fetched with the model or the tokenizer where they exist."""
+
+
+@dataclass(frozen=True)
+class SaeFile:
+    """Where one SAE of a release lies, and what was published of it."""
+
+    id: str
+    layout: str
+    """``neel``, ``gemma_scope``, ``sae_lens`` or ``qresearch`` (see ``formats``); ``registry``: sae_lens's own loader."""
+    files: tuple[str, ...] = ()
+    """In the release's repository; the first one decides."""
+    hook: str = ""
+    d_in: int = 0
+    d_sae: int = 0
+    l0: float | None = None
+    """Mean L0 as published (or recorded, for a mini); None where none was."""
+    scale: float | None = None
+    """The activation norm factor that sae_lens lists."""
+
+    @property
+    def size_mb(self) -> float:
+        """Of the weights, float32."""
+        return 2 * self.d_in * self.d_sae * 4 / 1e6
 
 
 @dataclass(frozen=True)
@@ -24,9 +55,11 @@ class Release:
     """One published set of SAEs, with the model and the text they were made for."""
 
     name: str
-    hook: str
-    d_in: int
-    d_sae: int
+    model_layout: str
+    """``neel`` or ``huggingface``."""
+    text: str
+    """How ``load`` gets rows: ``published`` (the gelu-1l notebook's cut), ``packed`` (sae_lens's cut of the bundled
+    text), ``streamed`` (the same of the corpus that the SAE names), ``conversation`` (qresearch's)."""
     row_length: int
     """Tokens of a row, BOS included."""
     licence: str
@@ -35,69 +68,180 @@ class Release:
     """Peak of a default load and one score, float32."""
     repositories: dict[str, Repository] = field(repr=False)
     """``model``, ``tokenizer``, ``sae``, ``text``."""
-    checkpoints: dict[str, int]
-    """Names of the final checkpoints; any other number is a checkpoint too."""
     family: tuple[str, ...]
-    """The mini and the full release whose claims stand side by side."""
-    published_l0: float | None = None
-    """Mean L0 as published (or recorded, for a mini); None where none was published."""
+    """The mini and the full releases whose claims stand side by side."""
+    find: Callable[[str], SaeFile | None] = field(repr=False)
+    """An SAE by its id, or None."""
+    ids: Callable[[], list[str]] = field(repr=False)
+    default: SaeFile | None = field(default=None, repr=False)
+    """The first of ``ids``, where finding that takes long."""
+    shown: tuple[str | None, ...] = (None,)
+    """The ids that its notebooks read; None is the default."""
 
     @property
     def offline(self) -> bool:
         """Whether all of it lies in this package."""
         return all(repository.folder for repository in self.repositories.values())
 
-    def checkpoint(self, sae_id: str | int | None) -> int:
-        """The checkpoint's number for an id such as ``run1``, ``25`` or ``"25"``."""
-        if sae_id is None:
-            return next(iter(self.checkpoints.values()))
-        if str(sae_id).isdigit():
-            return int(sae_id)
-        if sae_id not in self.checkpoints:
-            raise unknown("SAE id", sae_id, self.checkpoints, see=f"{self.name} has {', '.join(self.checkpoints)}, or a checkpoint's number.")
-        return self.checkpoints[sae_id]
+    def sae(self, sae_id: str | int | None = None) -> SaeFile:
+        """The SAE of an id; the release's first by default. Raises: UnknownNameError, with what there is."""
+        if sae_id is None and self.default:
+            return self.default
+        found = self.find(self.ids()[0] if sae_id is None else str(sae_id))
+        if found is None:
+            raise unknown("SAE id", sae_id, self.ids(), see=f"{self.name} has {_choices(str(sae_id), self.ids())}.")
+        return found
 
-    def files(self, sae_id: str | int | None = None) -> list[tuple[str, str]]:
-        """``(repository, file or pattern)`` of all that a load reads."""
-        number = self.checkpoint(sae_id)
-        return [
-            ("model", "config.json"),
-            ("model", "model_final.pth"),
-            ("tokenizer", "tokenizer.json"),
-            ("tokenizer", "tokenizer_config.json"),
-            ("tokenizer", "special_tokens_map.json"),
-            ("sae", f"{number}_cfg.json"),
-            ("sae", f"{number}.pt"),
-            ("text", "data/*.parquet"),
-        ]
+    def files(self, sae_id: str | int | None = None) -> list[tuple[str, str, float]]:
+        """``(repository, file or pattern, MB)`` of all that a load reads."""
+        sae = self.sae(sae_id)
+        found = [("model", file) for file in MODEL_FILES[self.model_layout]]
+        found += [("tokenizer", file) for file in TOKENIZER_FILES]
+        if self.text in ("published", "packed"):
+            found.append(("text", "data/*.parquet"))
+        listed = [(part, file, self.repositories[part].size_mb(file)) for part, file in found]
+        in_package = bool(self.repositories["sae"].folder)
+        heavy = [file for file in sae.files if not file.endswith("cfg.json") and "sparsity" not in file]
+        return listed + [("sae", file, sae.size_mb if file in heavy and not in_package else 0) for file in sae.files]
+
+
+def _choices(given: str, ids: list[str]) -> str:
+    """What there is, as far down the id's path as it agrees: ``layer_0 has width_16k, width_65k``."""
+    parts = given.split("/")
+    for depth in range(len(parts), 0, -1):
+        prefix = "/".join(parts[:depth]) + "/"
+        if below := sorted({known[len(prefix) :].split("/")[0] for known in ids if known.startswith(prefix)}, key=_numbers_in):
+            return f"under {prefix}: {', '.join(below)}"
+    tops = sorted({known.split("/")[0] for known in ids}, key=_numbers_in)
+    return ", ".join(tops)
+
+
+def _numbers_in(text: str) -> list:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
+
+
+def scan_file(sae_id: str) -> str:
+    """The file name of the scan that a mini's builder recorded for an SAE."""
+    return f"{sae_id.replace('/', '-')}.safetensors"
+
+
+# ---- the SAEs of each kind of release ----
+
+
+@lru_cache(maxsize=None)
+def card_of(name: str) -> dict:
+    """What a mini's builder recorded: recipes, curves, scores. Empty for a release that is not a mini."""
+    path = DATA / name / "card.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"saes": {}}
+
+
+def _mini_sae(name: str) -> Callable[[str], SaeFile | None]:
+    def find(sae_id: str) -> SaeFile | None:
+        entry = card_of(name)["saes"].get(sae_id)
+        if entry is None:
+            return None
+        recipe = entry["recipe"]
+        shape = {"hook": recipe["hook"], "d_in": recipe["d_in"], "d_sae": recipe["d_sae"]}
+        return SaeFile(sae_id, entry["layout"], tuple(entry["files"]), **shape, l0=entry["mean_l0"])
+
+    return find
+
+
+_NEEL_RUNS = {"run1": 25, "run2": 47}
+
+
+def _neel_sae(sae_id: str) -> SaeFile | None:
+    number = _NEEL_RUNS.get(sae_id, int(sae_id) if sae_id.isdigit() else None)
+    if number is None:
+        return None
+    return SaeFile(sae_id, "neel", (f"{number}_cfg.json", f"{number}.pt"), "blocks.0.mlp.hook_post", 2048, 16384)
+
+
+@lru_cache(maxsize=None)
+def _registry() -> dict:
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    return get_pretrained_saes_directory()
+
+
+_WIDTHS = {"16k": 2**14, "32k": 2**15, "65k": 2**16, "131k": 2**17, "262k": 2**18, "524k": 2**19, "1m": 2**20}
+
+
+def _gemma_scope_sae(sae_id: str) -> SaeFile | None:
+    path = _registry()["gemma-scope-2b-pt-res"].saes_map.get(sae_id)
+    if path and not path.startswith("layer_"):  # the embedding's SAEs are scaled on loading, which sae_lens knows how to do
+        return SaeFile(sae_id, "registry", hook="hook_embed", d_in=2304)
+    return _gemma_scope_file(sae_id, path) if path else None
+
+
+def _gemma_scope_file(sae_id: str, path: str) -> SaeFile:
+    layer, width, l0 = re.fullmatch(r"layer_(\d+)/width_(\w+)/average_l0_(\d+)", path).groups()
+    return SaeFile(sae_id, "gemma_scope", (f"{path}/params.npz",), f"blocks.{layer}.hook_resid_post", 2304, _WIDTHS[width], float(l0))
+
+
+def _gemma_2b_sae(sae_id: str) -> SaeFile | None:
+    from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
+
+    listed = _registry()["gemma-2b-res-jb"]
+    if sae_id not in listed.saes_map:
+        return None
+    scale = get_norm_scaling_factor("gemma-2b-res-jb", sae_id)
+    return _gemma_2b_file(sae_id, listed.saes_map[sae_id], l0=listed.expected_l0[sae_id], scale=scale)
+
+
+def _gemma_2b_file(sae_id: str, folder: str, *, l0: float, scale: float | None = None) -> SaeFile:
+    files = tuple(f"{folder}/{file}" for file in ("sae_weights.safetensors", "cfg.json", "sparsity.safetensors"))
+    return SaeFile(sae_id, "sae_lens", files, sae_id, 2048, 16384, l0, scale)
+
+
+_QRESEARCH = SaeFile("l9", "qresearch", ("Llama-3.2-1B-Instruct-SAE-l9.pt",), "blocks.9.hook_resid_pre", 2048, 32768, l0=63)
+
+
+def _registered_ids(name: str) -> Callable[[], list[str]]:
+    return lambda: list(_registry()[name].saes_map)
+
+
+# ---- the releases ----
 
 
 def _packaged(name: str) -> dict[str, Repository]:
-    return {part: Repository(f"saework/{name}/{part}", folder=DATA / name / part) for part in ("model", "tokenizer", "sae", "text")}
+    parts = {part: Repository(f"saework/{name}/{part}", folder=DATA / name / part) for part in ("model", "tokenizer", "sae")}
+    return parts | {"text": Repository("saework/gelu-1l-mini/text", folder=BUNDLED_TEXT)}
 
 
-_GELU_FAMILY = ("gelu-1l-mini", "gelu-1l")
+def _mini(name: str, *, full: tuple[str, ...], model_layout: str, text: str) -> Release:
+    return Release(
+        name=name,
+        model_layout=model_layout,
+        text=text,
+        row_length=128,
+        licence="MIT",
+        gated=False,
+        memory_gb=1.0,
+        repositories=_packaged(name),
+        family=(name, *full),
+        find=_mini_sae(name),
+        ids=lambda: list(card_of(name)["saes"]),
+    )
+
+
+
+def _gated_model(name: str, *, weights_mb: float, tokenizer_mb: float) -> dict[str, Repository]:
+    repository = Repository(name, sizes_mb={"*.safetensors": weights_mb, "tokenizer.json": tokenizer_mb})
+    return {"model": repository, "tokenizer": repository}
+
+
+_VALIDATED = "layer_0/width_16k/average_l0_105"  # notebook 04, and seven that notebook 05 compares:
+_FRONTIER = (*(f"layer_12/width_16k/average_l0_{n}" for n in (22, 41, 82, 176)), *(f"layer_12/width_65k/average_l0_{n}" for n in (21, 38, 72)))
+_STREAMED = Repository("the corpus that the SAE names, streamed", kind="dataset")
 _RELEASES = {
     release.name: release
     for release in (
-        Release(
-            name="gelu-1l-mini",
-            hook="blocks.0.mlp.hook_post",
-            d_in=512,
-            d_sae=4096,
-            row_length=128,
-            licence="MIT",
-            gated=False,
-            memory_gb=1.0,
-            repositories=_packaged("gelu-1l-mini"),
-            checkpoints={"run1": 25, "run2": 47},
-            family=_GELU_FAMILY,
-        ),
+        _mini("gelu-1l-mini", full=("gelu-1l",), model_layout="neel", text="published"),
         Release(
             name="gelu-1l",
-            hook="blocks.0.mlp.hook_post",
-            d_in=2048,
-            d_sae=16384,
+            model_layout="neel",
+            text="published",
             row_length=128,
             licence="not stated by the repositories' owner",
             gated=False,
@@ -106,52 +250,132 @@ _RELEASES = {
                 "model": Repository(
                     "NeelNanda/GELU_1L512W_C4_Code",
                     revision="bddc0e332f0ae84279e6a6a45d91b314899e1603",
-                    sizes_mb={"config.json": 0, "model_final.pth": 213},
+                    sizes_mb={"model_final.pth": 213},
                 ),
                 "tokenizer": Repository(
                     "NeelNanda/gpt-neox-tokenizer-digits",
                     revision="0f6671571a20be9756b9991d978047c03b75e749",
-                    sizes_mb={"tokenizer.json": 2, "tokenizer_config.json": 0, "special_tokens_map.json": 0},
+                    sizes_mb={"tokenizer.json": 2},
                 ),
-                "sae": Repository("NeelNanda/sparse_autoencoder", default_mb=269),
-                "text": Repository("NeelNanda/c4-code-20k", kind="dataset", default_mb=43),
+                "sae": Repository("NeelNanda/sparse_autoencoder"),
+                "text": Repository("NeelNanda/c4-code-20k", kind="dataset", sizes_mb={"data/*.parquet": 43}),
             },
-            checkpoints={"run1": 25, "run2": 47},
-            family=_GELU_FAMILY,
+            family=("gelu-1l-mini", "gelu-1l"),
+            find=_neel_sae,
+            ids=lambda: [*_NEEL_RUNS, "a checkpoint's number"],
+            shown=tuple(_NEEL_RUNS),
+        ),
+        _mini("gemma-mini", full=("gemma-scope-2b-pt-res", "gemma-2b-res-jb"), model_layout="huggingface", text="packed"),
+        Release(
+            name="gemma-scope-2b-pt-res",
+            model_layout="huggingface",
+            text="streamed",
+            row_length=1024,
+            licence="SAEs CC-BY-4.0; model under the Gemma licence",
+            gated=True,
+            memory_gb=12,
+            repositories=_gated_model("google/gemma-2-2b", weights_mb=10_500, tokenizer_mb=18)
+            | {"sae": Repository("google/gemma-scope-2b-pt-res"), "text": _STREAMED},
+            family=("gemma-mini", "gemma-scope-2b-pt-res"),
+            find=_gemma_scope_sae,
+            ids=_registered_ids("gemma-scope-2b-pt-res"),
+            default=_gemma_scope_file(_VALIDATED, _VALIDATED),
+            shown=(_VALIDATED, *_FRONTIER),
+        ),
+        Release(
+            name="gemma-2b-res-jb",
+            model_layout="huggingface",
+            text="streamed",
+            row_length=1024,
+            licence="SAEs MIT; model under the Gemma licence",
+            gated=True,
+            memory_gb=12,
+            repositories=_gated_model("google/gemma-2b", weights_mb=5_000, tokenizer_mb=18)
+            | {"sae": Repository("jbloom/Gemma-2b-Residual-Stream-SAEs"), "text": _STREAMED},
+            family=("gemma-mini", "gemma-2b-res-jb"),
+            find=_gemma_2b_sae,
+            ids=_registered_ids("gemma-2b-res-jb"),
+            default=_gemma_2b_file("blocks.0.hook_resid_post", "gemma_2b_blocks.0.hook_resid_post_16384_anthropic", l0=47),
+            shown=("blocks.0.hook_resid_post", "blocks.6.hook_resid_post"),
+        ),
+        _mini("llama-mini", full=("llama-3.2-1b-qresearch",), model_layout="huggingface", text="packed"),
+        Release(
+            name="llama-3.2-1b-qresearch",
+            model_layout="huggingface",
+            text="conversation",
+            row_length=128,
+            licence="SAE Apache-2.0; model under Meta's Llama 3.2 licence",
+            gated=True,
+            memory_gb=6,
+            repositories=_gated_model("meta-llama/Llama-3.2-1B-Instruct", weights_mb=2_500, tokenizer_mb=9)
+            | {"sae": Repository("qresearch/Llama-3.2-1B-Instruct-SAE-l9"), "text": Repository("the published conversation", folder=DATA)},
+            family=("llama-mini", "llama-3.2-1b-qresearch"),
+            find=lambda sae_id: _QRESEARCH if sae_id == _QRESEARCH.id else None,
+            ids=lambda: [_QRESEARCH.id],
         ),
     )
 }
 
 
 def release_named(name: str) -> Release:
-    """A release by its name. Raises: UnknownNameError, with the nearest names."""
-    if name not in _RELEASES:
-        raise unknown("release", name, _RELEASES, see="saework.releases() lists them.")
-    release = _RELEASES[name]
-    return replace(release, published_l0=_recorded_l0(name)) if release.offline else release
+    """A release by its name: a curated one, or any that sae_lens lists.
+
+    Raises: UnknownNameError, with the nearest names.
+    """
+    if name in _RELEASES:
+        return _RELEASES[name]
+    if name not in _registry():
+        raise unknown("release", name, [*_RELEASES, *_registry()], see="saework.releases() lists the curated ones; any release of sae_lens loads too.")
+    listed = _registry()[name]
+    model = Repository(_hub_name(listed.model))
+    return Release(
+        name=name,
+        model_layout="huggingface",
+        text="streamed",
+        row_length=128,
+        licence="see its repositories",
+        gated=False,
+        memory_gb=float("nan"),
+        repositories={"model": model, "tokenizer": model, "sae": Repository(listed.repo_id), "text": _STREAMED},
+        family=(name,),
+        find=lambda sae_id: SaeFile(sae_id, "registry") if sae_id in listed.saes_map else None,
+        ids=lambda: list(listed.saes_map),
+    )
+
+
+def _hub_name(model: str) -> str:
+    """The Hub's name of a model that sae_lens lists by TransformerLens's."""
+    if "/" in model:
+        return model
+    from transformer_lens.loading_from_pretrained import get_official_model_name
+
+    try:
+        return get_official_model_name(model)
+    except ValueError as error:
+        raise UnknownNameError(f"sae_lens says that this release is for {model!r}, a model that TransformerLens does not list; load it yourself, and build a Workbook(...)") from error
 
 
 def releases() -> pd.DataFrame:
     """One row a curated release; the index is the name to give to ``load``.
 
     Returns: columns ``model``, ``hook``, ``d_in``, ``d_sae``, ``corpus``, ``licence``, ``gated``,
-    ``download_mb``, ``memory_gb``, ``offline``.
+    ``download_mb``, ``memory_gb``, ``offline``. Hook, widths and download are those of the default SAE.
     """
-    rows = {
-        name: {
+    rows = {}
+    for name, release in _RELEASES.items():
+        sae = release.sae()
+        rows[name] = {
             "model": release.repositories["model"].name,
-            "hook": release.hook,
-            "d_in": release.d_in,
-            "d_sae": release.d_sae,
+            "hook": sae.hook,
+            "d_in": sae.d_in,
+            "d_sae": sae.d_sae,
             "corpus": release.repositories["text"].name,
             "licence": release.licence,
             "gated": release.gated,
-            "download_mb": sum(release.repositories[part].size_mb(file) for part, file in release.files()),
+            "download_mb": round(sum(size for _, _, size in release.files())),
             "memory_gb": release.memory_gb,
             "offline": release.offline,
         }
-        for name, release in _RELEASES.items()
-    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
 
@@ -163,8 +387,3 @@ def claims_of(name: str, topic: str = "") -> list[Claim]:
         rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         found += [Claim(**row, tier=member) for row in rows]
     return [claim for claim in found if claim.id.startswith(topic)]
-
-
-def _recorded_l0(name: str) -> float | None:
-    card = DATA / name / "card.json"
-    return json.loads(card.read_text(encoding="utf-8"))["runs"]["25"]["mean_l0"] if card.exists() else None

@@ -56,7 +56,7 @@ def _list(arguments) -> int:
 
 
 def _preflight(arguments) -> int:
-    from saework.shelf import preflight
+    from saework.readiness import preflight
 
     report = preflight(arguments.name, arguments.sae_id)
     print(report)
@@ -66,11 +66,11 @@ def _preflight(arguments) -> int:
 def _reproduce(arguments) -> int:
     from saework.catalogue import release_named
     from saework.reproduction import reproduce
-    from saework.shelf import preflight
+    from saework.readiness import preflight
 
-    for sae_id in release_named(arguments.name).checkpoints:  # the notebooks compare all of them
+    for i, sae_id in enumerate(release_named(arguments.name).shown):  # the notebooks read all of them
         report = preflight(arguments.name, sae_id)
-        print(f"{sae_id}: {report}")
+        print(f"{sae_id}: {report}" if i == 0 or not report.ok else f"{sae_id}: ready")
         if not report.ok:
             return 3
     out = arguments.out or Path(f"saework-{arguments.name}")

@@ -7,12 +7,15 @@ versions cut differently, so the old algorithm is written out here.
 
 from __future__ import annotations
 
+import itertools
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from saework.hub import NotAvailableError, explained
 
 DOCUMENTS_PER_BATCH = 1000
 CHUNKS_PER_BATCH = 20
@@ -68,6 +71,25 @@ def tokenize_rows_with_offsets(
     return torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(offsets))
 
 
+def packed_rows(texts: Iterable[str], tokenizer, *, length: int, n_rows: int | None = None) -> torch.Tensor:
+    """Rows as sae_lens cuts them: documents end to end, BOS in front of each row and between documents.
+
+    Args: ``n_rows``: stop after so many rows, so that a streamed corpus is read no further.
+    Returns: long ``[row, length]``; what is left after the last whole row is dropped.
+    Raises: ValueError if the texts are too short for one row.
+    Source: ``sae_lens.tokenization_and_batching.concat_and_batch_sequences``, called as its activation store calls it.
+    """
+    from sae_lens.tokenization_and_batching import concat_and_batch_sequences
+
+    documents = (torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long) for text in texts)
+    bos = tokenizer.bos_token_id
+    rows = concat_and_batch_sequences(documents, length, begin_batch_token_id=bos, sequence_separator_token_id=bos)
+    found = list(itertools.islice(rows, n_rows))
+    if not found:
+        raise ValueError(f"the text is too short: not one row of {length} tokens came out of it; give more text or a smaller length")
+    return torch.stack(found)
+
+
 def joined_text(texts: Sequence[str], tokenizer) -> str:
     """The text that ``tokenize_rows_with_offsets`` counts its characters in."""
     return "".join(tokenizer.eos_token.join(batch) for batch in batches(texts))
@@ -117,6 +139,50 @@ def read_parquet(path: str | Path, *, column: str = "text") -> list[str]:
     return texts
 
 
+def streamed_texts(name: str, *, column: str = "text") -> tuple[Iterator[str], str]:
+    """The documents of a data set on the Hub, read by ranges as they are wanted, and where they lie.
+
+    Reads the first parquet file of its training split, from the Hub's own parquet copy
+    (``refs/convert/parquet``) if there is one, so that data sets in any format can be read.
+
+    Raises: NotAvailableError if it cannot be reached, or has no parquet; ValueError without such a column.
+    """
+    import pyarrow.parquet as parquet
+    from huggingface_hub import HfApi, HfFileSystem
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    def find(revision: str) -> list[str]:
+        try:
+            files = HfApi().list_repo_files(name, repo_type="dataset", revision=revision)
+        except RevisionNotFoundError:
+            return []
+        found = sorted(file for file in files if file.endswith(".parquet"))
+        return [file for file in found if "train" in file] or found
+
+    try:
+        where = next(((revision, files[0]) for revision in ("refs/convert/parquet", "main") if (files := find(revision))), None)
+        if where is None:
+            raise NotAvailableError(f"the data set {name} has no parquet file on the Hub; give text= instead")
+        revision = HfApi().dataset_info(name, revision=where[0]).sha
+        opened = HfFileSystem().open(f"datasets/{name}@{revision}/{where[1]}", block_size=2**22)
+        file = parquet.ParquetFile(opened, pre_buffer=False)  # buffering would fetch the whole column first
+    except NotAvailableError:
+        raise
+    except Exception as error:
+        raise explained(error, "the text", name, kind="dataset") from None
+    if column not in file.schema_arrow.names:
+        raise ValueError(f"the data set {name} has no column {column!r} (it has {file.schema_arrow.names}); give text= instead")
+
+    def texts() -> Iterator[str]:
+        try:
+            for batch in file.iter_batches(batch_size=16, columns=[column]):
+                yield from batch.column(0).to_pylist()
+        except Exception as error:
+            raise explained(error, "the text", name, kind="dataset") from None
+
+    return texts(), revision
+
+
 def standard_library() -> list[tuple[str, str]]:
     """``(name, source)`` of this machine's Python standard library, in order of name.
 
@@ -162,3 +228,28 @@ def _tokenize_in_chunks(text: str, tokenizer) -> tuple[np.ndarray, np.ndarray]:
     )
     keep = ids != tokenizer.pad_token_id if tokenizer.pad_token_id is not None else np.ones(len(ids), bool)
     return ids[keep], starts[keep]
+
+
+def chat_tokens(messages, tokenizer, *, add_generation_prompt: bool = False, date: str = "22 Jan 2025") -> torch.Tensor:
+    """A conversation as the model's chat template writes it, the same tokens on every day.
+
+    Args:
+        messages: a list of ``{"role": "user", "content": "..."}``; roles as the template knows them.
+        add_generation_prompt: end with the opening of the assistant's turn, for ``steer`` to go on from.
+        date: what stands where the template (Llama's) would write today's date; by default that of qresearch's notebook.
+
+    Returns: long ``[1, pos]``, with whatever special tokens the template writes (BOS among them).
+    Raises: ValueError if the tokenizer has no chat template, or messages are of another form.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        name = getattr(tokenizer, "name_or_path", "") or "this model"
+        raise ValueError(f"the tokenizer of {name} has no chat template; use that of an -Instruct model, or give plain text")
+    well_formed = isinstance(messages, (list, tuple)) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
+    )
+    if not messages or not well_formed:
+        raise ValueError(f'messages are {messages!r}; give a list such as [{{"role": "user", "content": "Who are you?"}}]')
+    ids = tokenizer.apply_chat_template(
+        list(messages), tokenize=True, return_dict=False, add_generation_prompt=add_generation_prompt, date_string=date
+    )
+    return torch.tensor([ids], dtype=torch.long)

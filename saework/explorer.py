@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from saework._checks import check_feature
+from saework.features import feature_activations
 from saework.heatmap import TokenHeatmap, token_heatmap
-from saework.run import as_tokens, feature_activations
+from saework.run import as_tokens
 from saework.shelf import Workbook
 from saework.tokens import str_tokens
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from saework._checks import WeightsError
+
+
+NEW_TOKEN = "make a new one in your account's settings, and set HF_TOKEN to it"
 
 
 class NotAvailableError(OSError):
@@ -27,8 +31,6 @@ class Repository:
     folder: Path | None = None
     """A folder that holds the files instead."""
     sizes_mb: dict[str, float] = field(default_factory=dict)
-    default_mb: float = 0
-    """Size of the one large file, where its name is not known beforehand."""
 
     def __str__(self) -> str:
         where = "in this package" if self.folder else f"revision {self.revision[:8] if self.revision else 'main'}"
@@ -36,7 +38,7 @@ class Repository:
 
     def size_mb(self, file: str) -> float:
         """Download size of a file, as published; 0 for a folder."""
-        return 0 if self.folder or file.endswith("_cfg.json") else self.sizes_mb.get(file, self.default_mb)
+        return 0 if self.folder else self.sizes_mb.get(file, 0)
 
     def fetch(self, file: str) -> Path:
         """A file's path on this machine, downloaded if need be.
@@ -51,18 +53,25 @@ class Repository:
 
         return Path(self._with_revision(lambda revision: hf_hub_download(self.name, file, repo_type=self.kind, revision=revision), file))
 
-    def fetch_all(self, pattern: str) -> list[Path]:
-        """The paths of all files that match a pattern, in order of name."""
+    def fetch_folder(self, patterns: Sequence[str], *, also: Sequence[str] = ()) -> Path:
+        """The folder with all files that match the patterns, and those of ``also`` that exist.
+
+        Raises: NotAvailableError, also if nothing matches one of the patterns; WeightsError as ``fetch``.
+        """
         root = self.folder
         if root is None:
             from huggingface_hub import snapshot_download
 
-            download = lambda revision: snapshot_download(self.name, repo_type=self.kind, revision=revision, allow_patterns=[pattern])  # noqa: E731
-            root = Path(self._with_revision(download, pattern))
-        found = sorted(root.glob(pattern))
-        if not found:
-            raise NotAvailableError(f"{self.name} holds no {pattern}; see what it holds on the Hub")
-        return found
+            allowed = [*patterns, *also]
+            download = lambda revision: snapshot_download(self.name, repo_type=self.kind, revision=revision, allow_patterns=allowed)  # noqa: E731
+            root = Path(self._with_revision(download, patterns[0]))
+        for pattern in patterns:
+            if not list(root.glob(pattern)):
+                raise NotAvailableError(
+                    f"{self.name} holds no {pattern}{'' if self.folder else ', or it is not in the cache and the Hub cannot be reached'}; "
+                    + ("reinstall saework, or build the mini again" if self.folder else "connect and load again, or see what it holds on the Hub")
+                )
+        return root
 
     def cached(self, file: str) -> bool:
         """Whether a file (or all of a pattern, as far as one can tell offline) is on this machine already."""
@@ -114,27 +123,32 @@ class Repository:
                 warnings.warn(f"revision {self.revision[:8]} of {self.name} is not to be had; took main instead", stacklevel=4)
                 return found
         except Exception as error:
-            raise self._explained(error, file) from error
+            raise explained(error, file, self.name, kind=self.kind) from None  # the message says it all: spare the reader forty lines
 
-    def _explained(self, error: Exception, file: str) -> Exception:
-        import httpx
-        from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-        unreachable = (LocalEntryNotFoundError, ConnectionError, httpx.TransportError)
-        if isinstance(error, GatedRepoError):
-            return NotAvailableError(
-                f"{self.name} is gated: accept its licence on its page on the Hub while logged in, then set the "
-                "environment variable HF_TOKEN to a token of that account (never paste it into a notebook)"
-            )
-        if isinstance(error, RepositoryNotFoundError):
-            return NotAvailableError(f"the Hub has no {self.kind} {self.name}, or this account may not see it; check the name, and HF_TOKEN if it is private")
-        if isinstance(error, unreachable):
-            return NotAvailableError(
-                f"{file} of {self.name} is not in the cache, and the Hub cannot be reached; connect once and load again "
-                "(unset HF_HUB_OFFLINE if it is set), or use gelu-1l-mini, which needs no network"
-            )
-        if isinstance(error, EntryNotFoundError):
-            return NotAvailableError(f"{self.name} has no file {file} at this revision; check the id (a checkpoint's number, for one)")
-        if "onsistency check failed" in str(error):
-            return WeightsError(f"the download of {file} from {self.name} was cut short; load again to repeat it")
-        return NotAvailableError(f"{file} of {self.name} could not be had ({type(error).__name__}: {error}); check the network and the disk, and try again")
+def explained(error: Exception, file: str, name: str, *, kind: str = "model") -> Exception:
+    """The error to raise in place of one of huggingface_hub's, which says what to do."""
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    kinds = {cls.__name__ for cls in type(error).__mro__}  # the HTTP library differs between versions of huggingface_hub
+    unreachable = isinstance(error, (LocalEntryNotFoundError, ConnectionError)) or kinds & {"TransportError", "OfflineModeIsEnabled"}
+    refused = isinstance(error, HfHubHTTPError) and error.response.status_code == 401
+    if isinstance(error, GatedRepoError):
+        return NotAvailableError(
+            f"{name} is gated: accept its licence on its page on the Hub while logged in, then set the "
+            "environment variable HF_TOKEN to a token of that account (never paste it into a notebook)"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return NotAvailableError(f"the Hub has no {kind} {name}, or this account may not see it; check the name, and HF_TOKEN if it is private")
+    if refused:
+        return NotAvailableError(f"the Hub refuses the token that is set on this machine, so {name} cannot be had; {NEW_TOKEN}")
+    if unreachable:
+        return NotAvailableError(
+            f"{file} of {name} is not in the cache, and the Hub cannot be reached; connect once and load again "
+            "(unset HF_HUB_OFFLINE if it is set), or use gelu-1l-mini, which needs no network"
+        )
+    if isinstance(error, EntryNotFoundError):
+        return NotAvailableError(f"{name} has no file {file} at this revision; check the id (a checkpoint's number, for one)")
+    if "onsistency check failed" in str(error):
+        return WeightsError(f"the download of {file} from {name} was cut short; load again to repeat it")
+    return NotAvailableError(f"{file} of {name} could not be had ({type(error).__name__}: {error}); check the network and the disk, and try again")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import torch
@@ -10,6 +13,49 @@ from saework._checks import check_positive
 
 CONFIDENCE = 0.95
 BOOTSTRAP_DRAWS = 2000
+
+# name: (unit, formula, source). e is x - x_hat; E is the mean over tokens; mean and var are of x over tokens.
+_CORE = "SAEBench core"
+_SAE_LENS = "sae_lens 6.54 evals"
+RECONSTRUCTION = {
+    "tokens": ("tokens", "tokens counted", ""),
+    "predictions": ("tokens", "next tokens counted: neither they nor the token before is left out; of CE and KL alike", ""),
+    "ce_loss_clean": ("nats per token", "E -log p(next token), untouched model", _SAE_LENS),
+    "ce_loss_spliced": ("nats per token", "the same with x_hat in x's place", _SAE_LENS),
+    "ce_loss_ablated": ("nats per token", "the same with 0 in x's place", f"{_SAE_LENS}, which ablates the ignored tokens as well"),
+    "ce_loss_score": ("fraction", "(ablated - spliced) / (ablated - clean)", f"{_SAE_LENS}; {_CORE}; get_recons_loss of gelu-1l"),
+    "kl_div_spliced": ("nats per token", "E KL(clean || spliced)", f"{_SAE_LENS}, which counts each row's last token too"),
+    "kl_div_ablated": ("nats per token", "E KL(clean || ablated)", f"{_SAE_LENS}, which counts each row's last token too"),
+    "kl_div_score": ("fraction", "(ablated - spliced) / ablated", f"{_SAE_LENS}; {_CORE}"),
+    "variance_explained": ("fraction", "1 - sum ||e||^2 / sum ||x - mean||^2", f"{_SAE_LENS}: explained_variance"),
+    "variance_explained_legacy": (
+        "fraction",
+        "E [1 - ||e||^2 / ||x - mean||^2], mean over all tokens counted",
+        f"{_SAE_LENS} and {_CORE}: explained_variance_legacy; they take the mean of each batch, so theirs depends on its size",
+    ),
+    "variance_explained_global": (
+        "fraction",
+        "1 - mean(e^2) / var, both over all elements, var around one scalar mean, n - 1",
+        "qresearch's Llama notebook: torch.var",
+    ),
+    "variance_explained_squares": (
+        "fraction",
+        "1 - E||e||^2 / (E||x||^2 - mean(x^2)^2), mean(x^2) over all elements: squared before averaging, so not a variance",
+        f"{_CORE}: explained_variance (chanind/SAEBench, 1b21c23), there averaged over batches; a slip, kept for comparison",
+    ),
+    "mse_per_element": ("squared activation", "mean of e^2 over all elements", "torch.nn.functional.mse_loss"),
+    "mse_per_token": ("squared activation", "E||e||^2", f"{_SAE_LENS}: mse"),
+    "mse_saebench": (
+        "squared activation per token",
+        "E||e||^2 / tokens, for one batch of all tokens counted",
+        f"{_CORE}: mse; divides by the tokens of its batch, so theirs depends on its size",
+    ),
+    "l0": ("features per token", "E count(f != 0)", f"{_SAE_LENS}; {_CORE}"),
+    "l1": ("activation per token", "E sum |f|", f"{_SAE_LENS}; {_CORE}"),
+    "l2_ratio": ("ratio", "E ||x_hat|| / ||x||, ||x|| below 1e-4 taken as 1", f"{_SAE_LENS}; {_CORE}"),
+    "relative_reconstruction_bias": ("ratio", "E||x_hat||^2 / E(x . x_hat)", "arXiv:2404.16014, eq. 10"),
+    "cosine_similarity": ("fraction", "E cos(x, x_hat), 0 where either is 0", f"{_SAE_LENS}; {_CORE}: cossim"),
+}
 
 
 def loss_recovered(clean: float, spliced: float, ablated: float) -> float:
@@ -71,6 +117,70 @@ def variance_explained(x: torch.Tensor, reconstruction: torch.Tensor) -> float:
     if (x == x[:1]).all():
         raise ValueError(f"the {len(x)} activations are all alike, so there is no variance to explain; give more tokens")
     return float(1 - (x - reconstruction).pow(2).sum() / (x - x.mean(0)).pow(2).sum())
+
+
+def reconstruction_sums(x: torch.Tensor, features: torch.Tensor, x_hat: torch.Tensor, mean: torch.Tensor) -> dict[str, float]:
+    """What the rows of ``RECONSTRUCTION`` need of some tokens, in float64; sums of parts add up.
+
+    Args: ``x`` and ``x_hat`` ``[token, d_in]``, ``features`` ``[token, d_sae]``, ``mean`` ``[d_in]``: of ``x`` over all tokens.
+    """
+    x, features, x_hat = x.double(), features.double(), x_hat.double()
+    error, spread = (x - x_hat).pow(2).sum(-1), (x - mean).pow(2).sum(-1)
+    norm, norm_hat, dot = x.norm(dim=-1), x_hat.norm(dim=-1), (x * x_hat).sum(-1)
+    per_token = {
+        "error": error,
+        "spread": spread,
+        "legacy": 1 - error / spread,
+        "squares": x.pow(2).sum(-1),
+        "l0": (features != 0).sum(-1),
+        "l1": features.abs().sum(-1),
+        "l2_ratio": norm_hat / torch.where(norm < 1e-4, 1.0, norm),
+        "squares_hat": norm_hat.pow(2),
+        "dot": dot,
+        "cosine": torch.where(norm * norm_hat > 0, dot / (norm * norm_hat), 0.0),
+    }
+    return {name: float(values.sum()) for name, values in per_token.items()} | {"tokens": len(x)}
+
+
+def pooled_reconstruction(total: Mapping[str, float], mean: torch.Tensor) -> dict[str, float]:
+    """The values of ``RECONSTRUCTION``; NaN where nothing was counted, or nothing varies.
+
+    Args: ``total``: ``reconstruction_sums`` added up, ``predictions``, and the sums over these of
+    ``ce_clean``, ``ce_spliced``, ``ce_ablated``, ``kl_spliced`` and ``kl_ablated`` (nats); ``mean`` ``[d_in]``.
+    Raises: ValueError if ablation changes nothing.
+    """
+    n, k, width = total["tokens"], total["predictions"], len(mean)
+    each = lambda name: _ratio(total[name], n)  # noqa: E731
+    loss = {name: _ratio(total[name], k) for name in ("ce_clean", "ce_spliced", "ce_ablated", "kl_spliced", "kl_ablated")}
+    spread, squares = total["spread"], each("squares") / width
+    around_scalar = spread + n * float((mean - mean.mean()).pow(2).sum()) if n else 0.0
+    return {
+        "tokens": n,
+        "predictions": k,
+        "ce_loss_clean": loss["ce_clean"],
+        "ce_loss_spliced": loss["ce_spliced"],
+        "ce_loss_ablated": loss["ce_ablated"],
+        "ce_loss_score": loss_recovered(loss["ce_clean"], loss["ce_spliced"], loss["ce_ablated"]),
+        "kl_div_spliced": loss["kl_spliced"],
+        "kl_div_ablated": loss["kl_ablated"],
+        "kl_div_score": loss_recovered(0.0, loss["kl_spliced"], loss["kl_ablated"]),
+        "variance_explained": 1 - _ratio(total["error"], spread),
+        "variance_explained_legacy": each("legacy") if spread else math.nan,
+        "variance_explained_global": 1 - _ratio(each("error") / width, _ratio(around_scalar, n * width - 1)),
+        "variance_explained_squares": 1 - _ratio(each("error"), each("squares") - squares**2),
+        "mse_per_element": each("error") / width,
+        "mse_per_token": each("error"),
+        "mse_saebench": _ratio(each("error"), n),
+        "l0": each("l0"),
+        "l1": each("l1"),
+        "l2_ratio": each("l2_ratio"),
+        "relative_reconstruction_bias": _ratio(total["squares_hat"], total["dot"]),
+        "cosine_similarity": each("cosine"),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
 
 
 def log10_rate(firing_rate: torch.Tensor) -> torch.Tensor:

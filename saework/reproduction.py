@@ -16,14 +16,22 @@ from pathlib import Path
 
 import nbformat
 
+from saework._checks import unknown
 from saework.catalogue import release_named
 from saework.claims import LEDGER_MIME, Ledger
 from saework.tables import RAW_MIME, near_rounding_edge
 
+_GELU = ("00_start_here", "01_gelu_1l_reconstruction", "02_gelu_1l_rare_features", "03_gelu_1l_reading_a_feature")
+_GEMMA_SCOPE, _GEMMA_2B, _LLAMA = ("04_gemma_scope_validation", "05_gemma_scope_frontier"), ("06_gemma_2b_residual_saes",), ("07_llama_steering",)
 NOTEBOOKS = {
-    "gelu-1l-mini": ("00_start_here", "01_gelu_1l_reconstruction", "02_gelu_1l_rare_features", "03_gelu_1l_reading_a_feature"),
+    "gelu-1l-mini": _GELU,
+    "gelu-1l": _GELU,
+    "gemma-mini": (*_GEMMA_SCOPE, *_GEMMA_2B),
+    "gemma-scope-2b-pt-res": _GEMMA_SCOPE,
+    "gemma-2b-res-jb": _GEMMA_2B,
+    "llama-mini": _LLAMA,
+    "llama-3.2-1b-qresearch": _LLAMA,
 }
-NOTEBOOKS["gelu-1l"] = NOTEBOOKS["gelu-1l-mini"]
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 BADGE_START = "[![Open In Colab]"
@@ -65,6 +73,8 @@ def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
     is said and raised at the end.
     """
     release_named(name)
+    if name not in NOTEBOOKS:
+        raise unknown("set of notebooks for", name, NOTEBOOKS, see=f"There are sets for {', '.join(NOTEBOOKS)}; load({name!r}) works in your own.")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     ledgers, failed = [], []

@@ -1,4 +1,4 @@
-"""Everything that runs a model: activations at a hook, splicing, losses, one feature on one text.
+"""What runs a model: activations at a hook, an edit spliced in, losses, the reconstruction score.
 
 A forward pass is stopped by an exception from the hook as soon as it has what is wanted, which
 works on every TransformerLens class; and losses are taken from the unembedding's input in chunks
@@ -11,14 +11,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from saework._checks import (
     HookError,
-    check_feature,
     check_finite,
     check_mask,
     check_positive,
@@ -126,10 +123,14 @@ def activations(model, tokens, hook: str) -> torch.Tensor:
     """
     tokens = as_tokens(model, tokens)
     _check_hook(model, hook)
-    return check_finite(_capture(model, tokens, hook, []), f"activations at {hook}")
+    return check_finite(capture(model, tokens, hook, []), f"activations at {hook}")
 
 
-def _capture(model, tokens: torch.Tensor, hook: str, fwd_hooks: list[tuple[str, Callable]]) -> torch.Tensor:
+def capture(model, tokens: torch.Tensor, hook: str, fwd_hooks: list[tuple[str, Callable]]) -> torch.Tensor:
+    """What a hook holds when it first fires, with other hooks on; the model runs no further.
+
+    Raises: HookError if the hook does not fire.
+    """
     captured = []
 
     def stop(value, hook):
@@ -194,23 +195,19 @@ def recons_score(
     if ablation not in ABLATIONS:
         raise ValueError(f"ablation is {ablation!r}; give one of {', '.join(map(repr, ABLATIONS))}")
     tokens = as_tokens(model, tokens)
-    if tokens.shape[1] < 2:
-        raise ValueError("rows have one token, so there is no next token to predict; give rows of two or more")
     mask = check_mask(mask, tokens.shape)
     keep = check_mask(keep, (sae.W_dec.shape[0],), what="keep")
-    counted = torch.ones_like(tokens, dtype=torch.bool)[:, 1:] if mask is None else mask[:, 1:] & mask[:, :-1]
-    counted = counted.cpu()
-    if not counted.any():
-        raise ValueError("the mask leaves no two neighbouring tokens, so no prediction counts; unmask more")
+    counted = counted_predictions(tokens, mask).cpu()
     sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
     baseline = 0.0
     if ablation == "mean":
-        baseline = _mean_activation(model, tokens, hook, mask, batch_size)
+        on = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+        baseline = mean_activations(model, tokens, hook, on[None], batch_size=batch_size)[0].float()
 
     losses = torch.empty(3, len(tokens), tokens.shape[1] - 1)
-    for part in progress_bar(_blocks(len(tokens), batch_size), show=progress, desc="recons score"):
+    for part in progress_bar(row_blocks(len(tokens), batch_size), show=progress, desc="recons score"):
         part_mask = None if mask is None else mask[part].to(tokens.device)
-        edits = (None, lambda x: _reconstruct(sae, x, keep), lambda x: torch.zeros_like(x) + baseline)
+        edits = (None, lambda x: reconstruct(sae, x, keep)[1], lambda x: torch.zeros_like(x) + baseline)
         for i, edit in enumerate(edits):
             losses[i, part] = token_losses(model, tokens[part], hook, edit, part_mask).cpu()
 
@@ -231,13 +228,40 @@ def recons_score(
     )
 
 
+def counted_predictions(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Which next tokens count, bool ``[batch, pos-1]``: those where neither it nor the token before is masked.
+
+    Raises: ValueError if none is left.
+    """
+    if tokens.shape[1] < 2:
+        raise ValueError("rows have one token, so there is no next token to predict; give rows of two or more")
+    counted = torch.ones_like(tokens, dtype=torch.bool)[:, 1:] if mask is None else mask[:, 1:] & mask[:, :-1]
+    if not counted.any():
+        raise ValueError("the mask leaves no two neighbouring tokens, so no prediction counts; unmask more")
+    return counted
+
+
 @torch.no_grad()
 def token_losses(model, tokens, hook: str | None = None, edit: Callable | None = None, mask=None) -> torch.Tensor:
-    """Cross-entropy of each next token, nats, float32 ``[batch, pos-1]``.
+    """Cross-entropy of each next token, nats, float32 ``[batch, pos-1]``; arguments as of ``final_states``."""
+    tokens = as_tokens(model, tokens)
+    hidden, targets = final_states(model, tokens, hook, edit, mask)[:, :-1], tokens[:, 1:]
+    losses = []
+    for part, target in zip(hidden.flatten(0, 1).split(LOSS_CHUNK), targets.flatten().split(LOSS_CHUNK)):
+        logits = next_token_logits(model, part)
+        losses.append(logits.logsumexp(-1) - logits.gather(-1, target[:, None])[:, 0])
+    return torch.cat(losses).reshape(targets.shape)
+
+
+@torch.no_grad()
+def final_states(model, tokens, hook: str | None = None, edit: Callable | None = None, mask=None) -> torch.Tensor:
+    """The unembedding's input, ``[batch, pos, d_model]``; with ``next_token_logits``, all that a loss needs.
 
     Args:
         hook, edit: ``edit(activations)`` takes the activations' place at the hook; None leaves the model as it is.
         mask: bool ``[batch, pos]``: where False, the activations stay as they are.
+
+    Raises: HookError if the hook does not fire on the way to the output.
     """
     tokens = as_tokens(model, tokens)
     fired = []
@@ -247,115 +271,51 @@ def token_losses(model, tokens, hook: str | None = None, edit: Callable | None =
         new = edit(value).to(value.dtype)
         return new if mask is None else torch.where(mask.reshape(*mask.shape, *[1] * (value.ndim - 2)), new, value)
 
-    hidden = _capture(model, tokens, UNEMBED_INPUT, [(hook, replace)] if edit else [])
+    hidden = capture(model, tokens, UNEMBED_INPUT, [(hook, replace)] if edit else [])
     if edit and not fired:
         raise HookError(f"hook {hook!r} never fired on the way to the output; use its canonical name")
-    return _cross_entropy(model, hidden[:, :-1], tokens[:, 1:])
+    return hidden
 
 
-def _cross_entropy(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    w_u, b_u, cap = model.W_U, model.b_U, getattr(model.cfg, "output_logits_soft_cap", None)
-    losses = []
-    for part, target in zip(hidden.flatten(0, 1).split(LOSS_CHUNK), targets.flatten().split(LOSS_CHUNK)):
-        logits = (part.to(w_u.dtype) @ w_u + b_u).float()
-        if cap is not None and cap > 0:
-            logits = cap * torch.tanh(logits / cap)
-        losses.append(logits.logsumexp(-1) - logits.gather(-1, target[:, None])[:, 0])
-    return torch.cat(losses).reshape(targets.shape)
+def next_token_logits(model, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits of final states, float32 ``[token, d_vocab]``, capped where the model caps them (Gemma 2).
+
+    Memory: 4 bytes times ``d_vocab`` a token (0.5 GB for 512 tokens of Gemma): give a chunk at a time.
+    """
+    logits = (hidden.to(model.W_U.dtype) @ model.W_U + model.b_U).float()
+    cap = getattr(model.cfg, "output_logits_soft_cap", None)
+    return cap * torch.tanh(logits / cap) if cap is not None and cap > 0 else logits
 
 
-def _reconstruct(sae, x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-    features = sae.encode(x)
-    return sae.decode(features if keep is None else features * keep.to(features.device))
+def reconstruct(sae, x: torch.Tensor, keep: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """``(features [batch, pos, d_sae], reconstruction in x's shape)``; axes after ``pos`` (heads) are read as one."""
+    flat = x.flatten(2)
+    # an SAE of attention heads puts the two last axes together itself: one head as wide as all of them
+    features = sae.encode(flat[:, :, None] if getattr(sae, "hook_z_reshaping_mode", False) else flat)
+    return features, sae.decode(features if keep is None else features * keep.to(features.device)).reshape(x.shape)
 
 
-def _mean_activation(model, tokens, hook, mask, batch_size) -> torch.Tensor:
-    total, n = 0.0, 0
-    for part in _blocks(len(tokens), batch_size):
+@torch.no_grad()
+def mean_activations(model, tokens, hook: str, masks: torch.Tensor, *, batch_size: int) -> torch.Tensor:
+    """Mean activation of the tokens that each mask lets through, float64 ``[mask, width]``; NaN where it lets none.
+
+    Args: ``masks``: bool ``[mask, batch, pos]``. The model runs to the hook once, whatever the number of masks.
+    """
+    total = 0.0
+    for part in row_blocks(len(tokens), batch_size):
         x = activations(model, tokens[part], hook)
-        chosen = x.flatten(0, 1) if mask is None else x[mask[part].to(x.device)]
-        total, n = total + chosen.double().sum(0), n + len(chosen)
-    return (total / n).float()
+        total = total + masks[:, part].flatten(1).to(x.device, torch.float64) @ x.double().flatten(0, 1).flatten(1)
+    means = total / masks.sum((1, 2)).to(total.device)[:, None]
+    return means.reshape(len(masks), *x.shape[2:])
 
 
-def _blocks(n_rows: int, batch_size: int) -> list[slice]:
+def row_blocks(n_rows: int, batch_size: int) -> list[slice]:
+    """The rows, cut into slices of ``batch_size``."""
     check_positive(batch_size, "batch_size")
     return [slice(start, start + batch_size) for start in range(0, n_rows, batch_size)]
 
 
 def batches_of(tokens: torch.Tensor, batch_size: int) -> Iterator[tuple[int, torch.Tensor]]:
     """``(first row, rows)`` of each batch."""
-    for part in _blocks(len(tokens), batch_size):
+    for part in row_blocks(len(tokens), batch_size):
         yield part.start, tokens[part]
-
-
-# ---- features ----
-
-
-@torch.no_grad()
-def feature_activations(model, sae, text_or_tokens, feature: int, *, hook: str | None = None) -> torch.Tensor:
-    """One feature's activation on each token, computed from its own encoder column.
-
-    Returns: ``[pos]`` for text or one row, ``[batch, pos]`` for several.
-    An SAE whose features depend on each other (TopK) is encoded whole.
-    """
-    feature = check_feature(feature, sae.W_dec.shape[0])
-    x = sae_input(model, sae, text_or_tokens, hook)
-    values = check_finite(_encode_one(sae, x, feature), f"activations of feature {feature}")
-    one_row = isinstance(text_or_tokens, str) or torch.as_tensor(text_or_tokens).ndim == 1
-    return values[0] if one_row else values
-
-
-def _encode_one(sae, x: torch.Tensor, feature: int) -> torch.Tensor:
-    architecture = sae.cfg.architecture() if hasattr(getattr(sae, "cfg", None), "architecture") else None
-    if architecture not in ("standard", "jumprelu"):
-        return sae.encode(x)[..., feature]
-    before = sae.process_sae_in(x) @ sae.W_enc[:, feature] + sae.b_enc[feature]
-    after = torch.relu(before)
-    return after * (before > sae.threshold[feature]) if architecture == "jumprelu" else after
-
-
-@torch.no_grad()
-def active_features(model, sae, text_or_tokens, *, pos: int = -1, n: int = 10, hook: str | None = None) -> pd.DataFrame:
-    """The features that fire on one token: columns ``index`` and ``value``, highest first, ties by index.
-
-    Args: ``pos``: the token's position, from the end if negative; ``n``: rows at most.
-    """
-    x = sae_input(model, sae, text_or_tokens, hook)
-    if len(x) != 1:
-        raise ValueError(f"{len(x)} rows were given; give text or one row")
-    if not -x.shape[1] <= pos < x.shape[1]:
-        raise ValueError(f"pos is {pos}; this text has {x.shape[1]} tokens, so give {-x.shape[1]}..{x.shape[1] - 1}")
-    values = check_finite(sae.encode(x[:, pos : pos + 1 or None])[0, 0], "feature activations").float().cpu().numpy()
-    active = np.flatnonzero(values)
-    order = active[np.argsort(-values[active], kind="stable")][: check_positive(n, "n")]
-    return pd.DataFrame({"index": order, "value": values[order]})
-
-
-@torch.no_grad()
-def logit_effect(model, sae, feature: int, *, hook: str | None = None) -> torch.Tensor:
-    """What one unit of a feature adds to each logit by the direct path, ``[d_vocab]``.
-
-    ``W_dec[feature]`` (through ``W_out`` of its layer for an MLP hook), through the final norm's
-    weight, to ``W_U``. Later layers, and the norm's scale (which depends on the token), are left out;
-    where the final norm is a LayerNorm, the direction is centred as the norm would.
-
-    Raises: HookError for a hook that does not write to the residual stream.
-    Source: the gelu-1l notebook's ``W_dec[feature] @ W_out @ W_U``, on a model with the norm folded in.
-    """
-    feature = check_feature(feature, sae.W_dec.shape[0])
-    hook = hook_of(sae, hook)
-    direction = sae.W_dec[feature].to(model.W_U.device, model.W_U.dtype)
-    parts = hook.split(".")
-    if hook.endswith("mlp.hook_post"):
-        direction = direction @ model.W_out[int(parts[1])]
-    elif not any(name in parts[-1] for name in ("resid", "mlp_out", "attn_out", "hook_out")):
-        raise HookError(f"{hook} does not write to the residual stream, so it has no direct path to the logits; use an MLP or residual hook")
-    norm = getattr(model, "ln_final", None)
-    if str(getattr(model.cfg, "normalization_type", "")).startswith("LN"):
-        direction = direction - direction.mean()
-    weight = getattr(norm, "w", getattr(norm, "weight", None))
-    if weight is not None:
-        offset = getattr(model.cfg, "rmsnorm_uses_offset", False)  # Gemma's norm, on a bridge, stores its weight less one
-        direction = direction * (1 + weight if offset else weight)
-    return check_finite(direction @ model.W_U, f"logit effect of feature {feature}")

@@ -1,24 +1,37 @@
-"""One call that loads a release, and one that says beforehand what that will need."""
+"""One call that loads a release, and what it gives: a workbook."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
-from saework import corpus, formats, run
+from saework import corpus, formats, models, run
 from saework._checks import HookError, check_positive, check_tokens, unknown
-from saework.catalogue import DATA, Release, claims_of, release_named, releases
+from saework.catalogue import ALSO, DATA, MODEL_FILES, TOKENIZER_FILES, Release, claims_of, release_named, releases, scan_file
+from saework.hub import Repository, explained
 from saework.metrics import variance_explained
+from saework.readiness import check_resources
 from saework.scanning import FeatureScan
 
-__all__ = ["Preflight", "Workbook", "claims_of", "load", "preflight", "releases"]
+__all__ = ["Workbook", "claims_of", "load", "releases"]
 L0_FACTOR, LOWEST_VARIANCE = 3.0, 0.5
+CHECK_VALUES = 2**26
+WRONG = "a wrong hook, SAE, or text? Run saework.find_site(...) to rank the model's hooks for this SAE"
+DEFAULT_STREAMED_TOKENS = 16_384
+PIRATE_CONVERSATION = [
+    {"role": "user", "content": "Roleplay as a pirate"},
+    {
+        "role": "assistant",
+        "content": "Yarr, I'll be speakin' like a true seafarer from here on out! Got me sea legs ready and me vocabulary set to proper "
+        "pirate speak. What can I help ye with, me hearty?",
+    },
+]
+"""The conversation on which qresearch's notebook (22 January 2025) reads its features."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +60,8 @@ class Workbook:
         if self.release is None:
             raise ValueError("this workbook was built from your own parts, so it has no release to take an SAE from; build another Workbook(...)")
         sae = _load_sae(self.release, sae_id).to(next(self.model.parameters()).device, self.sae.W_dec.dtype)
-        _check_width(self.release, self.model.cfg.d_mlp, sae)
-        return replace(self, sae=sae, sae_id=str(sae_id))
+        _check_width(self.model, sae)
+        return replace(self, sae=sae, sae_id=str(sae_id), hook=run.hook_of(sae))
 
     def labels(self) -> dict[str, torch.Tensor]:
         """True labels of the bundled text: bool ``[batch, pos]`` by name, such as ``comment``.
@@ -65,22 +78,25 @@ class Workbook:
 
         Raises: ValueError if the release has none; then scan live.
         """
-        path = DATA / self.release.name / "scans" / f"{self.release.checkpoint(self.sae_id)}.safetensors" if self.release else None
+        path = DATA / self.release.name / "scans" / scan_file(self.sae_id) if self.release else None
         if path is None or not path.exists():
             raise ValueError("no scan was recorded for this SAE; make one with scan(model, sae, tokens)")
         return FeatureScan.load(path)
 
     def __repr__(self) -> str:
         name = f"{self.release.name} {self.sae_id or ''}".strip() if self.release else "own parts"
-        d_in, d_sae = self.sae.W_enc.shape
+        cfg, (d_in, d_sae) = self.model.cfg, self.sae.W_enc.shape
         lines = [
             f"Workbook {name}",
-            f"  model      {type(self.model).__name__}: {self.model.cfg.n_layers} layers, d_model {self.model.cfg.d_model}, d_vocab {self.model.cfg.d_vocab}",
+            f"  model      {type(self.model).__name__}: {cfg.n_layers} layers, d_model {cfg.d_model}, d_vocab {cfg.d_vocab}",
             f"  sae        {d_in} to {d_sae} features at {self.hook}, {str(self.sae.W_dec.dtype).removeprefix('torch.')}",
             f"  tokens     {len(self.tokens)} rows of {self.tokens.shape[1]} ({self.tokens.numel():,} tokens)",
         ]
         if self.release:
-            lines += [f"  {part:10} {repository}" for part, repository in self.release.repositories.items()]
+            sources = dict(self.release.repositories)
+            if self.sae_id and self.release.find(self.sae_id) is None:
+                sources["sae"] = f"{self.sae_id} (on this machine)"
+            lines += [f"  {part:10} {source}" for part, source in sources.items()]
         return "\n".join(lines)
 
 
@@ -98,8 +114,9 @@ def load(
     """Load a release: model, SAE, tokenizer and text.
 
     Args:
-        name: one of ``releases()``.
-        sae_id: such as ``run1``, or a checkpoint's number; the release's first by default.
+        name: one of ``releases()``, or any release of sae_lens.
+        sae_id: such as ``run1``, or a checkpoint's number; the release's first by default. Or the path of
+            an SAE on this machine, for the release's model (see ``formats.read_sae``).
         device: where to run; by default a GPU if there is one.
         dtype: of model and SAE; float32 by default.
         n_tokens: take only the first rows that hold so many tokens; all by default.
@@ -112,21 +129,23 @@ def load(
     those of another model; NotAvailableError without network, disk or access.
     """
     release = release_named(name)
-    sae_id = next(iter(release.checkpoints)) if sae_id is None else str(sae_id)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model_files = release.repositories["model"]
-    sae = _load_sae(release, sae_id).to(device, dtype or torch.float32)
-    tokenizer = load_tokenizer(release)
-    model = formats.neel_model(model_files.fetch("config.json"), model_files.fetch("model_final.pth"), tokenizer)
-    model.to(dtype or torch.float32, print_details=False)
-    model.to(device, print_details=False)
-    _check_width(release, model.cfg.d_mlp, sae)
-    tokens = _rows(release, tokenizer, text)
+    local = _is_local(release, sae_id)
+    sae_id = str(sae_id) if local else release.sae(sae_id).id
+    if not release.offline:
+        check_resources(release, sae_id, local=local)
+    device, dtype = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")), dtype or torch.float32
+    tokenizer = load_tokenizer(release)  # the small and the doubtful parts first: a closed gate, or no corpus, costs no download
+    sae = _load_sae(release, sae_id).to(device, dtype)
+    tokens, release = _rows(release, sae, tokenizer, text, n_tokens)
+    model = _load_model(release, tokenizer, dtype, centred=bool((_about(sae, "model_from_pretrained_kwargs") or {}).get("center_writing_weights")))
+    if next(model.parameters()).device != device:
+        model.to(device)
+    _check_width(model, sae)
     if seed:
         tokens = corpus.shuffled(tokens, seed=seed)
     if n_tokens is not None:
         tokens = tokens[: -(-check_positive(n_tokens, "n_tokens") // tokens.shape[1])]
-    workbook = Workbook(model, sae, tokens, tokenizer, release.hook, release, sae_id)
+    workbook = Workbook(model, sae, tokens, tokenizer, run.hook_of(sae), release, sae_id)
     if check:
         self_check(workbook)
     return workbook
@@ -134,53 +153,111 @@ def load(
 
 def load_tokenizer(release: Release):
     """The release's tokenizer."""
-    folder = release.repositories["tokenizer"].fetch("tokenizer.json").parent
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):
-        release.repositories["tokenizer"].fetch(file)
-    return formats.tokenizer(folder)
+    return models.read_tokenizer(release.repositories["tokenizer"].fetch_folder(TOKENIZER_FILES, also=ALSO))
+
+
+def _load_model(release: Release, tokenizer, dtype: torch.dtype, *, centred: bool):
+    folder = release.repositories["model"].fetch_folder(MODEL_FILES[release.model_layout], also=ALSO)
+    return models.read_model(folder, tokenizer, layout=release.model_layout, dtype=dtype, centred=centred)
+
+
+def _is_local(release: Release, sae_id: str | int | None) -> bool:
+    """Whether an SAE is given by a path; the release's own ids come first."""
+    return sae_id is not None and release.find(str(sae_id)) is None and Path(str(sae_id)).exists()
+
+
+def _about(sae, name: str):
+    """What the SAE's config says of its training, or None."""
+    return getattr(getattr(getattr(sae, "cfg", None), "metadata", None), name, None)
 
 
 def _load_sae(release: Release, sae_id: str | int):
-    number, files = release.checkpoint(sae_id), release.repositories["sae"]
-    return formats.neel_sae(files.fetch(f"{number}_cfg.json"), files.fetch(f"{number}.pt"), hook=release.hook)
+    if _is_local(release, sae_id):
+        own = release.sae()
+        return formats.read_sae(sae_id, hook=own.hook if own.layout == "neel" else None)
+    listed, repository = release.sae(sae_id), release.repositories["sae"]
+    if listed.layout == "registry":
+        return _registered_sae(release.name, listed.id)
+    paths = [repository.fetch(file) for file in listed.files]
+    if listed.layout == "neel":
+        return formats.neel_sae(*paths, hook=listed.hook)
+    if listed.layout == "sae_lens":
+        return formats.sae_lens_sae(paths[0].parent, scale=listed.scale)
+    return {"gemma_scope": formats.gemma_scope_sae, "qresearch": formats.qresearch_sae}[listed.layout](paths[0], hook=listed.hook)
 
 
-def _check_width(release: Release, width: int, sae) -> None:
-    if not release.d_in == width == sae.W_enc.shape[0]:
-        raise HookError(f"{release.hook} is {width} wide, but this SAE reads {sae.W_enc.shape[0]}: it belongs to another model")
+def _registered_sae(name: str, sae_id: str):
+    """Any SAE of sae_lens's table, by its own loader."""
+    from sae_lens import SAE
+
+    try:
+        return SAE.from_pretrained(name, sae_id).eval().requires_grad_(False)
+    except OSError as error:
+        raise explained(error, f"the SAE {sae_id}", name) from None
 
 
-def _rows(release: Release, tokenizer, text: str | Sequence[str] | None) -> torch.Tensor:
-    if text is None:
-        files = release.repositories["text"].fetch_all("data/*.parquet")
-        texts = [document for file in files for document in corpus.read_parquet(file)]
-        return corpus.shuffled(corpus.tokenize_rows(texts, tokenizer, length=release.row_length))
-    texts = [text] if isinstance(text, str) else list(text)
-    if not any(document.strip() for document in texts):
-        raise ValueError("text is empty; give text, or leave text= out for the release's own")
-    ids = tokenizer(tokenizer.eos_token.join(texts), add_special_tokens=False)["input_ids"]
-    if len(ids) < release.row_length:
-        return torch.tensor([[tokenizer.bos_token_id, *ids]])
-    return corpus.tokenize_rows(texts, tokenizer, length=release.row_length)
+def _check_width(model, sae) -> None:
+    hook, d_in = run.hook_of(sae), sae.W_enc.shape[0]
+    widths = {"resid": model.cfg.d_model, "mlp.hook_post": model.cfg.d_mlp}
+    width = next((width for name, width in widths.items() if name in hook), d_in)
+    if width != d_in:
+        raise HookError(f"{hook} is {width} wide, but this SAE reads {d_in}: it belongs to another model")
+
+
+def _rows(release: Release, sae, tokenizer, text: str | Sequence[str] | None, n_tokens: int | None) -> tuple[torch.Tensor, Release]:
+    """Rows of tokens, and the release with the repository that they came from."""
+    length = release.row_length
+    if text is not None:
+        texts = [text] if isinstance(text, str) else list(text)
+        if not any(document.strip() for document in texts):
+            raise ValueError("text is empty; give text, or leave text= out for the release's own")
+        ids = tokenizer(tokenizer.eos_token.join(texts), add_special_tokens=False)["input_ids"]
+        if len(ids) < length:
+            return torch.tensor([[tokenizer.bos_token_id, *ids]]), release
+        return (corpus.tokenize_rows if release.text == "published" else corpus.packed_rows)(texts, tokenizer, length=length), release
+    if release.text == "conversation":
+        return corpus.chat_tokens(PIRATE_CONVERSATION, tokenizer), release
+    if release.text == "streamed":
+        name = _about(sae, "dataset_path")
+        if not name:
+            raise ValueError(f"this SAE of {release.name} names no corpus; give text=")
+        texts, revision = corpus.streamed_texts(name)
+        n_rows = -(-(n_tokens or DEFAULT_STREAMED_TOKENS) // length)
+        sources = {**release.repositories, "text": Repository(name, revision=revision, kind="dataset")}
+        return corpus.packed_rows(texts, tokenizer, length=length, n_rows=n_rows), replace(release, repositories=sources)
+    folder = release.repositories["text"].fetch_folder(["data/*.parquet"])
+    texts = [document for file in sorted(folder.glob("data/*.parquet")) for document in corpus.read_parquet(file)]
+    cut = corpus.tokenize_rows if release.text == "published" else corpus.packed_rows
+    return corpus.shuffled(cut(texts, tokenizer, length=length)), release
 
 
 def self_check(workbook: Workbook, *, n_rows: int = 16) -> None:
-    """One batch against the published L0 and a floor for the variance explained; warns if off."""
-    x = run.sae_input(workbook.model, workbook.sae, workbook.tokens[:n_rows], workbook.hook)
-    x = (x[:, 1:] if x.shape[1] > 1 else x).flatten(0, 1)
+    """One batch against the published L0 and a floor for the variance explained; warns if off.
+
+    Memory: a few times 256 MB of features at most, whatever the SAE's width: a wide one sees fewer tokens.
+    """
+    n_tokens = max(2, CHECK_VALUES // workbook.sae.W_enc.shape[1])
+    rows = workbook.tokens[: min(n_rows, -(-n_tokens // workbook.tokens.shape[1]))]
+    x = run.sae_input(workbook.model, workbook.sae, rows, workbook.hook)
+    x = (x[:, 1:] if x.shape[1] > 1 else x).flatten(0, 1)[:n_tokens]
     with torch.no_grad():
-        features = workbook.sae.encode(x)
-        explained = variance_explained(x, workbook.sae.decode(features)) if len(x) > 1 else float("nan")
+        features, output = (each[0] for each in run.reconstruct(workbook.sae, x[None]))
+        explained = variance_explained(x.flatten(1), output.flatten(1)) if len(x) > 1 else float("nan")
     l0 = float((features > 0).sum(-1).double().mean())
-    published = workbook.release.published_l0 if workbook.release else None
+    published = _published_l0(workbook)
     if published and not published / L0_FACTOR <= l0 <= published * L0_FACTOR:
-        warnings.warn(f"mean L0 is {l0:.3g} on {len(x)} tokens where {published:.3g} was published: a wrong hook, SAE, or text?", stacklevel=3)
+        warnings.warn(f"mean L0 is {l0:.3g} on {len(x)} tokens where {published:.3g} was published: {WRONG}", stacklevel=3)
     if explained < LOWEST_VARIANCE:
         warnings.warn(
-            f"the SAE explains {explained:.2f} of the variance on {len(x)} tokens (BOS left out), below {LOWEST_VARIANCE}: "
-            "a wrong hook, SAE, or text?",
+            f"the SAE explains {explained:.2f} of the variance on {len(x)} tokens (BOS left out), below {LOWEST_VARIANCE}: {WRONG}",
             stacklevel=3,
         )
+
+
+def _published_l0(workbook: Workbook) -> float | None:
+    """What the release says of this SAE, if it is one of the release's."""
+    found = workbook.release.find(workbook.sae_id) if workbook.release else None
+    return found.l0 if found else None
 
 
 @lru_cache(maxsize=1)
@@ -192,83 +269,3 @@ def _bundled_labels(name: str) -> tuple[torch.Tensor | None, dict[str, torch.Ten
         return None, {}
     stored = load_file(path)
     return stored.pop("tokens").long(), {key: value.bool() for key, value in stored.items()}
-
-
-@dataclass(frozen=True)
-class Preflight:
-    """What a load will need, and whether this machine and account have it."""
-
-    release: str
-    download_mb: float
-    """Still to be downloaded."""
-    cached_mb: float
-    """On this machine already."""
-    disk_free_gb: float
-    memory_gb: float
-    """Needed, float32."""
-    memory_free_gb: float
-    """Available on this machine now."""
-    licence: str
-    gated: bool
-    token: bool
-    """Whether a Hub token is set on this machine (it is never shown)."""
-    problems: tuple[str, ...]
-    """What would stop the load, each with its remedy; empty if nothing would."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether the load can go ahead."""
-        return not self.problems
-
-    def __repr__(self) -> str:
-        lines = [
-            f"{self.release}: {'ready' if self.ok else 'not ready'}",
-            f"  download  {self.download_mb:.0f} MB ({self.cached_mb:.0f} MB are here already)",
-            f"  disk      {self.disk_free_gb:.1f} GB free",
-            f"  memory    {self.memory_gb:.1f} GB needed, {self.memory_free_gb:.1f} GB available",
-            f"  licence   {self.licence}",
-            f"  gate      {'licence to accept on the Hub' if self.gated else 'none'}; token {'present' if self.token else 'absent'}",
-        ]
-        return "\n".join([*lines, *(f"  ! {problem}" for problem in self.problems)])
-
-
-def preflight(name: str, sae_id: str | int | None = None) -> Preflight:
-    """What ``load(name, sae_id)`` will need, and whether it can be had. Downloads no weights.
-
-    Asks the Hub only about what is not in the cache.
-    Raises: UnknownNameError for a name or id that does not exist.
-    """
-    import psutil
-    from huggingface_hub import get_token
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    release = release_named(name)
-    cached_mb = missing_mb = 0.0
-    problems, asked = [], set()
-    for part, file in release.files(sae_id):
-        repository = release.repositories[part]
-        if repository.cached(file):
-            cached_mb += repository.size_mb(file)
-            continue
-        missing_mb += repository.size_mb(file)
-        if part not in asked and (problem := repository.access_problem(file)):
-            problems.append(problem)
-        asked.add(part)
-    cache = HF_HUB_CACHE if os.path.isdir(HF_HUB_CACHE) else os.path.expanduser("~")
-    disk_free, memory_free = shutil.disk_usage(cache).free / 1e9, psutil.virtual_memory().available / 1e9
-    if missing_mb / 1e3 > disk_free:
-        problems.append(f"{missing_mb / 1e3:.1f} GB to download but {disk_free:.1f} GB free in {cache}; make room, or set HF_HOME to another disk")
-    if release.memory_gb > memory_free:
-        problems.append(f"about {release.memory_gb:.1f} GB of memory needed but {memory_free:.1f} GB available; close programs, or use the mini")
-    return Preflight(
-        release=name,
-        download_mb=missing_mb,
-        cached_mb=cached_mb,
-        disk_free_gb=disk_free,
-        memory_gb=release.memory_gb,
-        memory_free_gb=memory_free,
-        licence=release.licence,
-        gated=release.gated,
-        token=bool(get_token()),
-        problems=tuple(problems),
-    )

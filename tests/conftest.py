@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -31,15 +32,15 @@ def tiny():
     """
     import torch
 
-    from saework import formats
+    from saework import models
     from saework.catalogue import DATA
 
     generator = torch.Generator().manual_seed(0)
-    tokenizer = formats.tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
+    tokenizer = models.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
     config = dict(d_model=16, n_layers=1, d_mlp=24, d_head=8, n_heads=2, n_ctx=32, d_vocab=4096, act_fn="gelu", attn_only=False)
     config |= dict(normalization="LN", shortformer_pos=False)
-    state = {name: 0.4 * torch.randn(shape, generator=generator) for name, shape in formats.neel_shapes(config).items()}
-    model = formats.neel_model_shell(config, tokenizer=tokenizer)
+    state = {name: 0.4 * torch.randn(shape, generator=generator) for name, shape in models.neel_shapes(config).items()}
+    model = models.neel_model_shell(config, tokenizer=tokenizer)
     model.load_and_process_state_dict({name: value.clone() for name, value in state.items()})
     model.eval().requires_grad_(False)
     hook = "blocks.0.mlp.hook_post"
@@ -65,3 +66,118 @@ def random_sae(d_in: int, d_sae: int, hook: str, generator, architecture: str = 
         state["threshold"] = draw(d_sae).abs()
     sae.load_state_dict(state)
     return sae.eval().requires_grad_(False)
+
+
+# ---- Hugging Face models, through the bridge ----
+
+
+def bridged(hf, tiny, folder, cls=None):
+    """A Hugging Face model on disk, and the TransformerLens bridge to it."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    hf.eval().requires_grad_(False).save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    return (cls or TransformerBridge).boot_transformers(str(folder))
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=4096, n_positions=32, bos_token_id=1, eos_token_id=2)
+        hf = GPT2LMHeadModel(config)
+    for weight in hf.parameters():
+        weight.data.mul_(8 if weight.ndim > 1 else 1)  # the usual initialization hardly reacts to anything
+    return hf
+
+
+@pytest.fixture(scope="session")
+def gpt2_bridge(gpt2, tiny, tmp_path_factory):
+    return bridged(gpt2, tiny, tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def gemma2():
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    sizes = dict(num_hidden_layers=2, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    sizes |= dict(vocab_size=4096, max_position_embeddings=32, final_logit_softcapping=2.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hf = Gemma2ForCausalLM(Gemma2Config(**sizes, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0))
+        for weight in hf.parameters():
+            weight.data.normal_(0, 0.3)
+    return hf
+
+
+@pytest.fixture(scope="session")
+def gemma2_bridge(gemma2, tiny, tmp_path_factory):
+    return bridged(gemma2, tiny, tmp_path_factory.mktemp("gemma2"))
+
+
+@pytest.fixture(scope="session")
+def llama():
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = dict(num_hidden_layers=3, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hf = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=32, bos_token_id=1, eos_token_id=2, pad_token_id=0))
+        for weight in hf.parameters():
+            weight.data.normal_(0, 0.3)
+    return hf
+
+
+@pytest.fixture(scope="session")
+def llama_bridge(llama, tiny, tmp_path_factory):
+    return bridged(llama, tiny, tmp_path_factory.mktemp("llama"))
+
+
+# ---- gelu-1l's layout in folders, and machines of any size ----
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """Small files of gelu-1l's four repositories, with random weights."""
+    from local_hub import write_gelu
+
+    return write_gelu(tmp_path_factory.mktemp("folders"))
+
+
+@pytest.fixture
+def release(folders, monkeypatch):
+    """Those files as a release of the name ``small``."""
+    from saework import catalogue
+    from saework.hub import Repository
+
+    parts = {part: Repository(f"ours/{part}", folder=folders / part) for part in ("model", "tokenizer", "sae", "text")}
+    small = replace(catalogue._RELEASES["gelu-1l"], name="small", repositories=parts, memory_gb=0.0)
+    monkeypatch.setitem(catalogue._RELEASES, "small", small)
+    return small
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    """A Hub cache with nothing in it; the test session is offline."""
+    from huggingface_hub import constants
+
+    (tmp_path / "hub").mkdir()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with so much disk and memory: ``machine(disk_gb=, memory_gb=)``."""
+
+    def set_to(disk_gb=1000.0, memory_gb=1000.0):
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=int(disk_gb * 1e9)))
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=int(memory_gb * 1e9)))
+
+    set_to()
+    return set_to

@@ -1,8 +1,8 @@
-"""A Hugging Face Hub on loopback, and files of the exact layout of gelu-1l at any size.
+"""A Hugging Face Hub on loopback, and files of the exact published layouts at any size.
 
 The Hub serves folders over HTTP, writes down what it was asked for, and can be told to misbehave
-(gated, missing, cut short). Its clients run in processes of their own, since huggingface_hub reads
-its environment when it is imported.
+(gated, missing, cut short, a token refused). Its clients run in processes of their own, since
+huggingface_hub reads its environment when it is imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER = ROOT / "saework" / "data" / "gelu-1l-mini" / "tokenizer"
@@ -40,8 +40,12 @@ class Served:
     folder: Path
     commits: tuple[str, ...]
     """Revisions that exist; the first is ``main``. All have the same files."""
+    branches: dict[str, tuple[str, Path]] = field(default_factory=dict)
+    """Other revisions, such as ``refs/convert/parquet``: their commit, and the folder with their files."""
     gated: int | None = None
     """401 or 403 to every request for a file."""
+    key: str | None = None
+    """The token that opens the gate."""
     cut: dict[str, int] = field(default_factory=dict)
     """Files of which only so many bytes come, in a whole answer."""
     drop: dict[str, int] = field(default_factory=dict)
@@ -56,6 +60,8 @@ class Request:
     path: str
     status: int
     authorized: bool
+    size: int = 0
+    """Bytes of the answer, as announced."""
 
 
 class LocalHub:
@@ -64,6 +70,8 @@ class LocalHub:
     def __init__(self):
         self.repositories: dict[tuple[str, str], Served] = {}
         self.requests: list[Request] = []
+        self.refused: set[str] = set()
+        """Tokens that are no longer valid: whatever is asked for with one of them gets a 401."""
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -94,52 +102,70 @@ def _handler(hub: LocalHub):
         def do_GET(self):
             self._answer()
 
+        def do_POST(self):
+            self._answer()
+
         def log_message(self, *args):
             pass
 
+        def _token(self) -> str:
+            return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+
         def _answer(self) -> None:
+            self.form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
             parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+            if self._token() in hub.refused:
+                return self._fail(401, None, {"X-Error-Message": "Invalid credentials in Authorization header"})
+            if parts == ["api", "whoami-v2"]:
+                return self._json({"type": "user", "name": "someone"}) if self._token() else self._fail(401, None)
             if parts[0] == "api":
-                self._api(parts[1].removesuffix("s"), parts[2:])
-            else:
-                kind = "dataset" if parts[0] == "datasets" else "model"
-                self._resolve(kind, parts[1:] if kind == "dataset" else parts)
+                return self._api(parts[1].removesuffix("s"), parts[2:])
+            kind = "dataset" if parts[0] == "datasets" else "model"
+            self._resolve(kind, parts[1:] if kind == "dataset" else parts)
+
+        def _named(self, kind: str, parts: list[str]) -> tuple[str, list[str]]:
+            n = 1 if (kind, parts[0]) in hub.repositories else 2  # gpt2 has no owner
+            return "/".join(parts[:n]), parts[n:]
 
         def _api(self, kind: str, parts: list[str]) -> None:
-            served = self._repository(kind, "/".join(parts[:2]))
+            name, rest = self._named(kind, parts)
+            served = self._repository(kind, name)
             if served is None:
                 return
-            question, *rest = parts[2:] or ["revision", "main"]
-            if question not in ("revision", "tree"):
+            question, *rest = rest or ["revision", "main"]
+            if question not in ("revision", "tree", "paths-info"):
                 return self._fail(404, "EntryNotFound")
-            commit = self._commit(served, rest[0])
+            commit, folder = self._commit(served, rest[0])
             if commit is None:
                 return
+            if question == "paths-info":
+                return self._json([_entry(folder, name) for name in _files(folder) if name in self.form["paths"]])
             if question == "tree":
-                return self._json([_entry(served, name) for name in _files(served) if name.startswith("/".join(rest[1:]))])
-            siblings = [{"rfilename": name} for name in _files(served)]
-            self._json({"id": "/".join(parts[:2]), "sha": commit, "siblings": siblings, "private": False, "gated": bool(served.gated)})
+                return self._json([_entry(folder, name) for name in _files(folder) if name.startswith("/".join(rest[1:]))])
+            siblings = [{"rfilename": name} for name in _files(folder)]
+            self._json({"id": name, "sha": commit, "siblings": siblings, "private": False, "gated": bool(served.gated)})
 
         def _resolve(self, kind: str, parts: list[str]) -> None:
-            served = self._repository(kind, "/".join(parts[:2]))
+            repository, (_, revision, *path) = self._named(kind, parts)
+            served = self._repository(kind, repository)
             if served is None:
                 return
-            if served.gated:
+            if served.gated and self._token() != (served.key or object()):
                 return self._fail(served.gated, "GatedRepo")
-            commit = self._commit(served, parts[3])
+            commit, folder = self._commit(served, revision)
             if commit is None:
                 return
-            name = "/".join(parts[4:])
-            if name not in _files(served):
+            name = "/".join(path)
+            if name not in _files(folder):
                 return self._fail(404, "EntryNotFound", {"X-Repo-Commit": commit})
-            self._file(served, name, commit)
+            self._file(served, folder / name, name, commit)
 
-        def _file(self, served: Served, name: str, commit: str) -> None:
-            path = served.folder / name
+        def _file(self, served: Served, path: Path, name: str, commit: str) -> None:
             whole = size = path.stat().st_size
             if self.command == "GET":
                 size = served.cut.get(name, size)
-            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+            start, _, end = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+            start, size = int(start), min(size, int(end) + 1) if end else size
             headers = {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes", "Content-Length": size - start}
             if "Range" in self.headers:
                 headers["Content-Range"] = f"bytes {start}-{size - 1}/{whole}"
@@ -160,25 +186,28 @@ def _handler(hub: LocalHub):
                 self._fail(401, "RepoNotFound")  # the real Hub does not tell a stranger missing from private
             return served
 
-        def _commit(self, served: Served, revision: str) -> str | None:
-            if revision == "main":
-                return served.commits[0]
-            if revision not in served.commits:
-                self._fail(404, "RevisionNotFound")
-                return None
-            return revision
+        def _commit(self, served: Served, revision: str) -> tuple[str | None, Path | None]:
+            for name, (commit, folder) in served.branches.items():
+                if revision in (name, commit):
+                    return commit, folder
+            if revision == "main" or revision in served.commits:
+                return served.commits[0] if revision == "main" else revision, served.folder
+            self._fail(404, "RevisionNotFound")
+            return None, None
 
         def _json(self, value) -> None:
             body = json.dumps(value).encode()
             self._head(200, {"Content-Type": "application/json", "Content-Length": len(body)})
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body)
 
-        def _fail(self, status: int, code: str, headers: dict | None = None) -> None:
-            self._head(status, {"X-Error-Code": code, "X-Error-Message": code, "Content-Length": 0, **(headers or {})})
+        def _fail(self, status: int, code: str | None, headers: dict | None = None) -> None:
+            said = {"X-Error-Code": code, "X-Error-Message": code} if code else {}
+            self._head(status, {**said, "Content-Length": 0, **(headers or {})})
 
         def _head(self, status: int, headers: dict) -> None:
-            hub.requests.append(Request(self.command, unquote(urlsplit(self.path).path), status, "Authorization" in self.headers))
+            path, size = unquote(urlsplit(self.path).path), int(headers["Content-Length"])
+            hub.requests.append(Request(self.command, path, status, "Authorization" in self.headers, size))
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, str(value))
@@ -187,8 +216,8 @@ def _handler(hub: LocalHub):
     return Handler
 
 
-def _files(served: Served) -> list[str]:
-    return sorted(path.relative_to(served.folder).as_posix() for path in served.folder.rglob("*") if path.is_file())
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _etag(path: Path) -> str:
@@ -196,8 +225,8 @@ def _etag(path: Path) -> str:
     return hashlib.sha256(f"{path} {path.stat().st_size}".encode()).hexdigest()
 
 
-def _entry(served: Served, name: str) -> dict:
-    path = served.folder / name
+def _entry(folder: Path, name: str) -> dict:
+    path = folder / name
     return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)[:40]}
 
 
@@ -220,9 +249,7 @@ def run_client(script: str, *, cache: Path, endpoint: str, offline: bool = False
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         **environment,
     }
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=300)
 
 
 def result_of(script: str, **arguments):
@@ -233,7 +260,7 @@ def result_of(script: str, **arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# ---- files of the published layout ----
+# ---- gelu-1l: files of the published layout ----
 
 
 @dataclass(frozen=True)
@@ -332,8 +359,7 @@ def write_model(folder: Path, sizes: Sizes = SMALL, *, seed: int = 0, dtype=None
     generator = torch.Generator().manual_seed(seed)
     scale = 0.4 if sizes.d_model < 100 else 0.05
     state = {
-        name: torch.empty(shape, dtype=dtype or torch.float32).normal_(0, scale, generator=generator)
-        for name, shape in model_shapes(sizes).items()
+        name: torch.empty(shape, dtype=dtype or torch.float32).normal_(0, scale, generator=generator) for name, shape in model_shapes(sizes).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(model_config(sizes)))
@@ -347,9 +373,7 @@ def write_sae(folder: Path, number: int, sizes: Sizes = SMALL, *, dtype=None) ->
 
     generator = torch.Generator().manual_seed(number)
     shapes = {"W_enc": (sizes.d_mlp, sizes.d_sae), "W_dec": (sizes.d_sae, sizes.d_mlp), "b_enc": (sizes.d_sae,), "b_dec": (sizes.d_mlp,)}
-    state = {
-        name: torch.empty(shape, dtype=dtype or torch.float32).normal_(0, 0.1, generator=generator) for name, shape in shapes.items()
-    }
+    state = {name: torch.empty(shape, dtype=dtype or torch.float32).normal_(0, 0.1, generator=generator) for name, shape in shapes.items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{number}_cfg.json").write_text(json.dumps(sae_config(sizes, seed=number)))
     torch.save(state, folder / f"{number}.pt")
@@ -404,3 +428,179 @@ def prepare_cache(cache: Path, root: Path) -> None:
         shutil.copytree(root / part, cache / "hub" / name / "snapshots" / commit)
         (cache / "hub" / name / "refs").mkdir()
         (cache / "hub" / name / "refs" / "main").write_text(commit)
+
+
+# ---- SAEs of the other published layouts ----
+
+GEMMA_SCOPE, JBLOOM, QRESEARCH = "google/gemma-scope-2b-pt-res", "jbloom/Gemma-2b-Residual-Stream-SAEs", "qresearch/Llama-3.2-1B-Instruct-SAE-l9"
+GEMMA_SCOPE_ID = "layer_0/width_16k/average_l0_105"
+QRESEARCH_FILE = "Llama-3.2-1B-Instruct-SAE-l9.pt"
+
+
+def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int, *, scale: float = 0.1) -> dict:
+    """Normal float32 tensors; a large one repeats its first million values, which is quick."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(shape):
+        n = torch.Size(shape).numel()
+        block = torch.empty(min(n, 1_000_003)).normal_(0, scale, generator=generator)
+        return block.repeat(-(-n // len(block)))[:n].reshape(shape)
+
+    return {name: draw(shape) for name, shape in shapes.items()}
+
+
+def sae_tensors(d_in: int, d_sae: int, seed: int = 0, *, threshold: bool = False) -> dict:
+    """``W_enc``, ``W_dec``, ``b_enc``, ``b_dec``; the encoder is scaled so that activations stay near 1 for inputs near 1."""
+    state = random_tensors({"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}, seed)
+    state["W_enc"].mul_(10 / d_in**0.5)
+    if threshold:
+        state["threshold"] = random_tensors({"threshold": (d_sae,)}, seed + 1, scale=0.5)["threshold"].abs()
+    return state
+
+
+def write_gemma_scope(root: Path, path: str = GEMMA_SCOPE_ID, *, d_in: int, d_sae: int, seed: int = 0) -> dict:
+    """``{path}/params.npz``: five float32 arrays. Returns them as tensors."""
+    import numpy as np
+
+    state = sae_tensors(d_in, d_sae, seed, threshold=True)
+    (root / path).mkdir(parents=True, exist_ok=True)
+    np.savez(root / path / "params.npz", **{name: value.numpy() for name, value in state.items()})
+    return state
+
+
+def legacy_sae_lens_config(hook: str, d_in: int, d_sae: int, **changes) -> dict:
+    """A ``cfg.json`` of spring 2024: the old names (``hook_point``), no architecture, no version, CUDA, training's own keys."""
+    return {
+        "model_name": "gemma-2b",
+        "hook_point": hook,
+        "hook_point_layer": int(hook.split(".")[1]),
+        "hook_point_head_index": None,
+        "dataset_path": "HuggingFaceFW/fineweb",
+        "is_dataset_tokenized": False,
+        "context_size": 1024,
+        "use_cached_activations": False,
+        "cached_activations_path": None,
+        "d_in": d_in,
+        "n_batches_in_buffer": 16,
+        "total_training_tokens": 614400000,
+        "store_batch_size": 4,
+        "device": "cuda",
+        "seed": 42,
+        "dtype": "torch.float32",
+        "b_dec_init_method": "zeros",
+        "expansion_factor": 8,
+        "from_pretrained_path": None,
+        "l1_coefficient": 5,
+        "lp_norm": 1,
+        "lr": 0.0004,
+        "lr_scheduler_name": "constant",
+        "use_ghost_grads": False,
+        "d_sae": d_sae,
+        "tokens_per_buffer": 67108864,
+        **changes,
+    }
+
+
+def write_jbloom(folder: Path, hook: str, *, d_in: int, d_sae: int, seed: int = 0, **changes) -> dict:
+    """``cfg.json``, ``sae_weights.safetensors`` with the ``scaling_factor`` of ones that older files have, ``sparsity.safetensors``."""
+    import torch
+    from safetensors.torch import save_file
+
+    state = sae_tensors(d_in, d_sae, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cfg.json").write_text(json.dumps(legacy_sae_lens_config(hook, d_in, d_sae, **changes)))
+    save_file(state | {"scaling_factor": torch.ones(d_sae)}, folder / "sae_weights.safetensors")
+    save_file({"sparsity": torch.full((d_sae,), -2.0)}, folder / "sparsity.safetensors")
+    return state
+
+
+def write_qresearch(root: Path, name: str = QRESEARCH_FILE, *, d_in: int, d_sae: int, seed: int = 0) -> dict:
+    """Two linear layers, as ``torch.save`` of their state dict. Returns ``W_enc``, ``W_dec``, ``b_enc``, ``b_dec``."""
+    import torch
+
+    state = sae_tensors(d_in, d_sae, seed)
+    root.mkdir(parents=True, exist_ok=True)
+    layers = {"encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "decoder.weight": state["W_dec"].T, "decoder.bias": state["b_dec"]}
+    torch.save({key: value.contiguous() for key, value in layers.items()}, root / name)
+    return state
+
+
+# ---- Hugging Face models ----
+
+SPECIAL = {
+    "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
+    "llama": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": "<|finetune_right_pad_id|>"},
+    "gpt2": {"bos_token": "<|endoftext|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"},
+}
+LLAMA_TEMPLATE = (
+    "{{- bos_token }}{%- if not date_string is defined %}{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: ' + date_string + '\n\n<|eot_id|>' }}"
+    "{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim }}"
+    "{{- '<|eot_id|>' }}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
+)
+"""Llama 3.2's, without its tools: a system header with today's date unless one is given."""
+
+
+def hf_config(architecture: str, *, d_model: int = 32, n_layers: int = 2, real: bool = False, **changes):
+    """A transformers config of Gemma 2, Gemma 1, Llama 3.2 or GPT-2; ``real`` takes the published model's other widths."""
+    import transformers
+
+    small = dict(intermediate_size=2 * d_model, num_attention_heads=2, num_key_value_heads=1, head_dim=16)
+    published = {
+        "gemma2": dict(intermediate_size=9216, num_attention_heads=8, num_key_value_heads=4, head_dim=256),
+        "gemma": dict(intermediate_size=16384, num_attention_heads=8, num_key_value_heads=1, head_dim=256),
+        "llama": dict(intermediate_size=8192, num_attention_heads=32, num_key_value_heads=8, head_dim=64),
+    }
+    if architecture == "gpt2":
+        return transformers.GPT2Config(n_layer=n_layers, n_embd=d_model, n_head=2, vocab_size=4096, n_positions=1024, bos_token_id=1, eos_token_id=0)
+    cls = {"gemma2": transformers.Gemma2Config, "gemma": transformers.GemmaConfig, "llama": transformers.LlamaConfig}[architecture]
+    common = dict(hidden_size=d_model, num_hidden_layers=n_layers, vocab_size=4096, max_position_embeddings=2048)
+    common |= dict(bos_token_id=1, eos_token_id=0, pad_token_id=2, tie_word_embeddings=True)
+    return cls(**common | (published[architecture] if real else small) | changes)
+
+
+def write_hf_model(folder: Path, config, *, seed: int = 0, shards: int = 1, dtype=None) -> None:
+    """``config.json`` and the model's safetensors with random weights, in several files with their index if so wanted."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    tied = "lm_head.weight" if config.tie_word_embeddings else None
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters() if name != tied}
+    state = {name: value.to(dtype or torch.float32) for name, value in random_tensors(shapes, seed, scale=1 / config.hidden_size**0.5).items()}
+    config.architectures, config.dtype = [type(model).__name__], dtype or torch.float32
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)] if shards > 1 else ["model.safetensors"]
+    where = {key: names[i * shards // len(state)] for i, key in enumerate(state)}
+    for name in names:
+        save_file({key: value for key, value in state.items() if where[key] == name}, folder / name, metadata={"format": "pt"})
+    if shards > 1:
+        index = {"metadata": {"total_size": sum(value.nbytes for value in state.values())}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def write_hf_tokenizer(folder: Path, family: str, *, template: str | None = None) -> None:
+    """The mini's tokenizer with the special tokens, and the files, of Gemma's, Llama's or GPT-2's."""
+    names = SPECIAL[family]
+    text = (TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
+    for old, kind in (("<|BOS|>", "bos_token"), ("<|EOS|>", "eos_token"), ("<|PAD|>", "pad_token")):
+        text = text.replace(json.dumps(old)[1:-1], names[kind])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    as_stored = lambda name: {"content": name, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}  # noqa: E731
+    stored = {kind: as_stored(name) for kind, name in names.items()}
+    (folder / "special_tokens_map.json").write_text(json.dumps(stored | {"additional_special_tokens": [as_stored(names["pad_token"])]}))
+    config = {"tokenizer_class": {"gemma": "GemmaTokenizer", "llama": "PreTrainedTokenizerFast", "gpt2": "GPT2Tokenizer"}[family], **names}
+    config |= {
+        "added_tokens_decoder": {str(i): as_stored(names[kind]) | {"special": True} for i, kind in enumerate(("eos_token", "bos_token", "pad_token"))}
+    }
+    config |= {"additional_special_tokens": [names["pad_token"]], "model_max_length": 131072}
+    if template:
+        config["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))

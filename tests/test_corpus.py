@@ -1,5 +1,6 @@
 """Rows of tokens, against the published notebook's tokenization and the library's own shuffle."""
 
+import copy
 import random
 
 import numpy as np
@@ -85,6 +86,39 @@ def test_the_published_batches_are_drawn_after_the_autoencoders_weights():
     assert corpus.published_rows(300, 1, skip=2, shape=(6, 9)).tolist() == drawn[2]
 
 
+def rows_of_sae_lens(texts, tokenizer, length):
+    """Token by token: BOS in front of each row, and between documents (an empty one is none)."""
+    rows, row = [], []
+    for ids in filter(None, (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)):
+        for token in [tokenizer.bos_token_id] * bool(row) + ids:
+            row = [*(row or [tokenizer.bos_token_id]), token]
+            if len(row) == length:
+                rows, row = [*rows, row], []
+    return rows
+
+
+@pytest.mark.parametrize("length", [128, 17, 3, 2])
+def test_packed_rows_are_those_of_sae_lens(texts, tiny, length):
+    """Of documents that end within a row, at its end, and one token before it."""
+    rows = corpus.packed_rows(texts, tiny.tokenizer, length=length)
+    assert rows.dtype == torch.long and rows.tolist() == rows_of_sae_lens(texts, tiny.tokenizer, length)
+    assert (rows[:, 0] == tiny.tokenizer.bos_token_id).all() and (rows[:, 1:] == tiny.tokenizer.bos_token_id).any() == (length > 2)
+
+
+def test_packed_rows_read_no_further_than_needed(texts, tiny):
+    taken = []
+    rows = corpus.packed_rows((taken.append(text) or text for text in texts), tiny.tokenizer, length=20, n_rows=3)
+    assert torch.equal(rows, corpus.packed_rows(texts, tiny.tokenizer, length=20)[:3])
+    assert len(taken) < len(texts) / 2
+    assert len(corpus.packed_rows(texts[:50], tiny.tokenizer, length=20, n_rows=10**6)) == len(rows_of_sae_lens(texts[:50], tiny.tokenizer, 20))
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["too short"]])
+def test_text_too_short_for_a_packed_row(texts, tiny):
+    with pytest.raises(ValueError, match="not one row of 128 tokens came out of it; give more text or a smaller length"):
+        corpus.packed_rows(texts, tiny.tokenizer, length=128)
+
+
 @pytest.mark.parametrize("texts", [[], [""], ["too short"], ["", ""]])
 def test_text_too_short_for_a_row(texts, tiny):
     message = f"not one row of 127 tokens came out of {len(texts)} documents; give more text or a smaller length"
@@ -140,3 +174,51 @@ def test_a_python_without_sources(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus.sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(FileNotFoundError, match="holds 1 Python sources; .* Give text= instead, or use a Python that has its sources"):
         corpus.standard_library()
+
+
+# ---- conversations ----
+
+TEMPLATE = (
+    "{{ bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "Today Date: {{ date_string }}\n{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
+TALK = [{"role": "system", "content": "a pirate"}, {"role": "user", "content": "def area"}]
+
+
+@pytest.fixture
+def chatty(tiny):
+    """The tests' tokenizer with a template that writes the date, as Llama's does."""
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+@pytest.mark.parametrize("generation", [False, True])
+def test_chat_tokens_are_those_of_the_template(chatty, generation):
+    tokens = corpus.chat_tokens(TALK, chatty, add_generation_prompt=generation)
+    assert tokens.dtype == torch.long and tokens.shape[0] == 1
+    written = "Today Date: 22 Jan 2025\n[system] a pirate<|EOS|>[user] def area<|EOS|>" + "[assistant] " * generation
+    expected = [chatty.bos_token_id, *chatty(written, add_special_tokens=False)["input_ids"]]
+    assert tokens[0].tolist() == expected
+    assert expected.count(chatty.bos_token_id) == 1 and expected.count(chatty.eos_token_id) == 2
+
+
+def test_chat_tokens_carry_the_date_that_is_given(chatty):
+    text = chatty.decode(corpus.chat_tokens(TALK, chatty, date="1 May 1999")[0])
+    assert "Today Date: 1 May 1999\n" in text
+    today = chatty.decode(chatty.apply_chat_template(TALK, return_dict=False))
+    assert "22 Jan 2025" not in today and "Today Date: " in today, "the template does not hang on the day, so nothing is tested"
+
+
+def test_a_tokenizer_without_a_chat_template(tiny):
+    with pytest.raises(ValueError, match="tokenizer of .*gelu-1l-mini.* has no chat template; use that of an -Instruct model, or give plain text"):
+        corpus.chat_tokens(TALK, tiny.tokenizer)
+
+
+@pytest.mark.parametrize(
+    "messages", ["Who are you?", [], None, {"role": "user", "content": "x"}, [{"role": "user"}], [{"role": "user", "content": 3}], ["x"], [TALK]]
+)
+def test_messages_of_another_form(chatty, messages):
+    with pytest.raises(ValueError, match=r'messages are .*; give a list such as \[\{"role": "user", "content": "Who are you\?"\}\]'):
+        corpus.chat_tokens(messages, chatty)

@@ -8,7 +8,7 @@ from saework import Workbook
 from saework._checks import UnknownNameError
 from saework.explorer import explore, text_heatmap
 from saework.heatmap import token_heatmap
-from saework.run import feature_activations
+from saework.features import feature_activations
 from saework.tokens import str_tokens
 
 TEXT = "def f(x): # a note"

@@ -1,4 +1,4 @@
-"""The cells that only the full release runs, on the mini's files in its place.
+"""The cells that only the full releases run, on the minis' files in their place.
 
 This proves that the code of that tier runs to its ledger, not that a published number comes out:
 the verdicts here mean nothing.
@@ -16,23 +16,59 @@ from saework.claims import NOT_RUN
 from saework.reproduction import NOTEBOOKS, ledgers_in
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-STAND_IN = """
+GELU = """
 from dataclasses import replace
 from saework import catalogue, corpus
 drawn = corpus.published_rows
 corpus.published_rows = lambda n_rows, n_batches, **more: drawn(n_rows, 1, **more)  # 64 rows are enough to run
 mini, full = catalogue._RELEASES["gelu-1l-mini"], catalogue._RELEASES["gelu-1l"]
-catalogue._RELEASES["gelu-1l"] = replace(full, d_in=512, d_sae=4096, repositories=mini.repositories)
+catalogue._RELEASES["gelu-1l"] = replace(full, repositories=mini.repositories)
 RELEASE = "gelu-1l"
 """
+GEMMA_SCOPE = """
+from dataclasses import replace
+from saework import catalogue
+mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-scope-2b-pt-res"]
+stand_in = dict(zip(full.shown[1:], [i for i in mini.ids() if "layer_2" in i] * 2))
+find = lambda sae_id: replace(mini.find(stand_in.get(sae_id, sae_id)), id=sae_id)
+catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids)
+RELEASE, N_TOKENS = full.name, 2048
+REFERENCE = str(catalogue.DATA / "gemma-mini" / "reference.json")
+"""
+GEMMA_2B = """
+from dataclasses import replace
+from saework import catalogue
+mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-2b-res-jb"]
+find = lambda sae_id: replace(mini.find(sae_id.replace("blocks.6", "blocks.2")), id=sae_id)
+catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids)
+RELEASE = full.name
+"""
+LLAMA = """
+from dataclasses import replace
+import torch
+from saework import catalogue, corpus
+mini, full = catalogue._RELEASES["llama-mini"], catalogue._RELEASES["llama-3.2-1b-qresearch"]
+catalogue._RELEASES[full.name] = replace(mini, name=full.name, text="conversation", ids=full.ids, find=lambda i: replace(mini.sae(), id=i))
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS["gelu-1l"])
-def test_the_full_branch_runs_to_its_ledger(name):
+def chat_tokens(messages, tokenizer, **more):  # the mini has no chat template
+    eos, said = tokenizer.eos_token_id, [tokenizer(m["content"], add_special_tokens=False)["input_ids"] for m in messages]
+    return torch.tensor([[tokenizer.bos_token_id, *(token for part in said for token in (*part, eos))]])
+
+
+corpus.chat_tokens = chat_tokens
+RELEASE = full.name
+"""
+STAND_INS = {"gelu-1l": GELU, "gemma-scope-2b-pt-res": GEMMA_SCOPE, "gemma-2b-res-jb": GEMMA_2B, "llama-3.2-1b-qresearch": LLAMA}
+CASES = [(release, name) for release in STAND_INS for name in NOTEBOOKS[release]]
+
+
+@pytest.mark.parametrize(("release", "name"), CASES, ids=[name for _, name in CASES])
+def test_the_full_branch_runs_to_its_ledger(release, name):
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     parameters = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-    notebook.cells.insert(parameters + 1, nbformat.v4.new_code_cell(STAND_IN))
+    notebook.cells.insert(parameters + 1, nbformat.v4.new_code_cell(STAND_INS[release]))
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
-    own = [entry for ledger in ledgers_in(notebook) for entry in ledger.entries if entry.claim.tier == "gelu-1l"]
+    own = [entry for ledger in ledgers_in(notebook) for entry in ledger.entries if entry.claim.tier == release]
     assert [entry.claim.id for entry in own if entry.verdict == NOT_RUN] == []
     assert own or name == "00_start_here"

@@ -11,22 +11,32 @@ from saework.hub import NotAvailableError, Repository
 
 PINNED, MAIN = "1" * 40, "2" * 40
 SECRET = "hf_thisIsASecretThatNobodyMayRead"
+STALE = "hf_thisOneWasTakenBack"
 BIG = bytes(range(256)) * 8000  # 2 MB
 
 CLIENT = """
-import logging, time, traceback, warnings
+import logging, os, time, traceback, warnings
 import huggingface_hub.file_download
 from saework.hub import Repository
 time.sleep = lambda seconds: None  # the library waits a second before each new try
 logging.disable()
 
-def tried(call, *arguments):
+def with_token(token, call):
+    def run(*arguments):
+        before, os.environ["HF_TOKEN"] = os.environ["HF_TOKEN"], token
+        try:
+            return call(*arguments)
+        finally:
+            os.environ["HF_TOKEN"] = before
+    return run
+
+def tried(call, *arguments, **keywords):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            value = call(*arguments)
-            value = [str(x) for x in value] if isinstance(value, list) else str(value)
-            done = {"value": value}
+            value = call(*arguments, **keywords)
+            names = sorted(str(p.relative_to(value)) for p in value.rglob("*") if p.is_file()) if value.is_dir() else None
+            done = {"value": str(value), "names": names}
         except Exception as error:
             done = {"error": type(error).__name__, "text": str(error), "traceback": traceback.format_exc()}
     return done | {"warnings": [str(w.message) for w in caught if w.category is UserWarning]}
@@ -56,6 +66,7 @@ def session(folder, tmp_path_factory):
     """Everything that one process can be asked against one Hub; the tests below read the answers."""
     cache = tmp_path_factory.mktemp("cache")
     with LocalHub() as hub:
+        hub.refused.add(STALE)
         hub.add("ours/pinned", folder, commits=(MAIN, PINNED))
         hub.add("ours/moved", folder, commits=(MAIN,))
         hub.add("ours/locked401", folder, commits=(MAIN,), gated=401)
@@ -69,6 +80,7 @@ def session(folder, tmp_path_factory):
 pinned = dict(revision={PINNED!r})
 locked = lambda status: Repository(f"ours/locked{{status}}", **pinned)
 data = Repository("ours/set", kind="dataset")
+STALE = {STALE!r}
 report({{
     "cached before": Repository("ours/pinned", **pinned).cached("config.json"),
     "pinned": tried(Repository("ours/pinned", **pinned).fetch, "config.json"),
@@ -80,10 +92,10 @@ report({{
     "moved, no file": tried(Repository("ours/moved", **pinned).fetch, "99.pt"),
     "no file": tried(Repository("ours/pinned", **pinned).fetch, "99.pt"),
     "missing": tried(Repository("ours/nothing", **pinned).fetch, "config.json"),
-    "missing set": tried(Repository("ours/nothing", kind="dataset").fetch_all, "data/*.parquet"),
+    "missing set": tried(Repository("ours/nothing", kind="dataset").fetch_folder, ["data/*.parquet"]),
     "401": tried(locked(401).fetch, "config.json"),
     "403": tried(locked(403).fetch, "config.json"),
-    "gated set": tried(Repository("ours/locked403").fetch_all, "data/*.parquet"),
+    "gated set": tried(Repository("ours/locked403").fetch_folder, ["data/*.parquet"]),
     "gate, asked": locked(403).access_problem("big.bin"),
     "pattern, gate, asked": locked(403).access_problem("data/*.parquet"),
     "missing, asked": Repository("ours/nothing").access_problem("config.json"),
@@ -92,14 +104,18 @@ report({{
     "open, asked": Repository("ours/pinned", **pinned).access_problem("big.bin"),
     "pattern without a match, asked": data.access_problem("*.jsonl"),
     "pattern, asked": data.access_problem("data/*.parquet"),
+    "refused": tried(with_token(STALE, Repository("ours/pinned").fetch), "README.md"),
+    "refused, asked": with_token(STALE, Repository("ours/locked403").access_problem)("big.bin"),
+    "refused set": tried(with_token(STALE, data.fetch_folder), ["*.md"]),
     "cut": tried(Repository("ours/cut").fetch, "big.bin"),
-    "cut set": tried(Repository("ours/cut").fetch_all, "data/*.parquet"),
+    "cut set": tried(Repository("ours/cut").fetch_folder, ["data/*.parquet"]),
     "cut, cached": Repository("ours/cut").cached("big.bin"),
     "dropped": tried(Repository("ours/dropped").fetch, "big.bin"),
     "set before": data.cached("data/*.parquet"),
-    "set": tried(data.fetch_all, "data/*.parquet"),
+    "set": tried(data.fetch_folder, ["data/*.parquet"]),
     "set after": data.cached("data/*.parquet"),
-    "set, no such": tried(data.fetch_all, "*.jsonl"),
+    "set, also": tried(data.fetch_folder, ["data/*.parquet"], also=["README.md", "absent.json"]),
+    "set, no such": tried(data.fetch_folder, ["*.jsonl"]),
 }})
 """,
             cache=cache,
@@ -156,8 +172,23 @@ def test_token_is_sent_but_never_shown(session):
     """Not in any answer, nor in a traceback with its whole chain of causes."""
     answers, requests, _ = session
     assert any(r.authorized for r in requests)
-    assert "GatedRepoError" in answers["403"]["traceback"]
-    assert SECRET not in str(answers)
+    assert SECRET not in str(answers) and STALE not in str(answers)
+
+
+def test_a_token_that_the_hub_refuses(session):
+    """The Hub then refuses what everyone may read as well, so that the token is to blame has to be said."""
+    answers = session[0]
+    assert answers["refused"]["error"] == answers["refused set"]["error"] == "NotAvailableError"
+    for text in (answers["refused"]["text"], answers["refused set"]["text"], answers["refused, asked"]):
+        assert "refuses the token that is set on this machine" in text and "make a new one" in text and "set HF_TOKEN" in text
+
+
+@pytest.mark.parametrize("case", ["403", "missing", "no file", "gated set", "cut"])
+def test_an_explained_error_spares_its_causes(session, case):
+    """Not the forty lines of the libraries below: the error says it all."""
+    shown = session[0][case]["traceback"]
+    assert shown.count("Traceback (most recent call last)") == 1 and "site-packages" not in shown
+    assert len(shown.splitlines()) < 20
 
 
 def test_access_problem_names_what_a_fetch_would_meet(session):
@@ -190,10 +221,11 @@ def test_connection_that_breaks_off_is_taken_up_again(session):
     assert len([r for r in requests if r.method == "GET" and r.path == "/ours/dropped/resolve/main/big.bin"]) == 2
 
 
-def test_pattern_takes_what_matches_in_order_of_name(session):
+def test_folder_holds_what_matches_and_what_else_exists(session):
     answers, requests, _ = session
-    assert [value.split("/")[-1] for value in answers["set"]["value"]] == ["a.parquet", "b.parquet"]
-    assert not any(r.method == "GET" and "ours/set/resolve" in r.path and r.path.endswith(("README.md", "big.bin")) for r in requests)
+    assert answers["set"]["names"] == ["data/a.parquet", "data/b.parquet"]
+    assert answers["set, also"]["names"] == ["README.md", "data/a.parquet", "data/b.parquet"]
+    assert not any(r.method == "GET" and "ours/set/resolve" in r.path and r.path.endswith("big.bin") for r in requests)
     assert (answers["set before"], answers["set after"]) == (False, True)
 
 
@@ -212,8 +244,8 @@ moved = Repository("ours/moved", revision={PINNED!r})
 data = Repository("ours/set", kind="dataset")
 report({{
     "pinned": tried(old.fetch, "config.json"), "moved": tried(moved.fetch, "config.json"),
-    "set": tried(data.fetch_all, "data/*.parquet"), "set cached": data.cached("data/*.parquet"),
-    "absent": tried(old.fetch, "big.bin"), "absent set": tried(Repository("ours/x", kind="dataset").fetch_all, "data/*.parquet"),
+    "set": tried(data.fetch_folder, ["data/*.parquet"]), "set cached": data.cached("data/*.parquet"),
+    "absent": tried(old.fetch, "big.bin"), "absent set": tried(Repository("ours/x", kind="dataset").fetch_folder, ["data/*.parquet"]),
     "asked": old.access_problem("big.bin"),
 }})
 """
@@ -224,7 +256,7 @@ report({{
         assert found["pinned"] == answers["pinned"]
         assert found["moved"]["value"] == answers["moved"]["value"]
         assert "took main" in found["moved"]["warnings"][0]
-        assert found["set"] == answers["set"] and found["set cached"] is True
+        assert found["set"]["value"] == answers["set"]["value"] and found["set cached"] is True
         for case, file in (("absent", "big.bin of ours/pinned"), ("absent set", "data/*.parquet of ours/x")):
             assert found[case]["error"] == "NotAvailableError"
             assert file in found[case]["text"]
@@ -237,20 +269,20 @@ report({{
 
 
 def test_folder(folder):
-    repository = Repository("saework/x", folder=folder, default_mb=9)
+    repository = Repository("saework/x", folder=folder)
     assert repository.fetch("config.json") == folder / "config.json"
-    assert [path.name for path in repository.fetch_all("data/*.parquet")] == ["a.parquet", "b.parquet"]
+    assert repository.fetch_folder(["data/*.parquet", "big.bin"], also=["*.index.json"]) == folder
     assert repository.cached("data/*.parquet") and repository.cached("config.json") and not repository.cached("x.pt")
     assert repository.size_mb("big.bin") == 0
     assert str(repository) == "saework/x (in this package)"
     with pytest.raises(NotAvailableError, match="x.pt does not exist; reinstall saework"):
         repository.fetch("x.pt")
-    with pytest.raises(NotAvailableError, match=r"saework/x holds no \*.jsonl"):
-        repository.fetch_all("*.jsonl")
+    with pytest.raises(NotAvailableError, match=r"saework/x holds no \*.jsonl; reinstall saework, or build the mini again"):
+        repository.fetch_folder(["config.json", "*.jsonl"])
 
 
 def test_sizes_and_names():
-    repository = Repository("a/b", revision=PINNED, sizes_mb={"w.pth": 213}, default_mb=269)
-    assert [repository.size_mb(file) for file in ("w.pth", "25.pt", "25_cfg.json")] == [213, 269, 0]
+    repository = Repository("a/b", revision=PINNED, sizes_mb={"w.pth": 213})
+    assert [repository.size_mb(file) for file in ("w.pth", "25.pt")] == [213, 0]
     assert str(repository) == "a/b (revision 11111111)"
     assert str(Repository("a/b")) == "a/b (revision main)"

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -149,6 +150,67 @@ def test_activations_that_do_not_vary_are_an_error(value, n):
     x = torch.full((n, 2), value, dtype=torch.float64)
     with pytest.raises(ValueError, match=f"the {n} activations are all alike.*give more tokens"):
         metrics.variance_explained(x, x)
+
+
+X = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
+X_HAT = torch.tensor([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
+FEATURES = torch.tensor([[1.0, -2.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+LOSSES = {"predictions": 2, "ce_clean": 6.0, "ce_spliced": 8.0, "ce_ablated": 16.0, "kl_spliced": 1.0, "kl_ablated": 4.0}
+BY_HAND = {
+    "tokens": 3,
+    "predictions": 2,
+    "ce_loss_clean": 3,
+    "ce_loss_spliced": 4,
+    "ce_loss_ablated": 8,
+    "ce_loss_score": 4 / 5,
+    "kl_div_spliced": 1 / 2,
+    "kl_div_ablated": 2,
+    "kl_div_score": 3 / 4,
+    "variance_explained": 5 / 6,  # the mean is (1, 0), so the spreads are 1, 1 and 4, and the error is 1
+    "variance_explained_legacy": 2 / 3,  # 0, 1 and 1
+    "variance_explained_global": 8 / 9,  # around 0.5: 5 * 0.25 + 6.25 over 5; the error is 1 of 6 elements
+    "variance_explained_squares": 5 / 9,  # 1 - (1/3) / (3 - 1.5^2)
+    "mse_per_element": 1 / 6,
+    "mse_per_token": 1 / 3,
+    "mse_saebench": 1 / 9,
+    "l0": 1,
+    "l1": 2,
+    "l2_ratio": 2 / 3,  # 1 over a norm of 0, which counts as 1; 0; 1
+    "relative_reconstruction_bias": 10 / 9,
+    "cosine_similarity": 1 / 3,
+}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_reconstruction_by_hand(cut):
+    total = Counter(LOSSES)
+    for part in (slice(cut), slice(cut, None)):
+        total.update(metrics.reconstruction_sums(X[part], FEATURES[part], X_HAT[part], X.double().mean(0)))
+    found = metrics.pooled_reconstruction(total, X.double().mean(0))
+    assert found == pytest.approx(BY_HAND, rel=1e-12)
+    assert list(found) == list(metrics.RECONSTRUCTION)
+
+
+def test_variance_explained_of_sums_is_the_plain_ones():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(30, 5, generator=generator) + 100
+    x_hat = x + 0.5 * torch.randn(30, 5, generator=generator)
+    total = Counter(LOSSES) + Counter(metrics.reconstruction_sums(x, torch.ones(30, 1), x_hat, x.double().mean(0)))
+    found = metrics.pooled_reconstruction(total, x.double().mean(0))
+    assert found["variance_explained"] == pytest.approx(metrics.variance_explained(x, x_hat), abs=1e-12)
+    assert found["variance_explained_global"] == pytest.approx(1 - float((x_hat - x).double().pow(2).mean() / x.double().var()), abs=1e-9)
+
+
+def test_reconstruction_of_nothing_counted_is_unknown():
+    found = metrics.pooled_reconstruction(Counter(), torch.full((2,), math.nan))
+    assert found.pop("tokens") == found.pop("predictions") == 0
+    assert all(map(math.isnan, found.values()))
+
+
+def test_reconstruction_where_ablation_changes_nothing():
+    total = Counter(LOSSES | {"ce_ablated": 6.0}) + Counter(metrics.reconstruction_sums(X, FEATURES, X_HAT, X.double().mean(0)))
+    with pytest.raises(ValueError, match="ablating this hook changes nothing"):
+        metrics.pooled_reconstruction(total, X.double().mean(0))
 
 
 def test_log10_rate():

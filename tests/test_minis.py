@@ -1,49 +1,85 @@
-"""The builder on a toy: the same files as the real mini, and a resumed run equal to an unbroken one."""
+"""The builder on toys: the same files as the real minis, and a resumed run equal to an unbroken one."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from sae_lens.training.sae_trainer import SAETrainer
 
-from saework import formats, minis, training
+from saework import formats, minis, sae_training, training, training_text
 from saework._checks import UnknownNameError
-from saework.catalogue import DATA, release_named
+from saework.catalogue import DATA, card_of, release_named
+from saework.sae_training import SaeRecipe
 from saework.scanning import FeatureScan
 
-TOY = training.Recipe(
-    d_model=16, d_mlp=32, n_heads=2, d_vocab=300, n_ctx=128, d_sae=64, rows_per_step=4, model_steps=6, sae_steps=32, sae_batch=256, story_feature=0
-)
 SENTENCE = "def area(width, height):\n    # Multiply the sides, and return it.\n    return width * height\n"
+POST, RESID, INPUT = "blocks.0.mlp.hook_post", "blocks.1.hook_resid_post", "blocks.1.hook_resid_pre"
+SMALL = {"steps": 32, "batch": 256}
+
+
+def toy_model(architecture: str) -> training.ModelRecipe:
+    sizes = {"d_model": 16, "d_mlp": 32, "n_heads": 2, "d_vocab": 300, "n_ctx": 128, "rows_per_step": 4, "steps": 6}
+    return training.ModelRecipe(architecture=architecture, n_layers=1 if architecture == "gelu" else 2, **sizes)
+
+
+RELU = SaeRecipe(POST, 32, 64, l1=2.0, **SMALL)
+JUMPRELU = SaeRecipe(RESID, 16, 64, target_l0=4, subtract_b_dec=False, bos=False, **SMALL)
+TOYS = {
+    "gelu-1l-mini": minis.Recipe(
+        toy_model("gelu"), (minis.PlannedSae("run1", "neel", RELU), minis.PlannedSae("run2", "neel", replace(RELU, seed=2))), ("run1", 0)
+    ),
+    "gemma-mini": minis.Recipe(
+        toy_model("gemma2"),
+        (
+            minis.PlannedSae("layer_1/width_64/average_l0_{l0}", "gemma_scope", JUMPRELU, scan=False),
+            minis.PlannedSae(RESID, "sae_lens", SaeRecipe(RESID, 16, 64, l1=2.0, **SMALL)),
+        ),
+    ),
+    "llama-mini": minis.Recipe(
+        toy_model("llama"), (minis.PlannedSae("l1", "qresearch", SaeRecipe(INPUT, 16, 64, l1=2.0, subtract_b_dec=False, **SMALL)),)
+    ),
+}
 
 
 @pytest.fixture
 def toy_text(monkeypatch):
     documents = [f"{SENTENCE * 30}\n# document {i}\n" for i in range(40)]
-    monkeypatch.setattr(training, "training_text", lambda: (documents[:36], documents[36:]))
-
-
-def test_a_build_writes_what_the_loader_reads(toy_text, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_text, "training_text", lambda: (documents[:36], documents[36:]))
     monkeypatch.setattr(minis, "SCAN_TOKENS", 2560)
     monkeypatch.setattr(minis, "HELD_OUT_ROWS", 8)
-    out = minis.build("gelu-1l-mini", work=tmp_path / "work", device="cpu", recipe=TOY, out=tmp_path / "mini")
-    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    packaged = {path.relative_to(DATA / "gelu-1l-mini").as_posix() for path in (DATA / "gelu-1l-mini").rglob("*") if path.is_file()}
-    assert files == packaged - {f"text/{minis.TEXT_FILE}"}
+    monkeypatch.setattr(minis.corpus, "read_parquet", lambda path: documents[:12])
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_build_writes_what_the_loader_reads(name, toy_text, tmp_path):
+    out = minis.build(name, work=tmp_path / "work", device="cpu", recipe=TOYS[name], out=tmp_path / "mini")
     card = json.loads((out / "card.json").read_text())
-    assert card["scan_tokens"] == 2560 and len(card["sae_curves"]["25"]) == training.CHECKPOINTS
-    scan = FeatureScan.load(out / "scans" / "25.safetensors")
-    assert scan.n_tokens == 2560 and scan.top_positions.numel() == 0, "counts only: no text, no positions"
-    assert f"{card['runs']['25']['mean_l0']:.1f}" in (out / "README.md").read_text()
+    assert len(card["saes"]) == len(TOYS[name].saes)
+    for planned, (sae_id, entry) in zip(TOYS[name].saes, card["saes"].items()):
+        assert len(entry["curve"]) == sae_training.CHECKPOINTS
+        sae = minis._stored(planned, [out / "sae" / file for file in entry["files"]])
+        assert sae.W_enc.shape == (planned.recipe.d_in, planned.recipe.d_sae) and sae.cfg.metadata.hook_name == planned.recipe.hook
+        assert f"{entry['mean_l0']:.1f}" in (out / "README.md").read_text()
+        if planned.layout == "gemma_scope":
+            assert sae_id.startswith("layer_1/width_64/average_l0_") and entry["files"] == [f"{sae_id}/params.npz"]
+            assert abs(int(sae_id.rsplit("_", 1)[1]) - entry["mean_l0"]) < 0.15 * entry["mean_l0"] + 1, "with and without BOS differ a little"
+        if planned.scan:
+            scan = FeatureScan.load(out / "scans" / minis.scan_file(sae_id))
+            assert scan.n_tokens == 2560 and scan.top_positions.numel() == 0, "counts only: no text, no positions"
+    suffixes = {path.name.split(".", 1)[1] for path in out.rglob("*") if path.is_file()}
+    packaged = {path.name.split(".", 1)[1] for path in (DATA / name).rglob("*") if path.is_file() and path.name not in ("reference.json", minis.TEXT_FILE.split("/")[1])}
+    assert suffixes == packaged
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(toy_text, tmp_path, monkeypatch):
-    rows, held_out = minis._training_rows(TOY, tmp_path)
-    model, _ = training.train_model(rows, held_out, TOY, tmp_path, device="cpu")
-    model.requires_grad_(False)
-    whole, curve = training.train_sae(model, rows, TOY, tmp_path / "whole", seed=1, device="cpu")
+@pytest.mark.parametrize("recipe", [RELU, JUMPRELU], ids=["relu", "jumprelu"])
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(recipe, toy_text, tmp_path, monkeypatch):
+    toy = TOYS["gelu-1l-mini" if recipe is RELU else "gemma-mini"].model
+    rows, held_out = minis.training_rows(toy, tmp_path)
+    model, _ = minis.trained_model(toy, rows, held_out, tmp_path, tmp_path / "out", device="cpu")
+    whole, curve = sae_training.train_sae(model, rows, recipe, tmp_path / "whole", device="cpu")
 
     step = SAETrainer.step
 
@@ -54,30 +90,57 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(toy_text, tmp_pat
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(SAETrainer, "step", cut_off)
-        training.train_sae(model, rows, TOY, tmp_path / "broken", seed=1, device="cpu")
-    resumed, resumed_curve = training.train_sae(model, rows, TOY, tmp_path / "broken", seed=1, device="cpu")
+        sae_training.train_sae(model, rows, recipe, tmp_path / "broken", device="cpu")
+    resumed, resumed_curve = sae_training.train_sae(model, rows, recipe, tmp_path / "broken", device="cpu")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert curve == resumed_curve
 
 
-def test_weights_in_the_published_layout_compute_what_was_trained():
-    trainer = training._sae_trainer(TOY, seed=3, device="cpu")
-    x, scale = torch.randn(50, TOY.d_mlp), 1.7
-    trainer.sae.b_enc.data += 0.1 * torch.randn(TOY.d_sae)
-    trainer.sae.b_dec.data += 0.1 * torch.randn(TOY.d_mlp)
-    expected = trainer.sae.decode(trainer.sae.encode(scale * x)) / scale
-    w = training._published_layout(trainer.sae, scale)
-    features = torch.relu((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
+def test_bos_is_left_out_of_training_where_the_recipe_says_so(toy_text, tmp_path):
+    rows, held_out = minis.training_rows(TOYS["gemma-mini"].model, tmp_path)
+    model, _ = minis.trained_model(TOYS["gemma-mini"].model, rows, held_out, tmp_path, tmp_path / "out", device="cpu")
+    bos = model.run_with_cache(rows[:1, :1].long(), names_filter=[RESID])[1][RESID][0, 0]
+    seen = {bos_in: next(sae_training.activation_batches(model, rows, replace(JUMPRELU, bos=bos_in))) for bos_in in (True, False)}
+    assert ((seen[True] - bos).abs().max(1).values < 1e-4).any() and not ((seen[False] - bos).abs().max(1).values < 1e-4).any()
+
+
+@pytest.mark.parametrize("recipe", [RELU, replace(RELU, subtract_b_dec=False), JUMPRELU], ids=["relu", "no b_dec", "jumprelu"])
+def test_weights_in_the_published_layout_compute_what_was_trained(recipe):
+    trainer = sae_training._sae_trainer(replace(recipe, seed=3), device="cpu")
+    x, scale, sae = torch.randn(50, recipe.d_in), 1.7, trainer.sae
+    sae.b_enc.data += 0.1 * torch.randn(recipe.d_sae)
+    sae.b_dec.data += 0.1 * torch.randn(recipe.d_in)
+    if recipe is JUMPRELU:
+        sae.threshold.data += torch.rand(recipe.d_sae)
+    expected = sae.decode(sae.encode(scale * x)) / scale
+    w = sae_training._published_layout(sae, scale)
+    before = (x - w["b_dec"] if recipe.subtract_b_dec else x) @ w["W_enc"] + w["b_enc"]
+    features = before * (before > w["threshold"]) if recipe is JUMPRELU else torch.relu(before)
     assert torch.allclose(features @ w["W_dec"] + w["b_dec"], expected, atol=1e-5)
-    assert torch.allclose(w["W_dec"].norm(dim=1), torch.ones(TOY.d_sae))
+    assert torch.allclose(w["W_dec"].norm(dim=1), torch.ones(recipe.d_sae))
 
 
-def test_the_mini_reaches_its_targets():
-    card = json.loads((DATA / "gelu-1l-mini" / "card.json").read_text())
-    assert card["scan_tokens"] >= 1_000_000 and card["bundled_tokens"] >= 60_000
-    for run in card["runs"].values():
-        assert run["held_out"]["score"] >= 0.9112 and run["bundled"]["score"] >= 0.88
-        assert run["mean_l0"] <= 40 and run["dead_fraction"] < 0.2
+def test_the_gelu_mini_reaches_its_targets():
+    card = card_of("gelu-1l-mini")
+    assert card["tokens"]["bundled"] >= 60_000
+    for sae in card["saes"].values():
+        assert sae["scan_tokens"] >= 1_000_000
+        assert sae["held_out"]["score"] >= 0.9112 and sae["bundled"]["score"] >= 0.88
+        assert sae["mean_l0"] <= 40 and sae["dead_fraction"] < 0.2
+
+
+def test_the_gemma_and_llama_minis_hold_what_the_notebooks_need():
+    gemma, llama = card_of("gemma-mini"), card_of("llama-mini")
+    assert gemma["model"]["recipe"]["n_layers"] >= 4 and llama["model"]["recipe"]["n_layers"] >= 3
+    suites = {}
+    for sae_id, sae in gemma["saes"].items():
+        assert sae["held_out"]["score"] > 0.85 and sae["dead_fraction"] < 0.5, sae_id
+        suites.setdefault(sae_id.rsplit("/", 1)[0], []).append(sae["mean_l0"])
+    suites = {suite: l0 for suite, l0 in suites.items() if suite.startswith("layer_")}
+    layers = {suite.split("/")[0] for suite, l0 in suites.items() if len(l0) >= 3}
+    assert len(layers) >= 2 and len(suites) > len(layers), "three sparsities at two layers, two widths at one"
+    assert all(max(l0) > 3 * min(l0) for l0 in suites.values() if len(l0) >= 3)
+    assert [sae["layout"] for sae in llama["saes"].values()] == ["qresearch"]
 
 
 def test_packaged_weights_stay_small():

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import random_sae
+from conftest import bridged, random_sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import saework
-from saework import formats, run
+from saework import models, run
 from saework._checks import HookError, UnknownNameError
 
 POST, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
@@ -165,7 +165,7 @@ def test_a_value_by_hand(tiny):
     state["blocks.0.mlp.b_in"] += 1
     state["blocks.0.mlp.W_out"] += 100 * way
     state["unembed.W_U"][:, 7] = way / 16 * math.log(D_VOCAB - 1)
-    model = formats.neel_model_shell(tiny.config)
+    model = models.neel_model_shell(tiny.config)
     model.load_state_dict(state)
     half = PlainSAE(lambda x: x, lambda x: x * (torch.arange(5) < 2)[:, None])
     result = run.recons_score(model, half, torch.full((3, 5), 7), hook=POST)
@@ -223,122 +223,43 @@ def test_soft_capped_logits(lively):
     torch.testing.assert_close(losses, model(lively.tokens, return_type="loss", loss_per_token=True), rtol=0, atol=1e-5)
 
 
-# ---- features ----
+def test_final_states_and_their_logits_are_the_models(lively):
+    edit = lambda x: x * 0.5  # noqa: E731
+    for edits, fwd_hooks in (((), []), ((POST, edit), [(POST, lambda x, hook: edit(x))])):
+        states = run.final_states(lively.model, lively.tokens, *edits)
+        logits = run.next_token_logits(lively.model, states.flatten(0, 1))
+        assert (states.shape, logits.dtype) == ((6, 20, 16), torch.float32)
+        expected = lively.model.run_with_hooks(lively.tokens, fwd_hooks=fwd_hooks)
+        torch.testing.assert_close(logits, expected.flatten(0, 1), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["standard", "jumprelu", "plain"])
-def test_feature_activations(tiny, architecture):
-    sae = random_sae(24, 48, POST, torch.Generator().manual_seed(2), architecture if architecture != "plain" else "standard")
-    given = PlainSAE(sae.encode, sae.decode, d_sae=48) if architecture == "plain" else sae
-    every = sae.encode(run.activations(tiny.model, tiny.tokens, POST))
-    assert 0.05 < (every > 0).float().mean() < 0.95
-    for feature in range(48):
-        ours = run.feature_activations(tiny.model, given, tiny.tokens, feature, hook=POST)
-        torch.testing.assert_close(ours, every[..., feature], rtol=0, atol=1e-5)
-        assert torch.equal(ours > 0, every[..., feature] > 0)
+def test_mean_activations_of_several_masks(lively, mask):
+    nothing = torch.zeros_like(mask)
+    ours = run.mean_activations(lively.model, lively.tokens, "blocks.0.attn.hook_z", torch.stack([mask, ~mask, nothing]), batch_size=4)
+    x = run.activations(lively.model, lively.tokens, "blocks.0.attn.hook_z").double()
+    assert (ours.shape, ours.dtype) == ((3, 2, 8), torch.float64)
+    torch.testing.assert_close(ours[:2], torch.stack([x[mask].mean(0), x[~mask].mean(0)]))
+    assert ours[2].isnan().all()
 
 
-def test_feature_activations_shapes(tiny):
-    shape = lambda tokens: tuple(run.feature_activations(tiny.model, tiny.sae, tokens, 7).shape)  # noqa: E731
-    assert shape(tiny.tokens) == (6, 20) and shape(tiny.tokens[:1]) == (1, 20)
-    assert shape(tiny.tokens[0]) == (20,) and shape([1, 5, 6]) == (3,)
-    assert shape("two words") == (tiny.model.to_tokens("two words").shape[1],)
-
-
-@pytest.mark.parametrize("pos", [-20, -3, -1, 0, 11, 19])
-def test_active_features(tiny, pos):
-    values = tiny.sae.encode(run.activations(tiny.model, tiny.tokens[:1], POST))[0, pos]
-    slow = sorted(((-value, index) for index, value in enumerate(values.tolist()) if value > 0))
-    frame = run.active_features(tiny.model, tiny.sae, tiny.tokens[0], pos=pos, n=48)
-    assert frame["index"].tolist() == [index for _, index in slow]
-    np.testing.assert_allclose(frame["value"], [-value for value, _ in slow], atol=1e-5)
-    assert run.active_features(tiny.model, tiny.sae, tiny.tokens[0], pos=pos, n=3).equals(frame[:3])
-
-
-def test_active_features_ties_go_by_index(tiny):
-    twins = PlainSAE(lambda x: torch.ones(*x.shape[:-1], 48), None, d_sae=48)
-    assert run.active_features(tiny.model, twins, "text", hook=POST)["index"].tolist() == list(range(10))
-
-
-@pytest.mark.parametrize("hook", [POST, RESID])
-@pytest.mark.parametrize("processed", [True, False])
-def test_logit_effect_is_what_the_logits_do(tiny, hook, processed):
-    """Adding a feature moves the logits by ``logit_effect`` over the final norm's scale, which is held still."""
-    sae = tiny.sae if hook == POST else random_sae(16, 32, RESID, torch.Generator().manual_seed(3))
-    model = tiny.model if processed else unprocessed(tiny)
-    clean, cache = model.run_with_cache(tiny.tokens[:1])
-    scale = cache["ln_final.hook_scale"]
-    edits = [(hook, lambda x, hook: x + sae.W_dec[5]), ("ln_final.hook_scale", lambda x, hook: scale)]
-    moved = (model.run_with_hooks(tiny.tokens[:1], fwd_hooks=edits) - clean)[0, -1] * scale[0, -1]
-    ours = run.logit_effect(model, sae, 5, hook=hook)
-    assert ours.std() > 0.1
-    torch.testing.assert_close(ours, moved, rtol=0, atol=1e-4)
-
-
-def test_logit_effect_is_the_published_formula(tiny):
-    ours = run.logit_effect(tiny.model, tiny.sae, 5)
-    torch.testing.assert_close(ours, tiny.sae.W_dec[5] @ tiny.model.W_out[0] @ tiny.model.W_U, rtol=0, atol=1e-5)
-
-
-def test_logit_effect_does_not_hang_on_folding(tiny):
-    """Folding also centres the logits, so they agree up to a constant over the vocabulary."""
-    difference = run.logit_effect(tiny.model, tiny.sae, 5) - run.logit_effect(unprocessed(tiny), tiny.sae, 5)
-    assert difference.std() < 1e-5
-    assert (tiny.model.W_U - unprocessed(tiny).W_U).std() > 0.1, "nothing was folded"
-
-
-def unprocessed(tiny):
-    model = formats.neel_model_shell(tiny.config, processed=False)
-    model.load_state_dict({**model.state_dict(), **tiny.state})
-    return model.eval().requires_grad_(False)
+@pytest.mark.parametrize("reshapes", [True, False])
+def test_recons_score_at_the_heads(lively, reshapes):
+    """Heads count as one axis, whether or not the SAE puts them together itself."""
+    hook = "blocks.0.attn.hook_z"
+    flat = random_sae(16, 32, hook, torch.Generator().manual_seed(9))
+    sae = copy.deepcopy(flat)
+    if reshapes:
+        sae.cfg.reshape_activations = "hook_z"
+        sae.turn_on_forward_pass_hook_z_reshaping()
+    x = run.activations(lively.model, lively.tokens, hook)
+    together = flat.decode(flat.encode(x.flatten(2))).reshape(x.shape)
+    spliced = slow_losses(lively.model, lively.tokens[:1], hook, lambda token: flat.decode(flat.encode(token.reshape(1, 16))).reshape(2, 8))
+    torch.testing.assert_close(run.reconstruct(sae, x)[1], together, rtol=0, atol=1e-5)
+    ours = run.recons_score(lively.model, sae, lively.tokens, ablation="mean")
+    np.testing.assert_allclose(ours.token_losses[1, :1], spliced, atol=2e-5)
 
 
 # ---- Hugging Face models, through the bridge ----
-
-
-def bridged(hf, tiny, folder, cls=None):
-    from transformer_lens.model_bridge import TransformerBridge
-
-    hf.eval().requires_grad_(False).save_pretrained(folder)
-    tiny.tokenizer.save_pretrained(folder)
-    return (cls or TransformerBridge).boot_transformers(str(folder))
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=D_VOCAB, n_positions=N_CTX, bos_token_id=1, eos_token_id=2)
-        hf = GPT2LMHeadModel(config)
-    for weight in hf.parameters():
-        weight.data.mul_(8 if weight.ndim > 1 else 1)  # the usual initialization hardly reacts to anything
-    return hf
-
-
-@pytest.fixture(scope="module")
-def gpt2_bridge(gpt2, tiny, tmp_path_factory):
-    return bridged(gpt2, tiny, tmp_path_factory.mktemp("gpt2"))
-
-
-@pytest.fixture(scope="module")
-def gemma2():
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    sizes = dict(num_hidden_layers=2, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
-    sizes |= dict(vocab_size=D_VOCAB, max_position_embeddings=N_CTX, final_logit_softcapping=2.0)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        hf = Gemma2ForCausalLM(Gemma2Config(**sizes, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0))
-        for weight in hf.parameters():
-            weight.data.normal_(0, 0.3)
-    return hf
-
-
-@pytest.fixture(scope="module")
-def gemma2_bridge(gemma2, tiny, tmp_path_factory):
-    return bridged(gemma2, tiny, tmp_path_factory.mktemp("gemma2"))
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2"])
@@ -367,16 +288,6 @@ def test_bridged_activations_are_hugging_faces(gpt2, gpt2_bridge, tiny):
     torch.testing.assert_close(run.activations(gpt2_bridge, tiny.tokens, POST), inner[0], rtol=0, atol=1e-5)
 
 
-def test_bridged_logit_effect(gpt2, gpt2_bridge, gemma2, gemma2_bridge):
-    """By the final norm's own formula: LayerNorm centres, Gemma's norm multiplies by one plus its weight."""
-    hook = "blocks.1.hook_resid_post"
-    sae = random_sae(16, 32, hook, torch.Generator().manual_seed(5))
-    centred = (sae.W_dec[3] - sae.W_dec[3].mean()) * gpt2.transformer.ln_f.weight
-    torch.testing.assert_close(run.logit_effect(gpt2_bridge, sae, 3), gpt2.lm_head.weight @ centred, rtol=0, atol=1e-5)
-    scaled = sae.W_dec[3] * (1 + gemma2.model.norm.weight)
-    torch.testing.assert_close(run.logit_effect(gemma2_bridge, sae, 3), gemma2.lm_head.weight @ scaled, rtol=0, atol=1e-5)
-
-
 def test_hooks_that_are_silently_ignored(gpt2, tiny, tmp_path):
     """sae_lens's bridge takes a hook on an alias without a word, and never calls it."""
     from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
@@ -396,8 +307,6 @@ def test_hooks_that_are_silently_ignored(gpt2, tiny, tmp_path):
 USERS = {
     "recons_score": lambda t, tokens: run.recons_score(t.model, t.sae, tokens),
     "scan": lambda t, tokens: saework.scan(t.model, t.sae, tokens),
-    "feature_activations": lambda t, tokens: run.feature_activations(t.model, t.sae, tokens, 7),
-    "active_features": lambda t, tokens: run.active_features(t.model, t.sae, tokens),
     "activations": lambda t, tokens: run.activations(t.model, tokens, POST),
 }
 BAD_TOKENS = {
@@ -447,8 +356,6 @@ def test_decoder_or_unembedding_that_is_not_finite(tiny):
     sae = with_weights(tiny.sae, W_dec=lambda w: w[7].fill_(NAN))
     with pytest.raises(ValueError, match="losses hold"):
         run.recons_score(tiny.model, sae, tiny.tokens)
-    with pytest.raises(ValueError, match="logit effect of feature 7 hold"):
-        run.logit_effect(tiny.model, sae, 7)
     with pytest.raises(ValueError, match="losses hold"):
         run.recons_score(with_weights(tiny.model, unembed__W_U=lambda w: w[:1].fill_(NAN)), tiny.sae, tiny.tokens)
 
@@ -492,8 +399,6 @@ def test_hook_problems(tiny):
         run.recons_score(tiny.model, IDENTITY, tiny.tokens)
     with pytest.raises(HookError, match="never fired on the way to the output"):
         run.token_losses(tiny.model, tiny.tokens, "unembed.hook_out", torch.zeros_like)
-    with pytest.raises(HookError, match="ln_final.hook_normalized does not write to the residual stream"):
-        run.logit_effect(tiny.model, tiny.sae, 0, hook="ln_final.hook_normalized")
     assert hooks_are_clean(tiny.model)
 
 
@@ -504,25 +409,3 @@ def test_an_sae_that_fails_leaves_no_hooks(tiny):
     with pytest.raises(RuntimeError, match="out of memory"):
         run.recons_score(tiny.model, PlainSAE(fail, fail), tiny.tokens, hook=POST)
     assert hooks_are_clean(tiny.model)
-
-
-@pytest.mark.parametrize("feature", [-1, 48, 1.5, True, None])
-def test_bad_features(tiny, feature):
-    for call in (
-        lambda: run.feature_activations(tiny.model, tiny.sae, "text", feature),
-        lambda: run.logit_effect(tiny.model, tiny.sae, feature),
-    ):
-        with pytest.raises(ValueError, match=rf"feature .*{feature}.*0\.\.47"):
-            call()
-
-
-def test_bad_arguments_of_active_features(tiny):
-    for change, words in (
-        (dict(pos=20), r"pos is 20; this text has 20 tokens, so give -20\.\.19"),
-        (dict(pos=-21), "pos is -21"),
-        (dict(n=0), "n is 0"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            run.active_features(tiny.model, tiny.sae, tiny.tokens[0], **change)
-    with pytest.raises(ValueError, match="6 rows were given"):
-        run.active_features(tiny.model, tiny.sae, tiny.tokens)

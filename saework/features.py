@@ -1,0 +1,96 @@
+"""One feature on one text, one token's features, and what a feature adds to the logits directly."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pandas as pd
+import torch
+
+from saework._checks import HookError, check_feature, check_finite, check_positive
+from saework.run import hook_of, sae_input
+
+RESIDUAL = re.compile(r"(pos_)?embed\.hook_out|hook_(pos_)?embed|blocks\.\d+\.(hook_(resid_(pre|mid|post)|mlp_out|attn_out|in|out)|ln[12]_post\.hook_out)")
+BRANCH = re.compile(r"blocks\.(?P<layer>\d+)\.((?P<hidden>mlp\.(hook_post|out\.hook_in))|mlp\.(out\.)?hook_out|attn\.(o\.)?hook_out)")
+
+
+@torch.no_grad()
+def feature_activations(model, sae, text_or_tokens, feature: int, *, hook: str | None = None) -> torch.Tensor:
+    """One feature's activation on each token, computed from its own encoder column.
+
+    Returns: ``[pos]`` for text or one row, ``[batch, pos]`` for several.
+    An SAE whose features depend on each other (TopK) is encoded whole.
+    """
+    feature = check_feature(feature, sae.W_dec.shape[0])
+    x = sae_input(model, sae, text_or_tokens, hook)
+    values = check_finite(_encode_one(sae, x, feature), f"activations of feature {feature}")
+    one_row = isinstance(text_or_tokens, str) or torch.as_tensor(text_or_tokens).ndim == 1
+    return values[0] if one_row else values
+
+
+def _encode_one(sae, x: torch.Tensor, feature: int) -> torch.Tensor:
+    architecture = sae.cfg.architecture() if hasattr(getattr(sae, "cfg", None), "architecture") else None
+    if architecture not in ("standard", "jumprelu"):
+        return sae.encode(x)[..., feature]
+    before = sae.process_sae_in(x) @ sae.W_enc[:, feature] + sae.b_enc[feature]
+    after = torch.relu(before)
+    return after * (before > sae.threshold[feature]) if architecture == "jumprelu" else after
+
+
+@torch.no_grad()
+def active_features(model, sae, text_or_tokens, *, pos: int = -1, n: int = 10, hook: str | None = None) -> pd.DataFrame:
+    """The features that fire on one token: columns ``index`` and ``value``, highest first, ties by index.
+
+    Args: ``pos``: the token's position, from the end if negative; ``n``: rows at most.
+    """
+    x = sae_input(model, sae, text_or_tokens, hook)
+    if len(x) != 1:
+        raise ValueError(f"{len(x)} rows were given; give text or one row")
+    if not -x.shape[1] <= pos < x.shape[1]:
+        raise ValueError(f"pos is {pos}; this text has {x.shape[1]} tokens, so give {-x.shape[1]}..{x.shape[1] - 1}")
+    values = check_finite(sae.encode(x[:, pos : pos + 1 or None])[0, 0], "feature activations").float().cpu().numpy()
+    active = np.flatnonzero(values)
+    order = active[np.argsort(-values[active], kind="stable")][: check_positive(n, "n")]
+    return pd.DataFrame({"index": order, "value": values[order]})
+
+
+@torch.no_grad()
+def logit_effect(model, sae, feature: int, *, hook: str | None = None) -> torch.Tensor:
+    """What one unit of a feature adds to each logit by the direct path, ``[d_vocab]``.
+
+    ``W_dec[feature]`` (through ``W_out`` of its layer for an MLP hook), through the final norm's
+    weight, to ``W_U``. Where the block norms a branch's output before adding it (Gemma 2), that
+    norm's weight comes in too. Later layers, and the norms' scales (which depend on the token, so
+    that the values compare within one feature, not across hooks), are left out; where a norm is a
+    LayerNorm, the direction is centred as the norm would.
+
+    Raises: HookError for a hook that does not write to the residual stream; ValueError for a
+    feature that does not exist, or weights that are not finite.
+    Source: the gelu-1l notebook's ``W_dec[feature] @ W_out @ W_U``, on a model with the norm folded in.
+    """
+    feature = check_feature(feature, sae.W_dec.shape[0])
+    hook = hook_of(sae, hook)
+    direction = sae.W_dec[feature].to(model.W_U.device, model.W_U.dtype)
+    branch = BRANCH.fullmatch(hook)
+    if branch:
+        layer = int(branch["layer"])
+        if branch["hidden"]:
+            direction = direction @ model.W_out[layer]
+        after = getattr(model.blocks[layer], "ln2_post" if ".mlp." in hook else "ln1_post", None)
+        direction = direction if after is None else _through_norm(model, after, direction)
+    elif not RESIDUAL.fullmatch(hook):
+        raise HookError(f"{hook} does not write to the residual stream, so it has no direct path to the logits; use an MLP or residual hook")
+    direction = _through_norm(model, getattr(model, "ln_final", None), direction)
+    return check_finite(direction @ model.W_U, f"logit effect of feature {feature}")
+
+
+def _through_norm(model, norm, direction: torch.Tensor) -> torch.Tensor:
+    """What a norm does to a direction, but for its scale."""
+    if str(getattr(model.cfg, "normalization_type", "")).startswith("LN"):
+        direction = direction - direction.mean()
+    weight = getattr(norm, "w", getattr(norm, "weight", None))
+    if weight is None:
+        return direction
+    offset = getattr(model.cfg, "rmsnorm_uses_offset", False)  # Gemma's norm, on a bridge, stores its weight less one
+    return direction * (1 + weight if offset else weight)
