@@ -1,4 +1,4 @@
-"""The table of what is published: repositories at pinned revisions, or folders of this package.
+"""The table of what is published: repositories (pinned where a commit is known), or folders of this package.
 
 Nothing is guessed from a name, and a mini stands in the very layout of the system it stands for, so
 that one loader reads both. The ids of the suites that sae_lens lists are taken from its table.
@@ -63,7 +63,8 @@ class Release:
     row_length: int
     """Tokens of a row, BOS included."""
     licence: str
-    gated: bool
+    gated: bool | None
+    """Whether its licence has to be accepted on the Hub; None where that is not known beforehand."""
     memory_gb: float
     """Peak of a default load and one score, float32."""
     repositories: dict[str, Repository] = field(repr=False)
@@ -273,7 +274,7 @@ _RELEASES = {
             row_length=1024,
             licence="SAEs CC-BY-4.0; model under the Gemma licence",
             gated=True,
-            memory_gb=12,
+            memory_gb=16,
             repositories=_gated_model("google/gemma-2-2b", weights_mb=10_500, tokenizer_mb=18)
             | {"sae": Repository("google/gemma-scope-2b-pt-res"), "text": _STREAMED},
             family=("gemma-mini", "gemma-scope-2b-pt-res"),
@@ -289,7 +290,7 @@ _RELEASES = {
             row_length=1024,
             licence="SAEs MIT; model under the Gemma licence",
             gated=True,
-            memory_gb=12,
+            memory_gb=13,
             repositories=_gated_model("google/gemma-2b", weights_mb=5_000, tokenizer_mb=18)
             | {"sae": Repository("jbloom/Gemma-2b-Residual-Stream-SAEs"), "text": _STREAMED},
             family=("gemma-mini", "gemma-2b-res-jb"),
@@ -334,7 +335,7 @@ def release_named(name: str) -> Release:
         text="streamed",
         row_length=128,
         licence="see its repositories",
-        gated=False,
+        gated=None,
         memory_gb=float("nan"),
         repositories={"model": model, "tokenizer": model, "sae": Repository(listed.repo_id), "text": _STREAMED},
         family=(name,),

@@ -68,11 +68,11 @@ def _reproduce(arguments) -> int:
     from saework.reproduction import reproduce
     from saework.readiness import preflight
 
-    for i, sae_id in enumerate(release_named(arguments.name).shown):  # the notebooks read all of them
-        report = preflight(arguments.name, sae_id)
-        print(f"{sae_id}: {report}" if i == 0 or not report.ok else f"{sae_id}: ready")
-        if not report.ok:
-            return 3
+    release = release_named(arguments.name)
+    report = preflight(arguments.name, *release.shown)  # the notebooks read all of them
+    print(report)
+    if not report.ok:
+        return 3
     out = arguments.out or Path(f"saework-{arguments.name}")
     try:
         ledger = reproduce(arguments.name, out)

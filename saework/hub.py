@@ -145,7 +145,7 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
     if unreachable:
         return NotAvailableError(
             f"{file} of {name} is not in the cache, and the Hub cannot be reached; connect once and load again "
-            "(unset HF_HUB_OFFLINE if it is set), or use gelu-1l-mini, which needs no network"
+            "(unset HF_HUB_OFFLINE if it is set), or use one of the minis, which need no network"
         )
     if isinstance(error, EntryNotFoundError):
         return NotAvailableError(f"{name} has no file {file} at this revision; check the id (a checkpoint's number, for one)")

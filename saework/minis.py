@@ -376,7 +376,8 @@ def _steering_claims(sae_id: str, model, sae, bundled: torch.Tensor, recorded: F
     top = sae.encode(sae_input(model, sae, passage))[0, 1:].mean(0).topk(4)
     return [
         _regression("steering/variance_explained", float(metrics["variance_explained_global"]), "fraction, BOS included, one mean", 1e-3),
-        _regression("steering/top_features", top.indices.tolist(), "features", 0),
+        _regression("steering/top_feature", int(top.indices[0]), "feature", 0),
+        _regression("steering/top_features", sorted(top.indices.tolist()), "features, in order of number", 0),
         _regression("steering/top_values", top.values.tolist(), "mean activation over the passage", 1e-3),
     ]
 

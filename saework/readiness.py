@@ -11,6 +11,9 @@ from saework.catalogue import Release, release_named
 from saework.hub import NEW_TOKEN, NotAvailableError
 
 
+_GATE = {True: "licence to accept on the Hub", False: "none", None: "not known beforehand"}
+
+
 @dataclass(frozen=True)
 class Preflight:
     """What a load will need, and whether this machine and account have it."""
@@ -26,7 +29,7 @@ class Preflight:
     memory_free_gb: float
     """Available on this machine now."""
     licence: str
-    gated: bool
+    gated: bool | None
     token: bool
     """Whether a Hub token is set on this machine (it is never shown)."""
     token_accepted: bool | None
@@ -52,7 +55,7 @@ class Preflight:
             f"  disk      {self.disk_free_gb:.1f} GB free",
             f"  memory    {memory}, {self.memory_free_gb:.1f} GB available",
             f"  licence   {self.licence}",
-            f"  gate      {'licence to accept on the Hub' if self.gated else 'none'}; token {self._token()}",
+            f"  gate      {_GATE[self.gated]}; token {self._token()}",
         ]
         return "\n".join([*lines, *(f"  ! {problem}" for problem in self.problems)])
 
@@ -61,8 +64,10 @@ def _megabytes(size: float) -> str:
     return "size not known beforehand" if math.isnan(size) else f"{size:.0f} MB"
 
 
-def preflight(name: str, sae_id: str | int | None = None) -> Preflight:
+def preflight(name: str, sae_id: str | int | None = None, *more_ids: str | int) -> Preflight:
     """What ``load(name, sae_id)`` will need, and whether it can be had. Downloads no weights.
+
+    Args: ``more_ids``: SAEs of the release that will be loaded as well.
 
     Asks the Hub only about what is not in the cache. Sizes of a release that is not a curated one are
     not known beforehand: NaN.
@@ -73,7 +78,7 @@ def preflight(name: str, sae_id: str | int | None = None) -> Preflight:
     release = release_named(name)
     cached_mb = missing_mb = 0.0
     problems, refused = [], []
-    for part, file, size_mb in release.files(sae_id):
+    for part, file, size_mb in dict.fromkeys(file for each in (sae_id, *more_ids) for file in release.files(each)):
         repository = release.repositories[part]
         if repository.cached(file):
             cached_mb += size_mb

@@ -15,6 +15,7 @@ from saework._checks import HookError, check_positive, check_tokens, unknown
 from saework.catalogue import ALSO, DATA, MODEL_FILES, TOKENIZER_FILES, Release, claims_of, release_named, releases, scan_file
 from saework.hub import Repository, explained
 from saework.metrics import variance_explained
+from saework.quality import find_site
 from saework.readiness import check_resources
 from saework.scanning import FeatureScan
 
@@ -23,6 +24,8 @@ L0_FACTOR, LOWEST_VARIANCE = 3.0, 0.5
 CHECK_VALUES = 2**26
 WRONG = "a wrong hook, SAE, or text? Run saework.find_site(...) to rank the model's hooks for this SAE"
 DEFAULT_STREAMED_TOKENS = 16_384
+GIVEN = Repository("given by the caller", folder=Path())
+RANKED_TOKENS = 128  # of each of four rows, where a warning ranks the hooks
 PIRATE_CONVERSATION = [
     {"role": "user", "content": "Roleplay as a pirate"},
     {
@@ -128,6 +131,7 @@ def load(
     Raises: UnknownNameError for a name or id that does not exist; WeightsError for damaged files or
     those of another model; NotAvailableError without network, disk or access.
     """
+    _check_arguments(device, dtype, text)
     release = release_named(name)
     local = _is_local(release, sae_id)
     sae_id = str(sae_id) if local else release.sae(sae_id).id
@@ -149,6 +153,18 @@ def load(
     if check:
         self_check(workbook)
     return workbook
+
+
+def _check_arguments(device, dtype, text) -> None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype is {dtype!r}; give a torch dtype of floats, such as torch.float32")
+    try:
+        torch.device(device or "cpu")
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    documents = [] if text is None or isinstance(text, str) else text
+    if not isinstance(documents, (list, tuple)) or not all(isinstance(document, str) for document in documents):
+        raise ValueError(f"text is {text!r:.60}; give one string, or a list of strings")
 
 
 def load_tokenizer(release: Release):
@@ -213,8 +229,9 @@ def _rows(release: Release, sae, tokenizer, text: str | Sequence[str] | None, n_
             raise ValueError("text is empty; give text, or leave text= out for the release's own")
         ids = tokenizer(tokenizer.eos_token.join(texts), add_special_tokens=False)["input_ids"]
         if len(ids) < length:
-            return torch.tensor([[tokenizer.bos_token_id, *ids]]), release
-        return (corpus.tokenize_rows if release.text == "published" else corpus.packed_rows)(texts, tokenizer, length=length), release
+            return torch.tensor([[tokenizer.bos_token_id, *ids]]), _with_text(release, GIVEN)
+        cut = corpus.tokenize_rows if release.text == "published" else corpus.packed_rows
+        return cut(texts, tokenizer, length=length), _with_text(release, GIVEN)
     if release.text == "conversation":
         return corpus.chat_tokens(PIRATE_CONVERSATION, tokenizer), release
     if release.text == "streamed":
@@ -223,12 +240,16 @@ def _rows(release: Release, sae, tokenizer, text: str | Sequence[str] | None, n_
             raise ValueError(f"this SAE of {release.name} names no corpus; give text=")
         texts, revision = corpus.streamed_texts(name)
         n_rows = -(-(n_tokens or DEFAULT_STREAMED_TOKENS) // length)
-        sources = {**release.repositories, "text": Repository(name, revision=revision, kind="dataset")}
-        return corpus.packed_rows(texts, tokenizer, length=length, n_rows=n_rows), replace(release, repositories=sources)
+        source = Repository(name, revision=revision, kind="dataset")
+        return corpus.packed_rows(texts, tokenizer, length=length, n_rows=n_rows), _with_text(release, source)
     folder = release.repositories["text"].fetch_folder(["data/*.parquet"])
     texts = [document for file in sorted(folder.glob("data/*.parquet")) for document in corpus.read_parquet(file)]
     cut = corpus.tokenize_rows if release.text == "published" else corpus.packed_rows
     return corpus.shuffled(cut(texts, tokenizer, length=length)), release
+
+
+def _with_text(release: Release, source: Repository) -> Release:
+    return replace(release, repositories={**release.repositories, "text": source})
 
 
 def self_check(workbook: Workbook, *, n_rows: int = 16) -> None:
@@ -249,9 +270,16 @@ def self_check(workbook: Workbook, *, n_rows: int = 16) -> None:
         warnings.warn(f"mean L0 is {l0:.3g} on {len(x)} tokens where {published:.3g} was published: {WRONG}", stacklevel=3)
     if explained < LOWEST_VARIANCE:
         warnings.warn(
-            f"the SAE explains {explained:.2f} of the variance on {len(x)} tokens (BOS left out), below {LOWEST_VARIANCE}: {WRONG}",
+            f"the SAE explains {explained:.2f} of the variance on {len(x)} tokens (BOS left out), below {LOWEST_VARIANCE}: {WRONG}. "
+            f"On a few of them these leave least unexplained: {_ranking(workbook)}",
             stacklevel=3,
         )
+
+
+def _ranking(workbook: Workbook, *, n: int = 3) -> str:
+    """The hooks that fit best on a few tokens, such as ``blocks.2.hook_resid_pre (15%)``."""
+    sites = find_site(workbook.model, workbook.sae, workbook.tokens[:4, :RANKED_TOKENS])
+    return ", ".join(f"{hook} ({unexplained:.0%})" for hook, unexplained in zip(sites.hook[:n], sites.unexplained))
 
 
 def _published_l0(workbook: Workbook) -> float | None:

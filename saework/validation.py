@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from saework._checks import HookError, check_finite
+from saework._checks import HookError, check_finite, unknown
 from saework.catalogue import DATA
 from saework.claims import Claim
 from saework.formats import read_json
@@ -60,6 +60,9 @@ def read_reference(path: str | Path) -> dict:
     """
     if not Path(path).exists() and (own := DATA / str(path) / "reference.json").exists():
         path = own
+    if not Path(path).exists():
+        known = sorted(folder.parent.name for folder in DATA.glob("*/reference.json"))
+        raise unknown("reference", str(path), known, see=f"Give the path of a JSON file, or one of {', '.join(known)}.")
     reference = read_json(path)
     missing = [key for key in _KINDS if key not in reference]
     if missing:

@@ -32,7 +32,7 @@ mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-scope
 stand_in = dict(zip(full.shown[1:], [i for i in mini.ids() if "layer_2" in i] * 2))
 find = lambda sae_id: replace(mini.find(stand_in.get(sae_id, sae_id)), id=sae_id)
 catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids)
-RELEASE, N_TOKENS = full.name, 2048
+RELEASE, N_TOKENS, LOSS_TOKENS = full.name, 4096, 1024  # few, since only the code is tested
 REFERENCE = str(catalogue.DATA / "gemma-mini" / "reference.json")
 """
 GEMMA_2B = """
@@ -41,7 +41,7 @@ from saework import catalogue
 mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-2b-res-jb"]
 find = lambda sae_id: replace(mini.find(sae_id.replace("blocks.6", "blocks.2")), id=sae_id)
 catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids)
-RELEASE = full.name
+RELEASE, N_TOKENS = full.name, 1024
 """
 LLAMA = """
 from dataclasses import replace
@@ -57,7 +57,7 @@ def chat_tokens(messages, tokenizer, **more):  # the mini has no chat template
 
 
 corpus.chat_tokens = chat_tokens
-RELEASE = full.name
+RELEASE, NEW_TOKENS, SEEDS = full.name, 8, (0,)
 """
 STAND_INS = {"gelu-1l": GELU, "gemma-scope-2b-pt-res": GEMMA_SCOPE, "gemma-2b-res-jb": GEMMA_2B, "llama-3.2-1b-qresearch": LLAMA}
 CASES = [(release, name) for release in STAND_INS for name in NOTEBOOKS[release]]

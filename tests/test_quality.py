@@ -424,3 +424,29 @@ def test_what_bad_input_to_find_site_gets(tiny):
     with pytest.raises(ValueError, match="activations at .* hold"):
         quality.find_site(with_weights(tiny.model, blocks__0__mlp__b_in=lambda w: w[:1].fill_(math.nan)), tiny.sae, tiny.tokens)
     assert hooks_are_clean(tiny.model)
+
+
+# ---- the trained minis ----
+
+
+@pytest.mark.parametrize("name", ["gelu-1l-mini", "gemma-mini", "llama-mini"])
+def test_each_trained_sae_is_found_at_its_own_place(name):
+    from saework import load
+    from saework.catalogue import release_named
+
+    book = load(name, device="cpu", check=False)
+    for sae_id in release_named(name).ids():
+        own = book.with_sae(sae_id)
+        sites = quality.find_site(book.model, own.sae, book.tokens[:4])
+        assert own.hook in sites.names[0].split(", "), f"{sae_id}: {sites.head(3)}"
+        assert sites.unexplained[0] < sites.unexplained[1], sae_id
+
+
+def test_an_sae_at_the_wrong_place_is_warned_of_with_the_ranking():
+    import saework
+    from saework.shelf import self_check
+
+    book = saework.load("llama-mini", device="cpu", n_tokens=1024, check=False)
+    moved = saework.Workbook(book.model, book.sae, book.tokens, book.tokenizer, "blocks.0.hook_resid_pre", book.release, book.sae_id)
+    with pytest.warns(UserWarning, match=r"leave least unexplained: blocks\.2\.hook_resid_pre \(1\d%\), "):
+        self_check(moved)
