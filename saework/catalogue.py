@@ -76,6 +76,8 @@ class Release:
     ids: Callable[[], list[str]] = field(repr=False)
     default: SaeFile | None = field(default=None, repr=False)
     """The first of ``ids``, where finding that takes long."""
+    corpus: str | None = None
+    """The data set to stream where the SAE names none."""
     shown: tuple[str | None, ...] = (None,)
     """The ids that its notebooks read; None is the default."""
 
@@ -281,6 +283,7 @@ _RELEASES = {
             find=_gemma_scope_sae,
             ids=_registered_ids("gemma-scope-2b-pt-res"),
             default=_gemma_scope_file(_VALIDATED, _VALIDATED),
+            corpus="monology/pile-uncopyrighted",  # as sae_lens has it; what it was trained on is not public
             shown=(_VALIDATED, *_FRONTIER),
         ),
         Release(

@@ -105,8 +105,7 @@ def gemma_scope_sae(path: str | Path, *, hook: str):
         raise WeightsError(f"{path} has no matrix W_enc (it has {sorted(state)}); it is not of Gemma Scope's layout")
     d_in, d_sae = state["W_enc"].shape
     check_shapes(state, _sae_shapes(d_in, d_sae) | {"threshold": (d_sae,)}, path)
-    about = {"dataset_path": "monology/pile-uncopyrighted", "context_size": 1024, "prepend_bos": True}
-    return _sae("jumprelu", state, hook=hook, subtract_b_dec=False, **about)
+    return _sae("jumprelu", state, hook=hook, subtract_b_dec=False)
 
 
 def qresearch_sae(path: str | Path, *, hook: str):
@@ -201,7 +200,7 @@ def _sae_shapes(d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
     return {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
 
 
-def _sae(architecture: str, state: dict[str, torch.Tensor], *, hook: str, subtract_b_dec: bool, **about):
+def _sae(architecture: str, state: dict[str, torch.Tensor], *, hook: str, subtract_b_dec: bool):
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
@@ -213,7 +212,7 @@ def _sae(architecture: str, state: dict[str, torch.Tensor], *, hook: str, subtra
         d_sae=d_sae,
         apply_b_dec_to_input=subtract_b_dec,
         normalize_activations="none",
-        metadata=SAEMetadata(hook_name=hook, **about),
+        metadata=SAEMetadata(hook_name=hook),
     )
     with torch.device("meta"):  # the weights come from the file: no need to draw random ones first
         sae = sae_class(config)

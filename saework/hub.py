@@ -33,8 +33,10 @@ class Repository:
     sizes_mb: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        where = "in this package" if self.folder else f"revision {self.revision[:8] if self.revision else 'main'}"
-        return f"{self.name} ({where})"
+        if self.folder:
+            packaged = Path(__file__).parent in self.folder.resolve().parents
+            return f"{self.name} ({'in this package' if packaged else 'on this machine'})"
+        return f"{self.name} (revision {self.revision[:8] if self.revision else 'main'})"
 
     def size_mb(self, file: str) -> float:
         """Download size of a file, as published; 0 for a folder."""

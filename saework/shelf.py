@@ -235,7 +235,7 @@ def _rows(release: Release, sae, tokenizer, text: str | Sequence[str] | None, n_
     if release.text == "conversation":
         return corpus.chat_tokens(PIRATE_CONVERSATION, tokenizer), release
     if release.text == "streamed":
-        name = _about(sae, "dataset_path")
+        name = _about(sae, "dataset_path") or release.corpus
         if not name:
             raise ValueError(f"this SAE of {release.name} names no corpus; give text=")
         texts, revision = corpus.streamed_texts(name)

@@ -307,7 +307,7 @@ def test_a_corpus_that_cannot_be_streamed(session):
 def test_own_text_needs_no_corpus(session):
     encode = Tokenizer.from_file(str(session.root / "gemma2" / "tokenizer.json"))
     assert session.of["gemma text"]["tokens"] == [[1, *encode.encode("import os", add_special_tokens=False).ids]]
-    assert "the corpus that the SAE names, streamed" in session.of["gemma text"]["text"]
+    assert "text       given by the caller (on this machine)" in session.of["gemma text"]["text"]
 
 
 def test_a_norm_factor_is_taken_from_the_table(session):
@@ -389,7 +389,7 @@ def test_not_enough_memory_or_disk(session):
     """Said before anything is downloaded."""
     memory, disk = session.of["little memory"], session.of["little disk"]
     assert memory["error"] == disk["error"] == "NotAvailableError"
-    assert "about 12.0 GB of memory needed but 5.0 GB available; close programs, or use gemma-mini" in memory["text"]
+    assert "about 16.0 GB of memory needed but 5.0 GB available; close programs, or use gemma-mini" in memory["text"]
     assert "10.8 GB to download but 3.0 GB free" in disk["text"] and "make room, or set HF_HOME to another disk" in disk["text"]
     for case in ("memory", "disk"):
         assert session.of[f"little {case}, asked"]["problems"] == [session.of[f"little {case}"]["text"]]
