@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -131,7 +131,7 @@ def load(
     Raises: UnknownNameError for a name or id that does not exist; WeightsError for damaged files or
     those of another model; NotAvailableError without network, disk or access.
     """
-    _check_arguments(device, dtype, text)
+    text = _checked(device, dtype, text)
     release = release_named(name)
     local = _is_local(release, sae_id)
     sae_id = str(sae_id) if local else release.sae(sae_id).id
@@ -155,16 +155,20 @@ def load(
     return workbook
 
 
-def _check_arguments(device, dtype, text) -> None:
+def _checked(device, dtype, text) -> str | list[str] | None:
+    """The text, if the arguments can be used."""
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is {dtype!r}; give a torch dtype of floats, such as torch.float32")
     try:
         torch.device(device or "cpu")
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    documents = [] if text is None or isinstance(text, str) else text
-    if not isinstance(documents, (list, tuple)) or not all(isinstance(document, str) for document in documents):
-        raise ValueError(f"text is {text!r:.60}; give one string, or a list of strings")
+    if text is None or isinstance(text, str):
+        return text
+    documents = list(text) if isinstance(text, Iterable) else [text]
+    if not all(isinstance(document, str) for document in documents):
+        raise ValueError(f"text is {str(text)[:60]}; give one string, or a list of strings")
+    return documents
 
 
 def load_tokenizer(release: Release):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -616,3 +617,17 @@ def test_claims_of_one_topic():
     found = saework.claims_of("gelu-1l", "reconstruction/")
     assert found and found == [claim for claim in saework.claims_of("gelu-1l") if claim.id.startswith("reconstruction/")]
     assert len(found) < len(saework.claims_of("gelu-1l"))
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"text": 3}, "text is 3; give one string, or a list of strings"),
+        ({"text": ["a", 3]}, "give one string, or a list of strings"),
+        ({"dtype": "float32"}, "dtype is 'float32'; give a torch dtype of floats"),
+        ({"device": "gpu"}, "device is 'gpu'; give 'cpu', 'cuda'"),
+    ],
+)
+def test_arguments_that_cannot_be_used(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        saework.load("gelu-1l-mini", **arguments)
