@@ -66,7 +66,8 @@ class Release:
     gated: bool | None
     """Whether its licence has to be accepted on the Hub; None where that is not known beforehand."""
     memory_gb: float
-    """Peak of a default load and one score, float32."""
+    """About what its notebooks need, float32. Measured for the minis' and gelu-1l's sizes; for the others, reckoned
+    from the weights and the largest tensors, and not measured."""
     repositories: dict[str, Repository] = field(repr=False)
     """``model``, ``tokenizer``, ``sae``, ``text``."""
     family: tuple[str, ...]
@@ -74,8 +75,11 @@ class Release:
     find: Callable[[str], SaeFile | None] = field(repr=False)
     """An SAE by its id, or None."""
     ids: Callable[[], list[str]] = field(repr=False)
+    """All ids; where no ``default`` is set, the first one is it."""
+    more_ids: str = ""
+    """What else ``find`` takes, in words."""
     default: SaeFile | None = field(default=None, repr=False)
-    """The first of ``ids``, where finding that takes long."""
+    """The SAE to load when none is named."""
     corpus: str | None = None
     """The data set to stream where the SAE names none."""
     shown: tuple[str | None, ...] = (None,)
@@ -92,7 +96,7 @@ class Release:
             return self.default
         found = self.find(self.ids()[0] if sae_id is None else str(sae_id))
         if found is None:
-            raise unknown("SAE id", sae_id, self.ids(), see=f"{self.name} has {_choices(str(sae_id), self.ids())}.")
+            raise unknown("SAE id", sae_id, self.ids(), see=f"{self.name} has {_choices(str(sae_id), self.ids(), self.more_ids)}.")
         return found
 
     def files(self, sae_id: str | int | None = None) -> list[tuple[str, str, float]]:
@@ -108,7 +112,7 @@ class Release:
         return listed + [("sae", file, sae.size_mb if file in heavy and not in_package else 0) for file in sae.files]
 
 
-def _choices(given: str, ids: list[str]) -> str:
+def _choices(given: str, ids: list[str], more: str) -> str:
     """What there is, as far down the id's path as it agrees: ``layer_0 has width_16k, width_65k``."""
     parts = given.split("/")
     for depth in range(len(parts), 0, -1):
@@ -116,7 +120,7 @@ def _choices(given: str, ids: list[str]) -> str:
         if below := sorted({known[len(prefix) :].split("/")[0] for known in ids if known.startswith(prefix)}, key=_numbers_in):
             return f"under {prefix}: {', '.join(below)}"
     tops = sorted({known.split("/")[0] for known in ids}, key=_numbers_in)
-    return ", ".join(tops)
+    return ", ".join([*([more] if more else []), *tops])
 
 
 def _numbers_in(text: str) -> list:
@@ -228,7 +232,6 @@ def _mini(name: str, *, full: tuple[str, ...], model_layout: str, text: str) -> 
     )
 
 
-
 def _gated_model(name: str, *, weights_mb: float, tokenizer_mb: float) -> dict[str, Repository]:
     repository = Repository(name, sizes_mb={"*.safetensors": weights_mb, "tokenizer.json": tokenizer_mb})
     return {"model": repository, "tokenizer": repository}
@@ -265,7 +268,8 @@ _RELEASES = {
             },
             family=("gelu-1l-mini", "gelu-1l"),
             find=_neel_sae,
-            ids=lambda: [*_NEEL_RUNS, "a checkpoint's number"],
+            ids=lambda: list(_NEEL_RUNS),
+            more_ids="a checkpoint's number",
             shown=tuple(_NEEL_RUNS),
         ),
         _mini("gemma-mini", full=("gemma-scope-2b-pt-res", "gemma-2b-res-jb"), model_layout="huggingface", text="packed"),

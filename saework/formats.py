@@ -12,6 +12,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,15 @@ def sae_lens_sae(folder: str | Path, *, scale: float | None = None):
         else:
             sae.fold_activation_norm_scaling_factor(scale)
     return sae.eval().requires_grad_(False)
+
+
+def stored_sae(layout: str, paths: Sequence[Path], *, hook: str, scale: float | None = None):
+    """An SAE whose layout is known: ``neel``, ``gemma_scope``, ``sae_lens`` or ``qresearch``; ``paths`` are its files, in that layout's order."""
+    if layout == "neel":
+        return neel_sae(*paths, hook=hook)
+    if layout == "sae_lens":
+        return sae_lens_sae(paths[0].parent, scale=scale)
+    return {"gemma_scope": gemma_scope_sae, "qresearch": qresearch_sae}[layout](paths[0], hook=hook)
 
 
 def read_sae(path: str | Path, *, hook: str | None = None):

@@ -121,7 +121,7 @@ def build(name: str, *, work: Path, device: str, recipe: Recipe | None = None, o
     for planned in recipe.saes:
         weights, curve = train_sae(model, rows, planned.recipe, work / _slug(planned), device=device)
         sae_id, files = write_sae(weights, planned, model, held_out, out / "sae")
-        sae, recorded = _stored(planned, [out / "sae" / file for file in files]), None
+        sae = formats.stored_sae(planned.layout, [out / "sae" / file for file in files], hook=planned.recipe.hook)
         recorded = scan(model, sae, scanned if planned.scan else scanned[:SHORT_SCAN_ROWS], top_k=0).without_positions()
         if planned.scan:
             (out / "scans").mkdir(exist_ok=True)
@@ -270,7 +270,9 @@ def _write_gemma_scope(weights, planned: PlannedSae, model, rows, folder: Path) 
 
 
 def _write_sae_lens(weights, planned: PlannedSae, model, rows, folder: Path) -> tuple[str, list[str]]:
-    """As Joseph Bloom's: the firing rates that training saw last, and a ``scaling_factor`` of ones, beside the weights."""
+    """As Joseph Bloom's: firing rates (of held-out rows), and a ``scaling_factor`` of ones, beside the weights."""
+    from importlib.metadata import version
+
     from safetensors.torch import save_file
 
     recipe, target = planned.recipe, folder / planned.id
@@ -291,7 +293,7 @@ def _write_sae_lens(weights, planned: PlannedSae, model, rows, folder: Path) -> 
         "context_size": rows.shape[1],
         "dataset_path": "saework/gelu-1l-mini/text",
         "prepend_bos": True,
-        "sae_lens_training_version": "6.54.12",
+        "sae_lens_training_version": version("sae_lens"),
     }
     (target / "cfg.json").write_text(json.dumps(config, indent=1))
     save_file(weights | {"scaling_factor": torch.ones(recipe.d_sae, dtype=torch.float16)}, target / "sae_weights.safetensors")
@@ -307,12 +309,6 @@ def _write_qresearch(weights, planned: PlannedSae, model, rows, folder: Path) ->
     names |= {"encoder.bias": weights["b_enc"], "decoder.bias": weights["b_dec"]}
     torch.save({name: value.contiguous() for name, value in names.items()}, folder / file)
     return planned.id, [file]
-
-
-def _stored(planned: PlannedSae, paths: list[Path]):
-    if planned.layout == "neel":
-        return formats.neel_sae(*paths, hook=planned.recipe.hook)
-    return formats.read_sae(paths[0], hook=planned.recipe.hook)
 
 
 # ---- what the mini is worth ----

@@ -118,7 +118,7 @@ def load(
 
     Args:
         name: one of ``releases()``, or any release of sae_lens.
-        sae_id: such as ``run1``, or a checkpoint's number; the release's first by default. Or the path of
+        sae_id: such as ``run1``, or, for gelu-1l, a checkpoint's number; the release's first by default. Or the path of
             an SAE on this machine, for the release's model (see ``formats.read_sae``).
         device: where to run; by default a GPU if there is one.
         dtype: of model and SAE; float32 by default.
@@ -131,7 +131,8 @@ def load(
     Raises: UnknownNameError for a name or id that does not exist; WeightsError for damaged files or
     those of another model; NotAvailableError without network, disk or access.
     """
-    text = _checked(device, dtype, text)
+    _check_device_and_dtype(device, dtype)
+    texts = None if text is None else _documents(text)
     release = release_named(name)
     local = _is_local(release, sae_id)
     sae_id = str(sae_id) if local else release.sae(sae_id).id
@@ -140,7 +141,7 @@ def load(
     device, dtype = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")), dtype or torch.float32
     tokenizer = load_tokenizer(release)  # the small and the doubtful parts first: a closed gate, or no corpus, costs no download
     sae = _load_sae(release, sae_id).to(device, dtype)
-    tokens, release = _rows(release, sae, tokenizer, text, n_tokens)
+    tokens, release = _rows(release, sae, tokenizer, texts, n_tokens)
     model = _load_model(release, tokenizer, dtype, centred=bool((_about(sae, "model_from_pretrained_kwargs") or {}).get("center_writing_weights")))
     if next(model.parameters()).device != device:
         model.to(device)
@@ -155,19 +156,21 @@ def load(
     return workbook
 
 
-def _checked(device, dtype, text) -> str | list[str] | None:
-    """The text, if the arguments can be used."""
+def _check_device_and_dtype(device, dtype) -> None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype is {dtype!r}; give a torch dtype of floats, such as torch.float32")
     try:
         torch.device(device or "cpu")
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    if text is None or isinstance(text, str):
-        return text
-    documents = list(text) if isinstance(text, Iterable) else [text]
+
+
+def _documents(text) -> list[str]:
+    documents = [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
     if not all(isinstance(document, str) for document in documents):
         raise ValueError(f"text is {str(text)[:60]}; give one string, or a list of strings")
+    if not any(document.strip() for document in documents):
+        raise ValueError("text is empty; give text, or leave text= out for the release's own")
     return documents
 
 
@@ -199,11 +202,7 @@ def _load_sae(release: Release, sae_id: str | int):
     if listed.layout == "registry":
         return _registered_sae(release.name, listed.id)
     paths = [repository.fetch(file) for file in listed.files]
-    if listed.layout == "neel":
-        return formats.neel_sae(*paths, hook=listed.hook)
-    if listed.layout == "sae_lens":
-        return formats.sae_lens_sae(paths[0].parent, scale=listed.scale)
-    return {"gemma_scope": formats.gemma_scope_sae, "qresearch": formats.qresearch_sae}[listed.layout](paths[0], hook=listed.hook)
+    return formats.stored_sae(listed.layout, paths, hook=listed.hook, scale=listed.scale)
 
 
 def _registered_sae(name: str, sae_id: str):
@@ -224,17 +223,14 @@ def _check_width(model, sae) -> None:
         raise HookError(f"{hook} is {width} wide, but this SAE reads {d_in}: it belongs to another model")
 
 
-def _rows(release: Release, sae, tokenizer, text: str | Sequence[str] | None, n_tokens: int | None) -> tuple[torch.Tensor, Release]:
+def _rows(release: Release, sae, tokenizer, texts: list[str] | None, n_tokens: int | None) -> tuple[torch.Tensor, Release]:
     """Rows of tokens, and the release with the repository that they came from."""
     length = release.row_length
-    if text is not None:
-        texts = [text] if isinstance(text, str) else list(text)
-        if not any(document.strip() for document in texts):
-            raise ValueError("text is empty; give text, or leave text= out for the release's own")
+    cut = corpus.tokenize_rows if release.text == "published" else corpus.packed_rows
+    if texts is not None:
         ids = tokenizer(tokenizer.eos_token.join(texts), add_special_tokens=False)["input_ids"]
         if len(ids) < length:
             return torch.tensor([[tokenizer.bos_token_id, *ids]]), _with_text(release, GIVEN)
-        cut = corpus.tokenize_rows if release.text == "published" else corpus.packed_rows
         return cut(texts, tokenizer, length=length), _with_text(release, GIVEN)
     if release.text == "conversation":
         return corpus.chat_tokens(PIRATE_CONVERSATION, tokenizer), release
@@ -242,13 +238,12 @@ def _rows(release: Release, sae, tokenizer, text: str | Sequence[str] | None, n_
         name = _about(sae, "dataset_path") or release.corpus
         if not name:
             raise ValueError(f"this SAE of {release.name} names no corpus; give text=")
-        texts, revision = corpus.streamed_texts(name)
+        stream, revision = corpus.streamed_texts(name)
         n_rows = -(-(n_tokens or DEFAULT_STREAMED_TOKENS) // length)
         source = Repository(name, revision=revision, kind="dataset")
-        return corpus.packed_rows(texts, tokenizer, length=length, n_rows=n_rows), _with_text(release, source)
+        return corpus.packed_rows(stream, tokenizer, length=length, n_rows=n_rows), _with_text(release, source)
     folder = release.repositories["text"].fetch_folder(["data/*.parquet"])
     texts = [document for file in sorted(folder.glob("data/*.parquet")) for document in corpus.read_parquet(file)]
-    cut = corpus.tokenize_rows if release.text == "published" else corpus.packed_rows
     return corpus.shuffled(cut(texts, tokenizer, length=length)), release
 
 

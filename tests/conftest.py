@@ -68,6 +68,15 @@ def random_sae(d_in: int, d_sae: int, hook: str, generator, architecture: str = 
     return sae.eval().requires_grad_(False)
 
 
+def weights_error(call, *arguments) -> str:
+    """The words of the WeightsError that a call must raise."""
+    from saework._checks import WeightsError
+
+    with pytest.raises(WeightsError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
 # ---- Hugging Face models, through the bridge ----
 
 
@@ -78,6 +87,18 @@ def bridged(hf, tiny, folder, cls=None):
     hf.eval().requires_grad_(False).save_pretrained(folder)
     tiny.tokenizer.save_pretrained(folder)
     return (cls or TransformerBridge).boot_transformers(str(folder))
+
+
+def loudly_drawn(build):
+    """A model with random weights that react to what they read, the same ones each time."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        hf = build()
+        for weight in hf.parameters():
+            weight.data.normal_(0, 0.3)
+    return hf
 
 
 @pytest.fixture(scope="session")
@@ -101,17 +122,11 @@ def gpt2_bridge(gpt2, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def gemma2():
-    import torch
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     sizes = dict(num_hidden_layers=2, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
     sizes |= dict(vocab_size=4096, max_position_embeddings=32, final_logit_softcapping=2.0)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        hf = Gemma2ForCausalLM(Gemma2Config(**sizes, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0))
-        for weight in hf.parameters():
-            weight.data.normal_(0, 0.3)
-    return hf
+    return loudly_drawn(lambda: Gemma2ForCausalLM(Gemma2Config(**sizes, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0)))
 
 
 @pytest.fixture(scope="session")
@@ -121,16 +136,10 @@ def gemma2_bridge(gemma2, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def llama():
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     sizes = dict(num_hidden_layers=3, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        hf = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=32, bos_token_id=1, eos_token_id=2, pad_token_id=0))
-        for weight in hf.parameters():
-            weight.data.normal_(0, 0.3)
-    return hf
+    return loudly_drawn(lambda: LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=32, bos_token_id=1, eos_token_id=2, pad_token_id=0)))
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,21 @@ SAE, TEXT = "NeelNanda/sparse_autoencoder", "NeelNanda/c4-code-20k"
 MODEL_COMMIT, TOKENIZER_COMMIT = "bddc0e332f0ae84279e6a6a45d91b314899e1603", "0f6671571a20be9756b9991d978047c03b75e749"
 SAE_COMMIT, TEXT_COMMIT = "5" * 40, "7" * 40
 
+TRIED = """
+import traceback, warnings
+
+def tried(call, *arguments, **keywords):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            done = {"value": call(*arguments, **keywords)}
+        except Exception as error:
+            done = {"error": type(error).__name__, "text": str(error), "traceback": traceback.format_exc()}
+    return done | {"warnings": [str(w.message) for w in caught if w.category is UserWarning]}
+
+"""
+# For clients: what a call gave, or how it failed, and its warnings.
+
 
 # ---- the Hub ----
 

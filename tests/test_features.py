@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 from conftest import random_sae
-from test_run import BAD_TOKENS, BROKEN, NAN, POST, RESID, PlainSAE, hooks_are_clean, with_weights
+from test_run import NAN, POST, RESID, PlainSAE, with_weights
 
 from saework import features, models, run
 from saework._checks import HookError
@@ -156,32 +154,6 @@ def test_logit_effect_on_a_llama(llama, llama_bridge):
 
 
 # ---- what bad input gets ----
-
-USERS = {
-    "feature_activations": lambda t, tokens: features.feature_activations(t.model, t.sae, tokens, 7),
-    "active_features": lambda t, tokens: features.active_features(t.model, t.sae, tokens),
-}
-
-
-@pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("case", BAD_TOKENS)
-def test_bad_tokens(tiny, user, case):
-    tokens, words = BAD_TOKENS[case]
-    with pytest.raises(ValueError, match=words):
-        USERS[user](tiny, tokens)
-    assert hooks_are_clean(tiny.model)
-
-
-@pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("case", BROKEN)
-def test_numbers_that_are_not_finite(tiny, user, case):
-    part, change, words = BROKEN[case]
-    broken = SimpleNamespace(model=tiny.model, sae=tiny.sae)
-    setattr(broken, part, with_weights(getattr(tiny, part), **change))
-    with pytest.raises(ValueError, match=words):
-        USERS[user](broken, tiny.tokens[:1])
-    assert hooks_are_clean(broken.model)
-
 
 def test_a_decoder_that_is_not_finite(tiny):
     sae = with_weights(tiny.sae, W_dec=lambda w: w[7].fill_(NAN))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import random_sae
+from conftest import random_sae, weights_error
 from local_hub import GEMMA_SCOPE_ID, QRESEARCH_FILE, REAL, SMALL, sae_config, write_gemma_scope, write_jbloom, write_qresearch, write_sae
 
 from saework import formats
-from saework._checks import HookError, WeightsError
+from saework._checks import HookError
 
 HOOK = "blocks.0.mlp.hook_post"
 
@@ -85,29 +85,23 @@ def test_files_of_old_torch_are_read(files):
 # ---- what bad files get ----
 
 
-def message(call, *arguments) -> str:
-    with pytest.raises(WeightsError) as caught:
-        call(*arguments)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.999])
 def test_truncated_file(files, keep):
     whole = files.sae_weights.read_bytes()
     files.sae_weights.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-    text = message(load_sae, files)
+    text = weights_error(load_sae, files)
     assert str(files.sae_weights) in text and "truncated or damaged" in text and "download it again" in text
 
 
 def test_page_saved_in_place_of_weights(files):
     files.sae_weights.write_bytes(b"<!doctype html><title>502 Bad Gateway</title>")
-    text = message(load_sae, files)
+    text = weights_error(load_sae, files)
     assert str(files.sae_weights) in text and "damaged" in text and "download it again" in text
 
 
 def test_file_that_is_not_there(files):
     files.sae_weights.unlink()
-    assert str(files.sae_weights) in message(load_sae, files)
+    assert str(files.sae_weights) in weights_error(load_sae, files)
 
 
 class Trap:
@@ -128,7 +122,7 @@ def test_code_in_a_file_is_not_run(files, tmp_path, legacy):
         files.sae_weights.write_bytes(pickle.dumps(harmful, protocol=2))
     else:
         torch.save(harmful, files.sae_weights)
-    text = message(load_sae, files)
+    text = weights_error(load_sae, files)
     assert not witness.exists()
     assert str(files.sae_weights) in text and "more than tensors" in text and "published repository" in text
     torch.load(files.sae_weights, weights_only=False) if not legacy else pickle.loads(files.sae_weights.read_bytes())
@@ -138,14 +132,14 @@ def test_code_in_a_file_is_not_run(files, tmp_path, legacy):
 @pytest.mark.parametrize("content", [[torch.ones(2)], torch.ones(2), {"W_enc": 3.0}, {"state": {"W_enc": torch.ones(2)}}])
 def test_tensors_without_names(tmp_path, content):
     torch.save(content, tmp_path / "25.pt")
-    text = message(formats.read_tensors, tmp_path / "25.pt")
+    text = weights_error(formats.read_tensors, tmp_path / "25.pt")
     assert str(tmp_path / "25.pt") in text and "named tensors" in text
 
 
 @pytest.mark.parametrize("key", ["b_enc", "W_dec"])
 def test_sae_keys(files, key):
     torch.save({name: value for name, value in files.sae.items() if name != key} | {"threshold": torch.ones(2)}, files.sae_weights)
-    text = message(load_sae, files)
+    text = weights_error(load_sae, files)
     assert str(files.sae_weights) in text and f"missing: ['{key}']" in text and "unknown: ['threshold']" in text
     assert "another model" in text
 
@@ -153,7 +147,7 @@ def test_sae_keys(files, key):
 def test_each_shape_is_checked(files):
     for name, value in files.sae.items():
         torch.save(files.sae | {name: value[:-1]}, files.sae_weights)
-        text = message(load_sae, files)
+        text = weights_error(load_sae, files)
         assert f"{name} has shape {tuple(value[:-1].shape)}" in text and str(tuple(value.shape)) in text
 
 
@@ -171,7 +165,7 @@ def test_weights_that_are_not_finite(files, bad):
 def test_checkpoint_of_another_model(files, tmp_path):
     write_sae(tmp_path / "other", 25, SMALL.__class__(d_mlp=64))
     shutil.copy(tmp_path / "other" / "25.pt", files.sae_weights)
-    text = message(load_sae, files)
+    text = weights_error(load_sae, files)
     assert "W_enc has shape (64, 512), its config says (32, 256)" in text and "belongs to another model" in text
 
 
@@ -180,20 +174,20 @@ def test_sae_config_without_a_key(files, key):
     config = sae_config(SMALL, 52)
     del config[key]
     files.sae_config.write_text(json.dumps(config))
-    text = message(load_sae, files)
+    text = weights_error(load_sae, files)
     assert str(files.sae_config) in text and f"lacks {key}" in text and "NeelNanda/sparse_autoencoder" in text
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"d_mlp": 3', b"<!doctype html>", b"\xff\xfe\x00"])
 def test_config_that_is_not_json(files, content):
     files.sae_config.write_bytes(content)
-    text = message(load_sae, files)
+    text = weights_error(load_sae, files)
     assert str(files.sae_config) in text and "is not JSON" in text and "download it again" in text
 
 
 def test_config_that_is_no_object(files):
     files.sae_config.write_text("[1]")
-    text = message(load_sae, files)
+    text = weights_error(load_sae, files)
     assert str(files.sae_config) in text and "a list, not an object" in text
 
 
@@ -377,12 +371,12 @@ def test_a_file_that_does_not_say_its_hook(tmp_path):
 
 def test_a_file_of_no_known_layout(tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"x")
-    text = message(formats.read_sae, tmp_path / "weights.bin")
+    text = weights_error(formats.read_sae, tmp_path / "weights.bin")
     for part in (str(tmp_path / "weights.bin"), "params.npz", "sae_weights.safetensors", "NAME-lLAYER.pt", "NUMBER_cfg.json"):
         assert part in text
     (tmp_path / "empty").mkdir()
-    assert str(tmp_path / "empty") in message(formats.read_sae, tmp_path / "empty")
-    assert "nothing.npz does not exist" in message(formats.read_sae, tmp_path / "nothing.npz")
+    assert str(tmp_path / "empty") in weights_error(formats.read_sae, tmp_path / "empty")
+    assert "nothing.npz does not exist" in weights_error(formats.read_sae, tmp_path / "nothing.npz")
 
 
 # ---- what bad files of the other layouts get ----
@@ -396,16 +390,16 @@ def npz(tmp_path):
 
 def test_params_without_a_threshold(npz):
     np.savez(npz.path, **{name: value for name, value in npz.arrays.items() if name != "threshold"})
-    text = message(formats.read_sae, npz.path)
+    text = weights_error(formats.read_sae, npz.path)
     assert str(npz.path) in text and "missing: ['threshold']" in text and "download it again" in text
 
 
 def test_params_of_another_kind(npz):
     np.savez(npz.path, weights=npz.arrays["W_enc"])
-    text = message(formats.read_sae, npz.path)
+    text = weights_error(formats.read_sae, npz.path)
     assert str(npz.path) in text and "no matrix W_enc (it has ['weights'])" in text and "Gemma Scope" in text
     np.savez(npz.path, **npz.arrays | {"threshold": npz.arrays["threshold"][:-1]})
-    assert "threshold has shape (19,)" in message(formats.read_sae, npz.path)
+    assert "threshold has shape (19,)" in weights_error(formats.read_sae, npz.path)
     np.savez(npz.path, **npz.arrays | {"b_dec": npz.arrays["b_dec"] * np.nan})
     with pytest.raises(ValueError, match="b_dec hold 8 NaN or infinite values out of 8; load the weights again"):
         formats.read_sae(npz.path)
@@ -415,7 +409,7 @@ def test_params_of_another_kind(npz):
 def test_truncated_params(npz, keep):
     whole = npz.path.read_bytes()
     npz.path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-    text = message(formats.read_sae, npz.path)
+    text = weights_error(formats.read_sae, npz.path)
     assert str(npz.path) in text and "truncated or damaged" in text and "download it again" in text
 
 
@@ -423,7 +417,7 @@ def test_params_with_a_wrong_byte(npz):
     whole = bytearray(npz.path.read_bytes())
     whole[len(whole) // 2] ^= 0xFF
     npz.path.write_bytes(whole)
-    assert "truncated or damaged" in message(formats.read_sae, npz.path)
+    assert "truncated or damaged" in weights_error(formats.read_sae, npz.path)
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["npz", "bare pickle"])
@@ -433,7 +427,7 @@ def test_code_in_params_is_not_run(npz, tmp_path, bare):
         npz.path.write_bytes(pickle.dumps(Trap(witness)))
     else:
         np.savez(npz.path, **npz.arrays | {"b_dec": np.array([Trap(witness)], dtype=object)})
-    text = message(formats.read_sae, npz.path)
+    text = weights_error(formats.read_sae, npz.path)
     assert not witness.exists()
     assert str(npz.path) in text and "more than arrays" in text and "refused" in text and "published repository" in text
     np.load(npz.path, allow_pickle=True)["b_dec"] if not bare else np.load(npz.path, allow_pickle=True)
@@ -445,15 +439,15 @@ def test_qresearch_files_of_another_kind(tmp_path):
     path = tmp_path / "a-l9.pt"
     state = torch.load(path, weights_only=True)
     torch.save(w, path)
-    text = message(formats.read_sae, path)
+    text = weights_error(formats.read_sae, path)
     assert str(path) in text and "no matrix encoder.weight" in text and "qresearch" in text
     torch.save(state | {"decoder.bias": state["decoder.bias"][:-1]}, path)
-    assert "decoder.bias has shape (7,)" in message(formats.read_sae, path)
+    assert "decoder.bias has shape (7,)" in weights_error(formats.read_sae, path)
     torch.save({key: value for key, value in state.items() if key != "decoder.weight"}, path)
-    assert "missing: ['decoder.weight']" in message(formats.read_sae, path)
+    assert "missing: ['decoder.weight']" in weights_error(formats.read_sae, path)
     torch.save(state, path)
     path.write_bytes(path.read_bytes()[:-300])
-    assert "truncated or damaged" in message(formats.read_sae, path)
+    assert "truncated or damaged" in weights_error(formats.read_sae, path)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
@@ -462,7 +456,7 @@ def test_truncated_safetensors(tmp_path, keep):
     path = tmp_path / "sae_weights.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-    text = message(formats.read_sae, tmp_path)
+    text = weights_error(formats.read_sae, tmp_path)
     assert str(tmp_path) in text and "not a whole SAE" in text and "download it again" in text
 
 
@@ -479,7 +473,7 @@ def test_a_sae_lens_folder_with_parts_missing_or_wrong(tmp_path):
         (state | {"scaling_factor": 2 * state["scaling_factor"]}, "caling"),
     ):
         save_file(changed, weights)
-        text = message(formats.read_sae, tmp_path)
+        text = weights_error(formats.read_sae, tmp_path)
         assert said in text and "download it again" in text
     save_file(state | {"b_dec": state["b_dec"] * float("nan")}, weights)
     with pytest.raises(ValueError, match="b_dec hold 8 NaN"):
@@ -487,8 +481,8 @@ def test_a_sae_lens_folder_with_parts_missing_or_wrong(tmp_path):
     save_file(state, weights)
     assert formats.read_sae(tmp_path).cfg.d_sae == 20
     (tmp_path / "cfg.json").write_text('{"d_in": 8')
-    assert "is not JSON" in message(formats.read_sae, tmp_path)
+    assert "is not JSON" in weights_error(formats.read_sae, tmp_path)
     (tmp_path / "cfg.json").write_text('{"d_in": 8}')
-    assert "not a whole SAE" in message(formats.read_sae, tmp_path)
+    assert "not a whole SAE" in weights_error(formats.read_sae, tmp_path)
     (tmp_path / "cfg.json").unlink()
-    assert "cfg.json" in message(formats.read_sae, tmp_path)
+    assert "cfg.json" in weights_error(formats.read_sae, tmp_path)

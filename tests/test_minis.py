@@ -60,7 +60,7 @@ def test_a_build_writes_what_the_loader_reads(name, toy_text, tmp_path):
     assert len(card["saes"]) == len(TOYS[name].saes)
     for planned, (sae_id, entry) in zip(TOYS[name].saes, card["saes"].items()):
         assert len(entry["curve"]) == sae_training.CHECKPOINTS
-        sae = minis._stored(planned, [out / "sae" / file for file in entry["files"]])
+        sae = formats.stored_sae(entry["layout"], [out / "sae" / file for file in entry["files"]], hook=planned.recipe.hook)
         assert sae.W_enc.shape == (planned.recipe.d_in, planned.recipe.d_sae) and sae.cfg.metadata.hook_name == planned.recipe.hook
         assert f"{entry['mean_l0']:.1f}" in (out / "README.md").read_text()
         if planned.layout == "gemma_scope":

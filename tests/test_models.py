@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import weights_error
 from local_hub import (
     LLAMA_TEMPLATE,
     SMALL,
@@ -23,7 +24,6 @@ from local_hub import (
 )
 
 from saework import models, run
-from saework._checks import WeightsError
 
 HOOK = "blocks.0.mlp.hook_post"
 
@@ -107,37 +107,31 @@ def test_tokenizer():
 # ---- what bad files get ----
 
 
-def message(call, *arguments) -> str:
-    with pytest.raises(WeightsError) as caught:
-        call(*arguments)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.999])
 def test_truncated_file(files, keep):
     whole = files.weights.read_bytes()
     files.weights.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-    text = message(load_model, files)
+    text = weights_error(load_model, files)
     assert str(files.weights) in text and "truncated or damaged" in text and "download it again" in text
 
 
 @pytest.mark.parametrize("key", sorted(model_shapes(SMALL)))
 def test_each_key_of_the_model_is_needed(files, key):
     torch.save({name: value for name, value in files.model.items() if name != key}, files.weights)
-    text = message(load_model, files)
+    text = weights_error(load_model, files)
     assert f"missing: ['{key}']" in text and "unknown: none" in text
 
 
 def test_unknown_key_of_the_model(files):
     torch.save(files.model | {"blocks.1.ln1.w": torch.ones(SMALL.d_model)}, files.weights)
-    text = message(load_model, files)
+    text = weights_error(load_model, files)
     assert str(files.weights) in text and "unknown: ['blocks.1.ln1.w']" in text and "missing: none" in text
 
 
 def test_each_shape_is_checked(files):
     for name, value in files.model.items():
         torch.save(files.model | {name: value[None]}, files.weights)
-        text = message(load_model, files)
+        text = weights_error(load_model, files)
         assert f"{name} has shape (1, " in text and str(tuple(value.shape)) in text and "another model" in text
 
 
@@ -155,7 +149,7 @@ def test_weights_that_are_not_finite(files, bad):
 def test_checkpoint_of_another_model(files):
     write_sae(files.folder, 25)
     shutil.copy(files.folder / "25.pt", files.weights)
-    assert "belongs to another model" in message(load_model, files)
+    assert "belongs to another model" in weights_error(load_model, files)
 
 
 @pytest.mark.parametrize("key", sorted(set(model_config(SMALL)) - {"tokenizer_name", "shortformer_pos"}))
@@ -163,26 +157,26 @@ def test_model_config_without_a_key(files, key):
     config = model_config(SMALL)
     del config[key]
     files.config.write_text(json.dumps(config))
-    text = message(load_model, files)
+    text = weights_error(load_model, files)
     assert key in text and "config.json" in text
 
 
 @pytest.mark.parametrize("value", ["RMS", "BN", None])
 def test_normalization_that_this_layout_does_not_have(files, value):
     files.config.write_text(json.dumps(model_config(SMALL) | {"normalization": value}))
-    assert "normalization" in message(load_model, files)
+    assert "normalization" in weights_error(load_model, files)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"d_mlp": 3', b"<!doctype html>", b"\xff\xfe\x00"])
 def test_config_that_is_not_json(files, content):
     files.config.write_bytes(content)
-    text = message(load_model, files)
+    text = weights_error(load_model, files)
     assert str(files.config) in text and "is not JSON" in text and "download it again" in text
 
 
 def test_config_that_is_no_object(files):
     files.config.write_text("[1]")
-    text = message(load_model, files)
+    text = weights_error(load_model, files)
     assert str(files.config) in text and "a list, not an object" in text
 
 
@@ -194,7 +188,7 @@ def tokenizer_folder(tmp_path):
 @pytest.mark.parametrize("kept", ["eos_token", "bos_token"])
 def test_tokenizer_without_special_tokens(tokenizer_folder, kept):
     (tokenizer_folder / "special_tokens_map.json").write_text(json.dumps({kept: "<|EOS|>"}))
-    text = message(models.read_tokenizer, tokenizer_folder)
+    text = weights_error(models.read_tokenizer, tokenizer_folder)
     assert str(tokenizer_folder) in text and "no BOS or EOS" in text and "special_tokens_map.json" in text
 
 
@@ -202,7 +196,7 @@ def test_tokenizer_without_special_tokens(tokenizer_folder, kept):
 @pytest.mark.parametrize("content", ["", "{", "<html>", "[]"])
 def test_damaged_tokenizer(tokenizer_folder, file, content):
     (tokenizer_folder / file).write_text(content)
-    text = message(models.read_tokenizer, tokenizer_folder)
+    text = weights_error(models.read_tokenizer, tokenizer_folder)
     assert str(tokenizer_folder) in text and "download it again" in text
 
 
@@ -297,13 +291,13 @@ def test_truncated_safetensors(hf_files, keep):
     path = hf_files / "model-00001-of-00002.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-    text = message(read, hf_files)
+    text = weights_error(read, hf_files)
     assert str(hf_files) in text and "damaged" in text and "download them again" in text
 
 
 def test_a_shard_that_is_missing(hf_files):
     (hf_files / "model-00002-of-00002.safetensors").unlink()
-    assert "download them again" in message(read, hf_files)
+    assert "download them again" in weights_error(read, hf_files)
 
 
 def test_weights_that_are_missing_are_not_made_up(hf_files):
@@ -314,17 +308,17 @@ def test_weights_that_are_missing_are_not_made_up(hf_files):
     state = load_file(path)
     del state["model.layers.0.mlp.up_proj.weight"]
     save_file(state, path, metadata={"format": "pt"})
-    text = message(read, hf_files)
+    text = weights_error(read, hf_files)
     assert "lack 1 of the model's tensors" in text and "layers.0.mlp.up_proj" in text and "download them again" in text
 
 
 def test_weights_of_another_shape(hf_files):
     config = json.loads((hf_files / "config.json").read_text())
     (hf_files / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
-    text = message(read, hf_files)
+    text = weights_error(read, hf_files)
     assert str(hf_files) in text and "has shape (32, 64), its config says (32, 48); it belongs to another model" in text
 
 
 def test_config_of_neel_in_place_of_hugging_faces(hf_files):
     (hf_files / "config.json").write_text(json.dumps(model_config(SMALL)))
-    assert "names no model_type; it is not of Hugging Face's layout" in message(read, hf_files)
+    assert "names no model_type; it is not of Hugging Face's layout" in weights_error(read, hf_files)

@@ -17,6 +17,7 @@ from local_hub import (
     LLAMA_TEMPLATE,
     QRESEARCH,
     QRESEARCH_FILE,
+    TRIED,
     LocalHub,
     documents,
     hf_config,
@@ -73,8 +74,8 @@ def packed(texts: list[str], tokenizer_file, length: int, n_rows: int) -> list[l
 
 # ---- small files: how it behaves ----
 
-CLIENT = """
-import copy, hashlib, json, os, sys, traceback, warnings
+CLIENT = TRIED + """
+import copy, hashlib, json, os, sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,15 +87,6 @@ import transformers
 
 ROOT = Path(os.environ["ROOT"])
 answers = {}
-
-def tried(call, *arguments, **keywords):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            done = {"value": call(*arguments, **keywords)}
-        except Exception as error:
-            done = {"error": type(error).__name__, "text": str(error), "traceback": traceback.format_exc()}
-    return done | {"warnings": [str(w.message) for w in caught if w.category is UserWarning]}
 
 def described(workbook):
     return {"hook": workbook.hook, "sae_id": workbook.sae_id, "tokens": workbook.tokens.tolist(), "text": repr(workbook),

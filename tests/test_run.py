@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import saework
-from saework import models, run
+from saework import features, models, run
 from saework._checks import HookError, UnknownNameError
 
 POST, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
@@ -308,6 +308,8 @@ USERS = {
     "recons_score": lambda t, tokens: run.recons_score(t.model, t.sae, tokens),
     "scan": lambda t, tokens: saework.scan(t.model, t.sae, tokens),
     "activations": lambda t, tokens: run.activations(t.model, tokens, POST),
+    "feature_activations": lambda t, tokens: features.feature_activations(t.model, t.sae, tokens, 7),
+    "active_features": lambda t, tokens: features.active_features(t.model, t.sae, tokens),
 }
 BAD_TOKENS = {
     "not integer": ([[1.0, 5.0]], r"torch.float\d+; give integers"),

@@ -24,6 +24,7 @@ from local_hub import (
     TOKENIZER,
     TOKENIZER_COMMIT,
     TOKENIZER_REPO,
+    TRIED,
     LocalHub,
     documents,
     prepare_cache,
@@ -67,8 +68,8 @@ def published_rows(texts: list[str]) -> torch.Tensor:
 
 # ---- through a Hub ----
 
-DRIVER = """
-import hashlib, warnings
+DRIVER = TRIED + """
+import hashlib
 import torch
 import saework
 
@@ -85,15 +86,6 @@ def described(workbook):
         "hook": workbook.hook,
         "dtypes": sorted({str(p.dtype) for p in [*workbook.model.parameters(), *workbook.sae.parameters()]}),
     }
-
-def tried(call, *arguments, **keywords):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            done = {"value": call(*arguments, **keywords)}
-        except Exception as error:
-            done = {"error": type(error).__name__, "text": str(error)}
-    return done | {"warnings": [str(w.message) for w in caught if w.category is UserWarning]}
 
 def asked(*arguments):
     found = saework.preflight("gelu-1l", *arguments)
