@@ -31,7 +31,7 @@ from saework import catalogue
 mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-scope-2b-pt-res"]
 stand_in = dict(zip(full.shown[1:], [i for i in mini.ids() if "layer_2" in i] * 2))
 find = lambda sae_id: replace(mini.find(stand_in.get(sae_id, sae_id)), id=sae_id)
-catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids)
+catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids, shown=full.shown)
 RELEASE, N_TOKENS, LOSS_TOKENS = full.name, 4096, 1024  # few, since only the code is tested
 REFERENCE = str(catalogue.DATA / "gemma-mini" / "reference.json")
 """
