@@ -38,6 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="folder for the results (by default saework-NAME)")
     command.set_defaults(run=_reproduce)
 
+    command = commands.add_parser("replay", help="run a notebook again from what reproduce kept of it, without its model")
+    command.add_argument("pack", metavar="PACK", type=Path, help="a .safetensors file that reproduce wrote beside the notebook")
+    command.add_argument("--out", type=Path, default=Path("saework-replay"), help="folder for the results (by default saework-replay)")
+    command.set_defaults(run=_replay)
+
     command = commands.add_parser("notebooks", help="copy the notebooks to a folder")
     command.add_argument("folder", metavar="DIR", type=Path)
     command.set_defaults(run=_notebooks)
@@ -79,8 +84,20 @@ def _reproduce(arguments) -> int:
     except RuntimeError as error:
         print(f"saework: {error}", file=sys.stderr)
         return 1
-    print(f"\n{ledger}\n\nNotebooks, pages and ledger.json are in {out}")
+    print(f"\n{ledger}\n\nNotebooks, pages, replay packs and ledger.json are in {out}")
     return ledger.exit_code
+
+
+def _replay(arguments) -> int:
+    from saework.reproduction import rerun
+
+    try:
+        notebook = rerun(arguments.pack, arguments.out)
+    except RuntimeError as error:
+        print(f"saework: {error}", file=sys.stderr)
+        return 1
+    print(f"{notebook} is ready, without a model: jupyter lab {notebook}")
+    return 0
 
 
 def _notebooks(arguments) -> int:

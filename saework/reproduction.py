@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 
+from saework import replay
 from saework._checks import unknown
 from saework.catalogue import release_named
 from saework.claims import LEDGER_MIME, Ledger
@@ -67,12 +68,12 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
 
 
 def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
-    """Execute a release's notebooks, write them and self-contained pages to ``out``, and return the ledger.
+    """Execute a release's notebooks, write them, self-contained pages and replay packs to ``out``, and return the ledger.
 
     A notebook that fails is written as far as it came; its claims stay "not run", and the failure
     is said and raised at the end.
     """
-    release_named(name)
+    licence = release_named(name).licence
     if name not in NOTEBOOKS:
         raise unknown("set of notebooks for", name, NOTEBOOKS, see=f"There are sets for {', '.join(NOTEBOOKS)}; load({name!r}) works in your own.")
     out = Path(out)
@@ -81,10 +82,14 @@ def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
     for number, notebook in enumerate(NOTEBOOKS[name], 1):
         say(f"[{number}/{len(NOTEBOOKS[name])}] {notebook}")
         target = out / f"{notebook}.ipynb"
-        problem = execute(notebook_folder() / f"{notebook}.ipynb", target, parameters={"RELEASE": name})
+        parameters = {"RELEASE": name}
+        whole, pack = nbformat.read(notebook_folder() / f"{notebook}.ipynb", as_version=4), (out / f"{notebook}.safetensors").absolute()
+        nbformat.write(replay.watched(whole, pack, name=notebook, licence=licence, parameters=parameters), target)
+        problem = execute(target, target, parameters=parameters)
         if problem:
             failed.append(f"{notebook}: {problem}")
-        executed = nbformat.read(target, as_version=4)
+        executed = replay.unwatched(nbformat.read(target, as_version=4))
+        nbformat.write(executed, target)
         ledgers += ledgers_in(executed)
         (out / f"{notebook}.html").write_text(page(executed, title=notebook), encoding="utf-8")
     ledger = Ledger.merge(ledgers) if ledgers else Ledger([], tier=name)
@@ -92,6 +97,32 @@ def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
     if failed:
         raise RuntimeError("notebooks failed:\n" + "\n".join(failed))
     return ledger
+
+
+def rerun(pack: str | Path, out: str | Path) -> Path:
+    """Run a notebook from its replay pack, without its model; writes notebook, page and pack to ``out``.
+
+    Returns: the notebook. Raises: ValueError for a file that is no pack, or of another version's
+    notebook; RuntimeError if the notebook fails, written as far as it came.
+    """
+    from papermill.iorw import load_notebook_node
+
+    pack, out = Path(pack), Path(out)
+    name = replay.Pack(pack).about["notebook"]
+    source = notebook_folder() / f"{name}.ipynb"
+    if not source.is_file():
+        raise ValueError(f"{pack} is of the notebook {name!r}, which this saework does not have; replay it with the version that made it")
+    notebook = replay.without_weights(load_notebook_node(str(source)), pack)
+    out.mkdir(parents=True, exist_ok=True)
+    if pack.resolve() != (out / pack.name).resolve():
+        shutil.copy(pack, out)
+    target = out / f"{name}-replay.ipynb"
+    nbformat.write(notebook, target)
+    problem = execute(target, target)
+    (out / f"{name}-replay.html").write_text(page(nbformat.read(target, as_version=4), title=name), encoding="utf-8")
+    if problem:
+        raise RuntimeError(f"{name}: {problem}")
+    return target
 
 
 def execute(source: Path, target: Path, *, parameters: dict | None = None) -> str | None:

@@ -35,7 +35,7 @@ def one_notebook(tmp_path, monkeypatch):
 def test_reproduce_exits_with_the_verdict(one_notebook, tmp_path, capsys, code, exit_code):
     one_notebook(code)
     assert cli.main(["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out")]) == exit_code
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.ipynb", "one.html", "ledger.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.ipynb", "one.html", "one.safetensors", "ledger.json"}
     assert Ledger.from_dict(json.loads((tmp_path / "out" / "ledger.json").read_text())).exit_code == exit_code
     assert "a paper" in capsys.readouterr().out
 
