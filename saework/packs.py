@@ -37,10 +37,11 @@ def packed(value) -> tuple[object, dict[str, torch.Tensor]]:
     Raises: NotKeptError for anything else (a model, a function), and above ``LIMIT`` bytes.
     """
     tensors: dict[str, torch.Tensor] = {}
-    tree = _pack(value, tensors)
-    size = len(json.dumps(tree)) + sum(tensor.nbytes for tensor in tensors.values())
-    if size > LIMIT:
-        raise NotKeptError(f"the value takes {size:,} bytes; a pack keeps at most {LIMIT:,} of each")
+    try:
+        tree = _pack(value, tensors)
+        _check_size(len(json.dumps(tree)) + sum(tensor.nbytes for tensor in tensors.values()))
+    except (TypeError, ValueError, RuntimeError) as error:  # what torch, pandas or json cannot take; a list that holds itself
+        raise NotKeptError(str(error)) from error
     return tree, tensors
 
 
@@ -109,8 +110,9 @@ def _pack(value, tensors):
     if type(value) is dict:
         return {"dict": [[_pack(key, tensors), _pack(item, tensors)] for key, item in value.items()]}
     if isinstance(value, torch.Tensor):
-        return _pack_tensor(value.detach().cpu(), tensors)
+        return _pack_tensor(value.detach(), tensors)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
+        _check_size(value.nbytes)
         return {"array": _named(torch.from_numpy(np.array(value, order="C")), tensors)}
     if isinstance(value, pd.Series):
         return {"series": _pack(value.to_frame("value"), tensors), "name": _pack(value.name, tensors)}
@@ -121,9 +123,16 @@ def _pack(value, tensors):
     return _pack_result(value, tensors)
 
 
+def _check_size(size: int) -> None:
+    if size > LIMIT:
+        raise NotKeptError(f"the value takes {size:,} bytes; a pack keeps at most {LIMIT:,} of each")
+
+
 def _pack_tensor(value: torch.Tensor, tensors):
-    places = value.flatten().nonzero()[:, 0] if not value.is_complex() and value.nbytes > 10_000 else None
-    if places is not None and len(places) * (4 + value.element_size()) < value.nbytes / 2:
+    size = int(value.count_nonzero()) * (4 + value.element_size())
+    if value.nbytes > 10_000 and size < value.nbytes / 2:
+        _check_size(size)
+        places = value.flatten().nonzero()[:, 0]
         kept = _named(value.flatten()[places], tensors)
         return {"sparse": kept, "at": _named(places.int(), tensors), "shape": list(value.shape)}
     return {"tensor": _named(value, tensors)}
@@ -171,7 +180,8 @@ def _result(name: str):
 
 def _named(tensor: torch.Tensor, tensors) -> str:
     """A tensor's name is what it holds, so that a value kept twice is stored once."""
-    tensor = tensor.clone(memory_format=torch.contiguous_format)
+    _check_size(tensor.nbytes + sum(other.nbytes for other in tensors.values()))
+    tensor = tensor.cpu().clone(memory_format=torch.contiguous_format)
     content = tensor.flatten().view(torch.uint8).numpy().tobytes()
     name = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + content).hexdigest()[:16]
     tensors[name] = tensor

@@ -71,7 +71,7 @@ class Watch:
         """After a statement: did it need the weights, and what did it leave?"""
         statement = self._cells[cell][i]
         if statement.only_imports:
-            self._needing |= {name for name in statement.binds if _is_load(self._names[name])}
+            self._needing |= {name for name, value in self._names.items() if _is_load(value)}
         elif self._reached(statement.reads) & self._needing:
             written = sorted(name for name in statement.binds | statement.changes if name in self._names)
             kept = {name: tree for name in written if (tree := self._keep(self._names[name])) is not NOT_KEPT}
@@ -83,7 +83,7 @@ class Watch:
                 self._kept[cell, i]["shown"] = tree if tree is not NOT_KEPT else self._keep(packs.Text(repr(shown)[:10_000]))
         else:
             self._needing -= statement.binds
-            self._inside |= {name: statement.reads for name in statement.binds if isinstance(self._names[name], (types.FunctionType, type))}
+            self._inside |= {name: statement.reads for name in statement.binds if isinstance(self._names.get(name), (types.FunctionType, type))}
         return shown
 
     def _reached(self, reads: set[str]) -> set[str]:
@@ -209,7 +209,9 @@ class _Statement:
         self.changes = set()
         """Names whose value may be changed in place: an item or attribute set, a method called."""
         for node in (node for statement in nodes for node in ast.walk(statement)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if isinstance(node, ast.NamedExpr):
+                self.binds.add(node.target.id)
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 self.changes.add(_root(node.func))
             elif isinstance(node, (ast.Subscript, ast.Attribute)) and not isinstance(node.ctx, ast.Load):
                 self.changes.add(_root(node))

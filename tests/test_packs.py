@@ -90,12 +90,24 @@ def test_what_is_no_result_is_not_kept(value):
         packs.packed(value)
 
 
+def test_what_cannot_be_packed_is_not_kept_and_breaks_nothing():
+    itself = []
+    itself.append(itself)
+    for value in (itself, torch.ones(3).to_sparse(), torch.ones(3, device="meta"), pd.DataFrame({"x": pd.to_datetime(["2026-01-01"])}), {(1, object()): 2}):
+        with pytest.raises(packs.NotKeptError):
+            packs.packed(value)
+
+
 def test_what_is_too_large_is_not_kept():
     packs.packed(torch.ones(packs.LIMIT // 4 - 100))
     with pytest.raises(packs.NotKeptError, match="takes 1,000,0.. bytes; a pack keeps at most 1,000,000 of each"):
         packs.packed(torch.ones(packs.LIMIT // 4))
     with pytest.raises(packs.NotKeptError, match="bytes"):
         packs.packed(["word"] * 200_000)
+    with pytest.raises(packs.NotKeptError, match="takes 1,200,000 bytes"):
+        packs.packed([torch.full((100_000,), float(i + 1)) for i in range(10_000)])  # 4 GB, never copied
+    with pytest.raises(packs.NotKeptError, match="takes 4,000,000,000 bytes"):
+        packs.packed(torch.ones(1).expand(1_000_000_000))
 
 
 # ---- files of somebody else's ----

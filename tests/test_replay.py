@@ -110,6 +110,17 @@ def test_names_inside_functions_and_comprehensions_are_others(run):
     assert done.sources[1:] == ["[book for book in range(2)]", "f = lambda book: book + 1\nf(x)"] and done.shown == [None, [0, 1], 4]
 
 
+@pytest.mark.parametrize("harmless", ["try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    x = 1", "q = 1\ndel q", "from math import *", "(lambda: 3)(); 'a'.upper()"])
+def test_names_that_come_and_go_break_nothing(run, harmless):
+    done = run("book = load()", harmless, f"y = book.n\n{harmless}", "y")
+    assert done.shown[3] == 3
+
+
+def test_names_bound_inside_an_expression(run):
+    done = run("book = load()", "[last := i for i in range(book.n)]", "last + 1")
+    assert done.shown[2] == done.first[2] == 3 and "last = pack.take('2.0')" in done.sources[1]
+
+
 def test_a_name_bound_anew_is_free_again(run):
     done = run("book = load()", "book = 5", "book + 1")
     assert done.sources[1:] == ["book = 5", "book + 1"] and done.shown[2] == 6
