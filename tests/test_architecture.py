@@ -13,8 +13,8 @@ import saework
 PACKAGE = Path(saework.__file__).parent
 LEVELS = {
     0: ["_checks"],
-    1: ["tokens", "metrics", "claims", "tables", "cards", "hub"],
-    2: ["heatmap", "rare", "matching", "formats", "corpus", "firings"],
+    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "literals", "result_lint"],
+    2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "saebench"],
     3: ["run", "labels", "models", "training_text", "catalogue"],
     4: ["features", "quality", "steering", "validation", "scanning", "plots", "training"],
     5: ["readiness", "sae_training"],
