@@ -15,7 +15,7 @@ from collections.abc import Iterator
 MAX_DEPTH = 100
 _STRING = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|' + r"'[^'\\\n]*(?:\\.[^'\\\n]*)*'"
 _LIST = re.compile(r"\s*\[\s*[\[{]")  # a file that is a list of results
-_START = re.compile(r"""\{\s*["'](?:\w[^"'\n]*)?(?:["']\s*:|\Z)""")
+_START = re.compile(rf"""\{{\s*(?:(?:{_STRING})\s*:|["'](?:\w[^"'\n]*)?\Z)""", re.DOTALL)  # or a file cut within the first key
 _SCAN = re.compile(_STRING + r"""|[\[\]{}()"']""", re.DOTALL)
 _TOKEN = re.compile(
     rf"""(?P<space>\s+) | (?P<string>{_STRING}) | (?P<mark>[\[\]{{}}(),:]) | (?P<name>-?[A-Za-z_][\w.]*)
