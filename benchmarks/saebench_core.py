@@ -8,20 +8,22 @@ It made ``saework/data/saebench/core_gelu_1l_mini.json``. SAEBench wants an envi
     saebench/bin/pip install --no-deps "sae-bench==0.6.0" "sae-probes>=0.4,<0.5"
     PYTHONPATH=. saebench/bin/python benchmarks/saebench_core.py OUT.json
 
-The only thing changed in SAEBench is where its model comes from: a mini is in none of
-TransformerLens's tables, so its loader is handed the model.
+Two things are changed: where the model comes from (a mini is in none of TransformerLens's tables), and
+sae_lens does not ask the Hub which tokenizer made the rows, which lie in a local folder.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import runpy
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import pandas as pd
 import sae_bench.evals.core.main as core
+from sae_lens.training import activations_store
 
 import saework
 from saework import saebench
@@ -39,16 +41,15 @@ def main(target: Path) -> None:
     """Run it, keep SAEBench's file, and print both sets of numbers."""
     book = saework.load("gelu-1l-mini", n_tokens=ROWS * 128, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        rows = Path(folder) / "rows"
-        rows.mkdir()
-        pd.DataFrame({"tokens": book.tokens.tolist()}).to_parquet(rows / "train.parquet")
-        script = saebench.export(
-            book.sae, Path(folder) / "sae", name="gelu-1l-mini", model_name="gelu-1l-mini", hook=book.hook, dataset=str(rows), batches=ROWS // 16
-        )
+        (Path(folder) / "rows").mkdir()
+        pd.DataFrame({"tokens": book.tokens.tolist()}).to_parquet(Path(folder) / "rows" / "train.parquet")
+        os.chdir(folder)  # so that the result names no folder of this machine
+        script = saebench.export(book.sae, "sae", name="gelu-1l-mini", model_name="gelu-1l-mini", hook=book.hook, dataset="rows", batches=ROWS // 16)
         core.HookedTransformer.from_pretrained_no_processing = lambda *args, **kwargs: book.model
+        activations_store.validate_pretokenized_dataset_tokenizer = lambda **kwargs: None
         runpy.run_path(str(script))
         (result,) = (script.parent / "eval_results" / "core").glob("*.json")
-        shutil.copy(result, target)
+        target.write_text(json.dumps(json.loads(result.read_text()), separators=(",", ":")) + "\n")  # as it is, without the blanks
     theirs = saebench.read(target)["core"]
     special = {book.tokenizer.bos_token_id, book.tokenizer.eos_token_id, book.tokenizer.pad_token_id}
     mask = ~sum(book.tokens == token for token in special if token is not None).bool()
@@ -57,4 +58,4 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]).resolve())

@@ -223,9 +223,16 @@ PACKAGES = '"sae-bench==0.6.0" "pyarrow<20"'
 
 
 def export(
-    sae, folder: str | Path, *, name: str, model_name: str, hook: str | None = None, dataset: str = "Skylion007/openwebtext",
-    context_size: int = 128, batches: int = 200,
-) -> Path:  # fmt: skip
+    sae,
+    folder: str | Path,
+    *,
+    name: str,
+    model_name: str,
+    hook: str | None = None,
+    dataset: str = "Skylion007/openwebtext",
+    context_size: int = 128,
+    batches: int = 200,
+) -> Path:
     """Write an SAE as SAEBench takes it, with the script that runs its core evaluation.
 
     SAEBench wants packages that saework's environment cannot have (numpy below 2), so the script is
@@ -237,7 +244,7 @@ def export(
         name: of the SAE in the result, which is written to ``folder/eval_results/core``.
         model_name: TransformerLens's name of the model, such as ``google/gemma-2-2b``.
         hook: the SAE's own by default.
-        dataset: of the Hub, or a folder with parquet files of a ``text`` or ``tokens`` column.
+        dataset: of the Hub, or a folder with parquet files of a ``text`` column.
         batches: of 16 rows of ``context_size`` tokens, for each half of the evaluation.
 
     Returns: the script. Raises: ValueError if the SAE cannot be saved or knows no hook.
