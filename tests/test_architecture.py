@@ -16,7 +16,7 @@ LEVELS = {
     1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "literals", "result_lint"],
     2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "saebench"],
     3: ["run", "labels", "models", "training_text", "catalogue"],
-    4: ["features", "quality", "steering", "validation", "scanning", "plots", "training"],
+    4: ["features", "quality", "steering", "validation", "scanning", "plots", "training", "probing"],
     5: ["readiness", "sae_training"],
     6: ["shelf"],
     7: ["minis", "explorer", "reproduction"],
