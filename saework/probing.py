@@ -55,13 +55,13 @@ def sparse_probe(features, labels, *, k: Iterable[int] = K, mask=None, draws: in
     for draw in range(draws):
         generator = np.random.default_rng([seed, draw])
         is_test = np.isin(row, _test_rows(row, y, generator))
-        train = _balanced(np.flatnonzero(~is_test), y, generator)
+        test, train = np.flatnonzero(is_test), _balanced(np.flatnonzero(~is_test), y, generator)
         order = most_different(x[train], y[train])
         chosen = order if chosen is None else chosen
         for size, (accuracies, spread, f1) in told.items():
             columns = order[:size]
-            right = _fitted(x[train][:, columns], y[train]).predict(x[is_test][:, columns]) == y[is_test]
-            counts = _row_counts(right, y[is_test], row[is_test])
+            right = _fitted(x[np.ix_(train, columns)], y[train]).predict(x[np.ix_(test, columns)]) == y[test]
+            counts = _row_counts(right, y[test], row[test])
             accuracies.append(_accuracy(counts.sum(0)))
             f1.append(_f1(counts.sum(0)))
             weights = generator.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=BOOTSTRAP_DRAWS)
