@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from saework._checks import check_mask, check_positive
+from saework._checks import check_finite, check_mask, check_positive
 
 K = (1, 2, 5, 10, 20, 50)
 MAX_TRAINING = 4000
@@ -48,7 +48,7 @@ def sparse_probe(features, labels, *, k: Iterable[int] = K, mask=None, draws: in
     Memory: 4 bytes x 4,000 x d, besides the features themselves.
     Source: SAEBench 0.6.0, ``evals/sparse_probing/probe_training.py``; Gurnee et al. (2023).
     """
-    x, y, row, sizes = _checked(features, labels, mask, k)
+    x, y, row, on, sizes = _checked(features, labels, mask, k)
     check_positive(draws, "draws")
     told = {size: ([], [], []) for size in sizes}
     chosen = None
@@ -56,11 +56,11 @@ def sparse_probe(features, labels, *, k: Iterable[int] = K, mask=None, draws: in
         generator = np.random.default_rng([seed, draw])
         is_test = np.isin(row, _test_rows(row, y, generator))
         test, train = np.flatnonzero(is_test), _balanced(np.flatnonzero(~is_test), y, generator)
-        order = most_different(x[train], y[train])
+        order = most_different(x[on[train]], y[train])
         chosen = order if chosen is None else chosen
         for size, (accuracies, spread, f1) in told.items():
             columns = order[:size]
-            right = _fitted(x[np.ix_(train, columns)], y[train]).predict(x[np.ix_(test, columns)]) == y[test]
+            right = _fitted(x[np.ix_(on[train], columns)], y[train]).predict(x[np.ix_(on[test], columns)]) == y[test]
             counts = _row_counts(right, y[test], row[test])
             accuracies.append(_accuracy(counts.sum(0)))
             f1.append(_f1(counts.sum(0)))
@@ -105,8 +105,8 @@ def random_features(x, features, *, seed: int = 0) -> torch.Tensor:
     return projected.clamp_min_(0).T.reshape(features.shape)
 
 
-def _checked(features, labels, mask, k) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
-    """Features ``[token, d]``, labels and row numbers ``[token]`` of the tokens in the mask, and the sizes."""
+def _checked(features, labels, mask, k) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[int]]:
+    """Features ``[all tokens, d]``; labels, row numbers and places in ``features`` of the tokens in the mask; the sizes."""
     features, labels = torch.as_tensor(features), torch.as_tensor(labels)
     if labels.dtype != torch.bool:
         raise ValueError(f"labels are {labels.dtype}; give bool, True where the label holds")
@@ -114,19 +114,21 @@ def _checked(features, labels, mask, k) -> tuple[np.ndarray, np.ndarray, np.ndar
         raise ValueError(
             f"features have shape {tuple(features.shape)} and labels {tuple(labels.shape)}; give [batch, pos, d] and [batch, pos], or [batch, d] and [batch]"
         )
-    mask = torch.ones_like(labels) if mask is None else check_mask(mask, labels.shape).to(labels.device)
-    rows = torch.arange(len(labels), device=labels.device).reshape(-1, *[1] * (labels.ndim - 1)).expand_as(labels)
-    x, y, row = (part[mask].detach().cpu().numpy() for part in (features, labels, rows))
-    if not np.isfinite(x).all():
-        raise ValueError(f"features hold {int((~np.isfinite(x)).sum())} NaN or infinite values; leave their tokens out with mask=")
+    mask = torch.ones_like(labels) if mask is None else check_mask(mask, labels.shape)
+    x = features.detach().cpu().reshape(-1, features.shape[-1])  # no copy: it may be large
+    on = mask.cpu().flatten().nonzero()[:, 0]
+    unsound = on[~x.sum(-1)[on].isfinite()]
+    if len(unsound):
+        check_finite(x[unsound], "features (leave their tokens out with mask=)")
     sizes = [check_positive(size, "k") for size in k]
     if not sizes or max(sizes) > x.shape[1]:
         raise ValueError(f"k is {sizes}; give numbers of features in 1..{x.shape[1]}")
+    y, row = labels.cpu().flatten()[on].numpy(), (on // (labels.numel() // len(labels))).numpy()
     for value in (True, False):
         n_rows = len(np.unique(row[y == value]))
         if n_rows < 4:
             raise ValueError(f"the label is {value} in {n_rows} row(s) of text, and four are the least that can be split; give more text, or shorter rows")
-    return x, y, row, sizes
+    return x.numpy(), y, row, on.numpy(), sizes
 
 
 def _test_rows(row: np.ndarray, y: np.ndarray, generator: np.random.Generator) -> np.ndarray:

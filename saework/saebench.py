@@ -152,7 +152,7 @@ def _evaluation(label: str, record: dict, place: str) -> Evaluation:
 def _metrics(groups: dict, where: str) -> pd.DataFrame:
     rows = [(group, metric, _size(metric), _number(value, metric, where)) for group, metric, value in _numbers(groups, "", "")]
     frame = pd.DataFrame(rows, columns=["group", "metric", "size", "value"])
-    return frame.astype({"group": object, "metric": object, "size": "Int64", "value": float})
+    return frame.astype({"size": "Int64", "value": float})
 
 
 def _numbers(value, group: str, metric: str) -> Iterator[tuple[str, str, object]]:

@@ -160,7 +160,7 @@ def test_a_common_label_is_trained_on_4000_tokens(rng, monkeypatch):
         ({"labels": torch.zeros(40, 11, dtype=torch.bool)}, r"features have shape \(40, 12, 10\) and labels \(40, 11\); give \[batch, pos, d\]"),
         ({"labels": torch.zeros(SHAPE, dtype=torch.bool)}, "the label is True in 0 row.s. of text, and four are the least that can be split; give more text"),
         ({"labels": torch.ones(SHAPE, dtype=torch.bool)}, "the label is False in 0 row"),
-        ({"features": torch.full((*SHAPE, 10), float("inf"))}, "features hold 4800 NaN or infinite values; leave their tokens out with mask="),
+        ({"features": torch.full((*SHAPE, 10), float("inf"))}, r"features \(leave their tokens out with mask=\) hold 4800 NaN or infinite values"),
         ({"k": [11]}, r"k is \[11\]; give numbers of features in 1..10"),
         ({"k": []}, r"k is \[\]"),
         ({"k": [0]}, "k is 0; give a whole number of at least 1"),
