@@ -102,7 +102,7 @@ def random_features(x, features, *, seed: int = 0) -> torch.Tensor:
     for row, count in zip(projected.numpy(), counts):
         silent = len(row) - count
         row -= np.partition(row, silent - 1)[silent - 1] if silent else row.min() - 1  # the highest that stays silent
-    return projected.clamp_min_(0).T.reshape(features.shape)
+    return projected.clamp_min_(0).T.contiguous().reshape(features.shape)
 
 
 def _checked(features, labels, mask, k) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[int]]:
