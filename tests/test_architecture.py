@@ -94,6 +94,10 @@ def test_each_public_name_resolves_and_says_what_it_is(name):
     assert summary and len(summary.split("\n\n")[0].split()) >= 3
 
 
+def test_a_module_that_is_public_is_there_without_an_import_of_its_own():
+    assert run_python("import saework; print(saework.saebench.read.__module__, 'saebench' in dir(saework))").split() == ["saework.saebench", "True"]
+
+
 def test_a_name_that_does_not_exist_lists_those_that_do():
     with pytest.raises(AttributeError, match="module 'saework' has no attribute 'lode'; it has .*load, logit_effect"):
         saework.lode  # noqa: B018

@@ -336,3 +336,50 @@ def test_statements_that_cannot_be_judged():
         lint({}, stated=[unknown])
     assert lint({}, stated=[unknown | {"better": "higher"}]).empty
     assert "it got worse" in lint({}, stated=[unknown | {"better": "lower"}]).finding[0]
+
+
+# ---- SAEBench's own file, and the way to another ----
+
+
+def test_the_file_that_saebench_wrote_is_what_we_measure():
+    import saework
+
+    theirs = read(FOLDER / "core_gelu_1l_mini.json")["core"]
+    assert theirs.config["dataset"] == "rows" and theirs.about["sae_lens_release_id"] == "gelu-1l-mini"
+    assert len(theirs.details) == 4096 and theirs.details.feature_density.sum() == pytest.approx(theirs.value("l0"), abs=1e-5)
+    book = saework.load("gelu-1l-mini", n_tokens=64 * 128, device="cpu", check=False)
+    special = [getattr(book.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")]
+    mask = ~torch.isin(book.tokens, torch.tensor(special))
+    ours = saework.reconstruction_metrics(book.model, book.sae, book.tokens, mask=mask, progress=False).with_bos
+    names = {"l0": "l0", "l1": "l1", "l2_ratio": "l2_ratio", "cossim": "cosine_similarity", "explained_variance": "variance_explained_squares"}
+    for name, own in names.items():
+        assert theirs.value(name) == pytest.approx(ours[own], rel=1e-5), name
+    assert theirs.value("mse") == pytest.approx(4 * ours["mse_saebench"], rel=1e-4)  # four batches, each with its own tokens below
+    for name, own in {"ce_loss_score": "ce_loss_score", "kl_div_score": "kl_div_score", "ce_loss_without_sae": "ce_loss_clean"}.items():
+        assert theirs.value(name) == pytest.approx(ours[own], rel=1e-3), name
+
+
+def test_an_exported_sae_is_the_same_and_its_script_says_how(tiny, tmp_path):
+    from sae_lens import SAE
+
+    script = saebench.export(tiny.sae, tmp_path / "out", name="it's mine", model_name="gpt2", dataset="rows", batches=7)
+    assert script == tmp_path / "out" / "run_core.py"
+    sae = SAE.load_from_disk(script.parent)
+    x = torch.randn(5, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(sae.encode(x), tiny.sae.encode(x)) and torch.equal(sae.W_dec, tiny.sae.W_dec)
+    assert (sae.cfg.metadata.hook_name, sae.cfg.metadata.model_name, sae.cfg.metadata.prepend_bos) == (tiny.hook, "gpt2", True)
+    text = script.read_text(encoding="utf-8")
+    compile(text, "run_core.py", "exec")
+    assert 'pip install "sae-bench==0.6.0" "pyarrow<20"\nsaebench/bin/python run_core.py' in text
+    assert "\"it's mine\"" in text and "n_eval_reconstruction_batches=7" in text and "dataset='rows'" in text
+    assert tiny.sae.cfg.metadata.model_name is None, "the SAE itself is left as it was"
+
+
+def test_what_cannot_be_exported(tiny, tmp_path):
+    from types import SimpleNamespace
+
+    with pytest.raises(ValueError, match="a SimpleNamespace cannot be written; give an sae_lens.SAE, such as load"):
+        saebench.export(SimpleNamespace(), tmp_path, name="x", model_name="m")
+    bare = SimpleNamespace(save_model=None, cfg=SimpleNamespace(metadata=SimpleNamespace(hook_name=None)))
+    with pytest.raises(ValueError, match="the SAE does not say its hook; give hook='blocks.0.hook_resid_post'"):
+        saebench.export(bare, tmp_path, name="x", model_name="m")
