@@ -10,7 +10,7 @@ import ast
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 MAX_DEPTH = 100
 _STRING = r'"[^"\\\n]*(?:\\.[^"\\\n]*)*"|' + r"'[^'\\\n]*(?:\\.[^'\\\n]*)*'"
@@ -31,13 +31,17 @@ class ResultError(ValueError):
     """A result file that is truncated, hostile, or something else; the message says where."""
 
 
-def values_in(text: str, name: str) -> Iterator[tuple[str, object]]:
+def values_in(text: str, name: str, *, marks: Iterable[str]) -> Iterator[tuple[str, object]]:
     """``(place, value)`` of each JSON object or Python dict in a text, in its order; prose around them is passed over.
 
-    Args: ``name``: of the text, for places such as ``run.txt, line 3``.
+    Args:
+        name: of the text, for places such as ``run.txt, line 3``.
+        marks: words of which a wanted value holds one. A value without any that is no plain value (a
+            log's settings, say, with a device in them) is given as its ResultError, not raised.
+
     Raises: ResultError for a value that is not closed, is no plain value, gives a key twice, or nests
     more than ``MAX_DEPTH`` deep.
-    Memory: about ten times the text. Time: linear in it.
+    Memory: about 30 times the text. Time: linear in it.
     """
     found = _LIST.match(text) or _START.search(text)
     end, line = 0, 1
@@ -45,7 +49,13 @@ def values_in(text: str, name: str) -> Iterator[tuple[str, object]]:
         start = text.index("[", found.start()) if found.re is _LIST else found.start()
         line += text.count("\n", end, start)
         end = _end(text, start, name)
-        yield f"{name}, line {line}", _value(text, start, end, name)
+        try:
+            value = _value(text, start, end, name)
+        except ResultError as error:
+            if any(text.find(mark, start, end) >= 0 for mark in marks):
+                raise
+            value = error
+        yield f"{name}, line {line}", value
         line += text.count("\n", start, end)
         found = _START.search(text, end)
 
@@ -62,7 +72,10 @@ def _end(text: str, start: int, name: str) -> int:
         if mark in _CLOSES:
             opened.append(mark)
             if len(opened) > MAX_DEPTH:
-                raise ResultError(f"{_place(text, token.start(), name)}: brackets are nested more than {MAX_DEPTH} deep; no result of SAEBench's is. Give the file that it wrote")
+                raise ResultError(
+                    f"{_place(text, token.start(), name)}: brackets are nested more than {MAX_DEPTH} deep; no result of SAEBench's is. "
+                    "Give the file that it wrote"
+                )
         elif mark in ("]", "}", ")"):
             if _CLOSES[opened.pop()] != mark:
                 raise ResultError(f"{_place(text, token.start(), name)}: {mark!r} closes a bracket of another kind. Is the file damaged?")

@@ -144,7 +144,7 @@ def _trainers(runs: Mapping) -> Iterator[tuple]:
 def _resolution(runs: Mapping) -> Iterator[tuple]:
     names = list(runs)
     for before, after in zip(names, names[1:]):
-        for kind in (kind for kind in runs[after] if kind in runs[before]):
+        for kind in (kind for kind in runs[after] if kind in runs[before] and kind.startswith("core")):
             frame = compare(runs[before][kind], runs[after][kind])
             for row in frame[frame.neighbours & (frame.difference != 0)].itertuples():
                 yield after, kind, "resolution", f"{row.metric} is {row.b:g}, and {row.a:g} in {before}: {_neighbours(row.a, row.b)}"

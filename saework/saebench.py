@@ -82,14 +82,17 @@ def read(path: str | Path) -> dict[str, Evaluation]:
     Raises: ResultError (a ValueError), with line and column where there is one: the file is too large
     or no text, a value in it is truncated, holds a call or another thing that is no plain value, or
     nests too deeply; or there is no evaluation in it, or one without metrics.
-    Memory: about ten times the file.
+    Memory: about 30 times the file. Time: 3 s for 23 MB of JSON, 11 s for as much of a literal (one core).
     Source: SAEBench 0.6.0, ``evals/base_eval_output.py``; its older ``core`` layout (``metrics``,
     ``eval_cfg``) and training records (``config``, ``final_info``) too.
     """
     path = Path(path)
     found: dict[str, Evaluation] = {}
-    seen, numbers = set(), Counter()
-    for place, value in values_in(_text(path), path.name):
+    seen, numbers, passed_over = set(), Counter(), ""
+    for place, value in values_in(_text(path), path.name, marks=_LAYOUTS):
+        if isinstance(value, ResultError):
+            passed_over = passed_over or f". Passed over: {value}"
+            continue
         for label, record in _records(value, ""):
             same = json.dumps(record, sort_keys=True)
             if same in seen:
@@ -102,7 +105,7 @@ def read(path: str | Path) -> dict[str, Evaluation]:
     if not found:
         raise ResultError(
             f"{path.name} holds no evaluation; one has eval_type_id and eval_result_metrics (or eval_cfg and metrics). "
-            "Give a file that SAEBench wrote, or a text with such a result in it"
+            f"Give a file that SAEBench wrote, or a text with such a result in it{passed_over}"
         )
     return found
 
@@ -259,7 +262,8 @@ def export(
     folder = Path(folder)
     sae.save_model(folder)
     config = json.loads((folder / "cfg.json").read_text(encoding="utf-8"))
-    config["metadata"] = {**(config.get("metadata") or {}), "hook_name": hook, "model_name": model_name, "context_size": context_size, "prepend_bos": True}
+    ours = {"hook_name": hook, "model_name": model_name, "context_size": context_size, "prepend_bos": True}
+    config["metadata"] = {**(config.get("metadata") or {}), **ours}
     (folder / "cfg.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     script = folder / "run_core.py"
     filled = _RUN.format(packages=PACKAGES, script=script.name, name=name, batches=batches, dataset=str(dataset), context=context_size)

@@ -93,7 +93,7 @@ def test_a_python_literal_with_text_around_it_gives_the_same(written):
     ],
 )
 def test_what_a_value_may_hold(literal, value):
-    ((place, found),) = values_in(f"so: {literal}.", "text")
+    ((place, found),) = values_in(f"so: {literal}.", "text", marks=())
     assert repr(found) == repr(value) and place == "text, line 1"
 
 
@@ -104,6 +104,27 @@ def test_the_older_core_layout_and_training_records(written):
     assert list(found) == ["core", "training"]
     assert found["core"].value("l0") == 3.5 and found["core"].details.density.tolist() == [0.1, 0.2]
     assert found["training"].value("final_loss") == 2.5 and found["training"].config["trainer_class"] == "A"
+
+
+def test_what_a_log_prints_beside_a_result_is_passed_over(written):
+    settings = "Settings: {'device': device(type='cuda'), 'dtype': torch.bfloat16}\n"
+    assert list(read(written(settings + repr(RESULT), "log.txt"))) == ["sparse_probing"]
+    words = error_of(written(settings, "log.txt"))
+    assert "holds no evaluation" in words and "Passed over: log.txt, line 1, column 22: 'device' is a call" in words
+
+
+def test_whatever_is_cut_off_or_damaged_gives_a_result_or_a_result_error(written):
+    text = f"Words {{'here'}}: {RESULT!r}\n{json.dumps(RESULT)}\nend"
+    random = np.random.default_rng(0)
+    for _ in range(400):
+        cut = text[: random.integers(len(text))]
+        at = int(random.integers(len(text)))
+        damaged = text[:at] + str(random.choice(list("{}[]()'\",:\\ x0-\n"))) + text[at + 1 :]
+        for broken in (cut, damaged):
+            try:
+                assert read(written(broken))
+            except ResultError as error:
+                assert "result.json" in str(error)
 
 
 def test_an_unknown_evaluation_is_read_all_the_same(written):
