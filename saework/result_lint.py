@@ -91,6 +91,8 @@ def lint(evaluations: Mapping, *, target_l0: float | None = None, stated: Iterab
     not that run's). A finding is a question to ask, not a verdict.
     Raises: ValueError for a statement that lacks a name, or whose better direction is unknown.
     """
+    if not isinstance(evaluations, Mapping):
+        raise ValueError(f"evaluations are a {type(evaluations).__name__}; give what read(...) returns, or several of those by name")
     several = all(isinstance(value, Mapping) for value in evaluations.values())
     runs = dict(evaluations) if several else {"": evaluations}
     rows = []

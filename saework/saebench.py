@@ -28,7 +28,7 @@ KINDS = {"absorption_first_letter": "absorption"}
 _SIZE = re.compile(r"_(?:top|threshold)_(\d+)(?:_|$)")
 _SIX = "{:.6g}"
 _LAYOUTS = {  # what marks a layout: where its metrics, config and details are
-    "eval_type_id": ("eval_result_metrics", "eval_config", "eval_result_details"),
+    **dict.fromkeys(("eval_type_id", "eval_result_metrics"), ("eval_result_metrics", "eval_config", "eval_result_details")),
     "eval_cfg": ("metrics", "eval_cfg", "feature_metrics"),
     "final_info": ("final_info", "config", None),
 }
@@ -45,7 +45,8 @@ class Evaluation:
     metrics: pd.DataFrame
     """A row a number: ``group``, ``metric``, ``size`` (k, or the number of features; NA where the name has none), ``value``."""
     details: pd.DataFrame
-    """A row a part (a data set, a letter, a feature) with the file's own columns; empty where the file holds none."""
+    """A row a part (a data set, a letter, a feature) with the file's own columns; empty where the file holds none.
+    SAEBench's core writes -1 for NaN (a feature that never fired); that is left as it is."""
     about: dict = field(default_factory=dict)
     """All else that the file says: ids, date, versions, ``sae_cfg_dict``."""
     place: str = ""
@@ -99,15 +100,22 @@ def read(path: str | Path) -> dict[str, Evaluation]:
                 continue
             seen.add(same)
             evaluation = _evaluation(label, record, place)
-            numbers[evaluation.kind] += 1
-            number = numbers[evaluation.kind]
-            found[evaluation.kind + (f" ({number})" if number > 1 else "")] = evaluation
+            found[_key(evaluation.kind, numbers, found)] = evaluation
     if not found:
         raise ResultError(
             f"{path.name} holds no evaluation; one has eval_type_id and eval_result_metrics (or eval_cfg and metrics). "
             f"Give a file that SAEBench wrote, or a text with such a result in it{passed_over}"
         )
     return found
+
+
+def _key(kind: str, numbers: Counter, found: dict) -> str:
+    """``core``, or ``core (2)`` if there is one already (a file may itself name a kind so)."""
+    while True:
+        numbers[kind] += 1
+        key = f"{kind} ({numbers[kind]})" if numbers[kind] > 1 else kind
+        if key not in found:
+            return key
 
 
 def _text(path: Path) -> str:
@@ -239,8 +247,7 @@ def export(
     """Write an SAE as SAEBench takes it, with the script that runs its core evaluation.
 
     SAEBench wants packages that saework's environment cannot have (numpy below 2), so the script is
-    for an environment of its own; its first lines are the two commands, of which the second is also
-    ``SAEBENCH_PYTHON folder/run_core.py``.
+    for an environment of its own. Its first lines are the commands that make one and run it there.
 
     Args:
         sae: an ``sae_lens.SAE``.

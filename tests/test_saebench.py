@@ -141,6 +141,8 @@ def test_several_of_one_kind_are_numbered_and_repetitions_left_out(written):
     assert list(found) == ["core", "core (2)", "core (3)"] and found["core (2)"].kind == "core"
     assert [e.place for e in found.values()] == [f"result.json, line {line}" for line in (1, 2, 4)]
     assert list(read(written([core(l0=1), RESULT]))) == ["core", "sparse_probing"]  # a list in a file
+    named_so = [core(l0=1) | {"eval_type_id": "core (2)"}, core(l0=2), core(l0=3)]
+    assert list(read(written(named_so))) == ["core (2)", "core", "core (3)"]
 
 
 def test_a_metric_by_its_name(written):
@@ -211,6 +213,7 @@ def test_the_time_is_linear_in_the_text(written):
         ({"eval_config": "fast"}, "has str as 'eval_config'"),
         ({"eval_type_id": 7}, "eval_type_id is 7; it must be a name, such as 'core'"),
         ({"eval_type_id": None}, "eval_type_id is None"),
+        ({"eval_type_id": ...}, "eval_type_id is None; it must be a name"),
         ({"eval_result_details": ["x"]}, "the details of sparse_probing .* are no list of parts"),
         ({"eval_result_details": 3}, "are no list of parts"),
         ({"eval_result_metrics": {"g": {"m": "high"}}}, "'m' of sparse_probing .* is 'high'; a metric is a number, or none"),
@@ -350,6 +353,8 @@ def test_a_low_l0_and_a_stated_step_of_one_rounding():
 
 
 def test_statements_that_cannot_be_judged():
+    with pytest.raises(ValueError, match="evaluations are a Evaluation; give what read"):
+        lint(evaluations({"l0": 1.0})[0])
     with pytest.raises(ValueError, match="lacks after; give run, metric, before, after"):
         lint({}, stated=[{"run": "a", "metric": "mse", "before": 1}])
     unknown = {"run": "a", "metric": "wonder", "before": 1.0, "after": 9.0}
