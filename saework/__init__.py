@@ -39,6 +39,7 @@ _HOME = {
     "rule_agreement": "metrics",
     "scan": "scanning",
     "show": "tables",
+    "sparse_probe": "probing",
     "steer": "steering",
     "str_tokens": "tokens",
     "token_df": "tokens",
@@ -48,6 +49,7 @@ _HOME = {
     "write_reference": "validation",
 }
 __all__ = sorted(_HOME)
+_MODULES = ("saebench",)  # their names say what they are about: saework.saebench.read(...)
 
 if TYPE_CHECKING:
     from saework.claims import Claim, Ledger
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from saework.heatmap import TokenHeatmap, token_heatmap
     from saework.matching import compare
     from saework.metrics import rule_agreement
+    from saework.probing import sparse_probe
     from saework.quality import find_site, reconstruction_metrics
     from saework.rare import RareFeatures, rare_features
     from saework.readiness import Preflight, preflight
@@ -72,8 +75,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str):
     if name in _HOME:
         return getattr(importlib.import_module(f"saework.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"saework.{name}")
     raise AttributeError(f"module 'saework' has no attribute {name!r}; it has {', '.join(__all__)}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_MODULES, "__version__"]

@@ -25,6 +25,8 @@ MODEL_FILES = {"neel": ("config.json", "model_final.pth"), "huggingface": ("conf
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 ALSO = ("*.safetensors.index.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
 """Fetched with the model or the tokenizer where they exist."""
+STUDIES = {"saebench": "gelu-1l-mini"}
+"""What has claims and notebooks of its own, though it is no release to load; and the release whose model its notebook loads."""
 
 
 @dataclass(frozen=True)
@@ -388,9 +390,9 @@ def releases() -> pd.DataFrame:
 
 
 def claims_of(name: str, topic: str = "") -> list[Claim]:
-    """The published claims of a release, and of its mini or full sibling, whose id begins with ``topic``."""
+    """The published claims of a release (and of its mini or full sibling), or of a study, whose id begins with ``topic``."""
     found = []
-    for member in release_named(name).family:
+    for member in _family(name):
         path = DATA / member / "claims.json"
         rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         found += [Claim(**row, tier=member) for row in rows]

@@ -18,7 +18,7 @@ import nbformat
 
 from saework import replay
 from saework._checks import unknown
-from saework.catalogue import release_named
+from saework.catalogue import STUDIES, release_named
 from saework.claims import LEDGER_MIME, Ledger
 from saework.tables import RAW_MIME, near_rounding_edge
 
@@ -32,6 +32,7 @@ NOTEBOOKS = {
     "gemma-2b-res-jb": _GEMMA_2B,
     "llama-mini": _LLAMA,
     "llama-3.2-1b-qresearch": _LLAMA,
+    "saebench": ("09_reading_saebench",),
 }
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -68,12 +69,12 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
 
 
 def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
-    """Execute a release's notebooks, write them, self-contained pages and replay packs to ``out``, and return the ledger.
+    """Execute the notebooks of a release or a study, write them, self-contained pages and replay packs to ``out``, and return the ledger.
 
     A notebook that fails is written as far as it came; its claims stay "not run", and the failure
     is said and raised at the end.
     """
-    licence = release_named(name).licence
+    licence = release_named(STUDIES.get(name, name)).licence
     if name not in NOTEBOOKS:
         raise unknown("set of notebooks for", name, NOTEBOOKS, see=f"There are sets for {', '.join(NOTEBOOKS)}; load({name!r}) works in your own.")
     out = Path(out)

@@ -13,10 +13,10 @@ import saework
 PACKAGE = Path(saework.__file__).parent
 LEVELS = {
     0: ["_checks"],
-    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs"],
-    2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "replay"],
+    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "literals", "result_lint"],
+    2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "saebench", "replay"],
     3: ["run", "labels", "models", "training_text", "catalogue"],
-    4: ["features", "quality", "steering", "validation", "scanning", "plots", "training"],
+    4: ["features", "quality", "steering", "validation", "scanning", "plots", "training", "probing"],
     5: ["readiness", "sae_training"],
     6: ["shelf"],
     7: ["minis", "explorer", "reproduction"],
@@ -92,6 +92,10 @@ def test_each_public_name_resolves_and_says_what_it_is(name):
     definition = next(node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name)
     summary = ast.get_docstring(definition)
     assert summary and len(summary.split("\n\n")[0].split()) >= 3
+
+
+def test_a_module_that_is_public_is_there_without_an_import_of_its_own():
+    assert run_python("import saework; print(saework.saebench.read.__module__, 'saebench' in dir(saework))").split() == ["saework.saebench", "True"]
 
 
 def test_a_name_that_does_not_exist_lists_those_that_do():

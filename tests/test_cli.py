@@ -47,6 +47,13 @@ def test_a_broken_notebook_is_kept_and_said(one_notebook, tmp_path, capsys):
     assert (tmp_path / "out" / "one.html").exists()
 
 
+def test_a_study_is_reproduced_though_there_is_nothing_to_load(one_notebook, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(reproduction.NOTEBOOKS, "saebench", ("one",))
+    one_notebook("ledger.record('x', 1.05)\nledger")
+    assert cli.main(["reproduce", "saebench", "--out", str(tmp_path / "out")]) == 0
+    assert "saebench: 1 holds" in capsys.readouterr().out
+
+
 def test_an_unknown_release_is_named_with_its_neighbours(capsys):
     assert cli.main(["reproduce", "gelu-1l-mni"]) == 2
     assert "Did you mean 'gelu-1l-mini'" in capsys.readouterr().err
