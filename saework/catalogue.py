@@ -387,10 +387,14 @@ def releases() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
 
+STUDIES = {name: ("feature-ordering", "feature-ordering-2b") for name in ("feature-ordering", "feature-ordering-2b")}
+"""No releases, but with claims of their own: a study's small and real setting, whose claims stand side by side."""
+
+
 def claims_of(name: str, topic: str = "") -> list[Claim]:
-    """The published claims of a release, and of its mini or full sibling, whose id begins with ``topic``."""
+    """The published claims of a release or a study, and of its mini or full sibling, whose id begins with ``topic``."""
     found = []
-    for member in release_named(name).family:
+    for member in STUDIES[name] if name in STUDIES else release_named(name).family:
         path = DATA / member / "claims.json"
         rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         found += [Claim(**row, tier=member) for row in rows]

@@ -64,23 +64,42 @@ def _preflight(arguments) -> int:
 
 
 def _reproduce(arguments) -> int:
-    from saework.catalogue import release_named
+    from saework.catalogue import STUDIES, release_named
     from saework.reproduction import reproduce
     from saework.readiness import preflight
 
-    release = release_named(arguments.name)
-    report = preflight(arguments.name, *release.shown)  # the notebooks read all of them
+    study = arguments.name in STUDIES
+    release = release_named(_study_setting(arguments.name).release if study else arguments.name)
+    report = preflight(release.name, *([None] if study else release.shown))  # the notebooks read all of them
     print(report)
     if not report.ok:
         return 3
     out = arguments.out or Path(f"saework-{arguments.name}")
     try:
-        ledger = reproduce(arguments.name, out)
+        ledger = reproduce(arguments.name, out, parameters=_train(arguments.name, out) if study else None)
     except RuntimeError as error:
         print(f"saework: {error}", file=sys.stderr)
         return 1
     print(f"\n{ledger}\n\nNotebooks, pages and ledger.json are in {out}")
     return ledger.exit_code
+
+
+def _study_setting(name: str):
+    from saework.ordering import SETTINGS
+
+    return SETTINGS[name]
+
+
+def _train(name: str, out: Path) -> dict:
+    """Train a study, or go on with one; returns the notebook's parameter for it."""
+    import torch
+
+    from saework.ordering import study
+
+    folder = (out / "study").resolve()
+    print(f"training into {folder}; run the command again if it is cut off, and it goes on from there")
+    study(_study_setting(name), folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    return {"STUDY": str(folder)}
 
 
 def _notebooks(arguments) -> int:

@@ -31,6 +31,8 @@ NOTEBOOKS = {
     "gemma-2b-res-jb": _GEMMA_2B,
     "llama-mini": _LLAMA,
     "llama-3.2-1b-qresearch": _LLAMA,
+    "feature-ordering": ("08_feature_ordering",),
+    "feature-ordering-2b": ("08_feature_ordering",),
 }
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -66,14 +68,16 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
     return copied
 
 
-def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
+def reproduce(name: str, out: str | Path, *, parameters: dict | None = None, say=print) -> Ledger:
     """Execute a release's notebooks, write them and self-contained pages to ``out``, and return the ledger.
+
+    Args: ``parameters``: of the notebooks, besides ``RELEASE``.
 
     A notebook that fails is written as far as it came; its claims stay "not run", and the failure
     is said and raised at the end.
     """
-    release_named(name)
     if name not in NOTEBOOKS:
+        release_named(name)
         raise unknown("set of notebooks for", name, NOTEBOOKS, see=f"There are sets for {', '.join(NOTEBOOKS)}; load({name!r}) works in your own.")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,7 @@ def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
     for number, notebook in enumerate(NOTEBOOKS[name], 1):
         say(f"[{number}/{len(NOTEBOOKS[name])}] {notebook}")
         target = out / f"{notebook}.ipynb"
-        problem = execute(notebook_folder() / f"{notebook}.ipynb", target, parameters={"RELEASE": name})
+        problem = execute(notebook_folder() / f"{notebook}.ipynb", target, parameters={"RELEASE": name, **(parameters or {})})
         if problem:
             failed.append(f"{notebook}: {problem}")
         executed = nbformat.read(target, as_version=4)

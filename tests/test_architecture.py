@@ -13,13 +13,13 @@ import saework
 PACKAGE = Path(saework.__file__).parent
 LEVELS = {
     0: ["_checks"],
-    1: ["tokens", "metrics", "claims", "tables", "cards", "hub"],
-    2: ["heatmap", "rare", "matching", "formats", "corpus", "firings"],
+    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "permuting", "mechanisms"],
+    2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "order_training"],
     3: ["run", "labels", "models", "training_text", "catalogue"],
     4: ["features", "quality", "steering", "validation", "scanning", "plots", "training"],
     5: ["readiness", "sae_training"],
     6: ["shelf"],
-    7: ["minis", "explorer", "reproduction"],
+    7: ["minis", "explorer", "reproduction", "ordering"],
     8: ["cli"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
