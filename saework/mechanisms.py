@@ -155,6 +155,8 @@ class Variant:
     mechanisms: tuple[Mechanism, ...] = ()
     jumprelu: bool = False
     """JumpReLU with a target L0; otherwise ReLU with an L1 penalty."""
+    bandwidth: float | None = None
+    """Of JumpReLU's gradient, instead of the setting's."""
     state_follows: bool = False
     """Whether a new order is applied to the optimiser's state too. The log does not say."""
     ours: str = ""
@@ -167,7 +169,7 @@ SMALL = Setting("gemma-mini", "blocks.2.hook_resid_post", 128, 512, 1220, 512, 1
 
 
 def variants(setting: Setting) -> dict[str, Variant]:
-    """The study's runs 0 to 9 with the published numbers of steps scaled to the setting, and two controls of ours."""
+    """The study's runs 0 to 9 with the published numbers of steps scaled to the setting, and three controls of ours."""
     early, warm, late, every = map(setting.scaled, (1000, 2000, 3000, 500))
     adaptive = lambda after: ReorderWhenVaried(after, setting.adaptive_threshold)  # noqa: E731
     hybrid = lambda after: (ReorderEvery(after, every), adaptive(after))  # noqa: E731
@@ -186,4 +188,5 @@ def variants(setting: Setting) -> dict[str, Variant]:
         "run 9": Variant("8 with L1 scaled by norm", (*hybrid(late), held, WarmUpThenCosine(late), ScaleL1ByNorm()), ours=four),
         "plain": Variant("no mechanism at all", ours="a control"),
         "run 5, state moved": Variant("5, optimiser state reordered too", hybrid(warm), state_follows=True, ours="a control"),
+        "run 0, wide band": Variant("0 with a bandwidth of 0.05", jumprelu=True, bandwidth=0.05, ours="a control"),
     }

@@ -145,7 +145,7 @@ def _trainer(variant: Variant, setting: Setting, seed: int, device: str):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if variant.jumprelu:
-            jump = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": setting.target_l0, "jumprelu_bandwidth": setting.bandwidth}
+            jump = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": setting.target_l0, "jumprelu_bandwidth": variant.bandwidth or setting.bandwidth}
             sae = JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**shape, **jump, l0_coefficient=setting.l0_coefficient))
         else:
             sae = StandardTrainingSAE(StandardTrainingSAEConfig(**shape, l1_coefficient=setting.l1))
