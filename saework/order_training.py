@@ -40,7 +40,7 @@ class TrainedRun:
     rates: torch.Tensor | None = field(default=None, repr=False)
     """``[records, d_sae]``: firing rates since the last record, by position. A study's summary has them for its first seed only."""
     features: torch.Tensor | None = field(default=None, repr=False)
-    """long ``[records, d_sae]``: which feature, by its number at the start, stands at each position."""
+    """long ``[records, d_sae]``: which feature, by its number at the start, stood at each position when that was recorded."""
     sae: object = field(default=None, repr=False)
     """The trained SAE; None when read from a file."""
 
