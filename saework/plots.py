@@ -81,7 +81,7 @@ def sorted_rates(rates, steps, *, title: str, floor: float) -> go.Figure:
     moves = [{"label": str(int(step)), "method": "restyle", "args": ["visible", [i == j for j in range(len(curves))]]} for i, step in enumerate(steps)]
     figure.update_layout(sliders=[{"steps": moves, "active": len(moves) - 1, "currentvalue": {"prefix": "step "}, "pad": {"t": 40}}])
     _quiet(figure, title=title, x="rank of the feature", y="firing rate (fraction of tokens)")
-    return figure.update_yaxes(type="log", range=[np.log10(floor), 0.05]).update_layout(height=420)
+    return figure.update_yaxes(type="log", range=[np.log10(floor), 0.05], dtick=1).update_layout(height=420)
 
 
 def histories(groups: Mapping[str, object], steps, *, marks=(), title: str) -> go.Figure:
@@ -96,7 +96,7 @@ def histories(groups: Mapping[str, object], steps, *, marks=(), title: str) -> g
             figure.add_scatter(x=steps, y=np.where(history > 0, history, np.nan), mode="lines", line=line, name=name, legendgroup=name, showlegend=i == 0)
     for mark in marks:
         figure.add_vline(x=mark, line={"width": 1, "dash": "dot", "color": "#999999"})
-    return _quiet(figure, title=title, x="training step", y="firing rate (fraction of tokens)").update_yaxes(type="log")
+    return _quiet(figure, title=title, x="training step", y="firing rate (fraction of tokens)").update_yaxes(type="log", dtick="D2")
 
 
 def differences(panels: Mapping[str, object], *, title: str, y: str) -> go.Figure:
