@@ -115,7 +115,7 @@ def read_study(folder: str | Path) -> Study:
     """
     folder = Path(folder)
     if not (folder / "study.json").exists():
-        raise FileNotFoundError(f"{folder} holds no study.json; run saework reproduce feature-ordering --out {folder}, or give the folder of a finished study")
+        raise FileNotFoundError(f"{folder} holds no study.json; train one with saework reproduce feature-ordering --out OUT, and give OUT/study")
     setting = Setting(**json.loads((folder / "setting.json").read_text(encoding="utf-8")))
     return Study(setting, {(run.variant, run.seed): run for run in _read_runs(folder / "study")})
 

@@ -407,7 +407,7 @@ def test_what_a_study_refuses(studied, tmp_path):
         ordering.study(replace(STUDIED, l1=0.5), studied[0])
     with pytest.raises(UnknownNameError, match="there is no variant 'run 10'.*Did you mean 'run 1'"):
         ordering.study(TOY, tmp_path / "new", names=["run 10"])
-    with pytest.raises(FileNotFoundError, match="holds no study.json; run saework reproduce feature-ordering"):
+    with pytest.raises(FileNotFoundError, match="holds no study.json; train one with saework reproduce feature-ordering --out OUT, and give OUT/study"):
         ordering.read_study(tmp_path / "nothing")
 
 
