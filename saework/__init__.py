@@ -30,6 +30,7 @@ _HOME = {
     "find_site": "quality",
     "load": "shelf",
     "logit_effect": "features",
+    "permute_features": "permuting",
     "preflight": "readiness",
     "rare_features": "rare",
     "read_reference": "validation",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from saework.heatmap import TokenHeatmap, token_heatmap
     from saework.matching import compare
     from saework.metrics import rule_agreement
+    from saework.permuting import permute_features
     from saework.probing import sparse_probe
     from saework.quality import find_site, reconstruction_metrics
     from saework.rare import RareFeatures, rare_features

@@ -25,8 +25,8 @@ MODEL_FILES = {"neel": ("config.json", "model_final.pth"), "huggingface": ("conf
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 ALSO = ("*.safetensors.index.json", "generation_config.json", "special_tokens_map.json", "chat_template.jinja")
 """Fetched with the model or the tokenizer where they exist."""
-STUDIES = {"saebench": "gelu-1l-mini"}
-"""What has claims and notebooks of its own, though it is no release to load; and the release whose model its notebook loads."""
+STUDIES = {"feature-ordering": "gemma-mini", "feature-ordering-2b": "gemma-scope-2b-pt-res", "saebench": "gelu-1l-mini"}
+"""What has claims and a notebook of its own, though it is no release; and the release whose model it uses."""
 
 
 @dataclass(frozen=True)
@@ -389,8 +389,14 @@ def releases() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
 
+def _family(name: str) -> tuple[str, ...]:
+    if name in STUDIES:
+        return tuple(study for study in STUDIES if study.startswith(name.removesuffix("-2b")))
+    return release_named(name).family
+
+
 def claims_of(name: str, topic: str = "") -> list[Claim]:
-    """The published claims of a release (and of its mini or full sibling), or of a study, whose id begins with ``topic``."""
+    """The published claims of a release or a study, and of its mini or full sibling, whose id begins with ``topic``."""
     found = []
     for member in _family(name):
         path = DATA / member / "claims.json"

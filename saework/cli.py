@@ -73,20 +73,34 @@ def _reproduce(arguments) -> int:
     from saework.reproduction import reproduce
     from saework.readiness import preflight
 
-    if arguments.name not in STUDIES:  # which load what lies in the package
-        release = release_named(arguments.name)
-        report = preflight(arguments.name, *release.shown)  # the notebooks read all of them
-        print(report)
-        if not report.ok:
-            return 3
+    study = arguments.name in STUDIES
+    release = release_named(STUDIES.get(arguments.name, arguments.name))
+    report = preflight(release.name, *([None] if study else release.shown))  # the notebooks read all of them
+    print(report)
+    if not report.ok:
+        return 3
     out = arguments.out or Path(f"saework-{arguments.name}")
     try:
-        ledger = reproduce(arguments.name, out)
+        ledger = reproduce(arguments.name, out, parameters=_train(arguments.name, out) if study else None)
     except RuntimeError as error:
         print(f"saework: {error}", file=sys.stderr)
         return 1
     print(f"\n{ledger}\n\nNotebooks, pages, replay packs and ledger.json are in {out}")
     return ledger.exit_code
+
+
+def _train(name: str, out: Path) -> dict:
+    """Train a study, or go on with one; returns the notebook's parameter for it. (One that only reads figures trains nothing.)"""
+    import torch
+
+    from saework.ordering import SETTINGS, study
+
+    if name not in SETTINGS:
+        return {}
+    folder = (out / "study").resolve()
+    print(f"training into {folder}; run the command again if it is cut off, and it goes on from there")
+    study(SETTINGS[name], folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    return {"STUDY": str(folder)}
 
 
 def _replay(arguments) -> int:

@@ -68,6 +68,58 @@ def line(groups: Mapping[str, tuple], *, title: str, x: str, y: str) -> go.Figur
     return _quiet(figure, title=title, x=x, y=y)
 
 
+def sorted_rates(rates, steps, *, title: str, floor: float) -> go.Figure:
+    """Firing rates sorted from high to low on a log axis, one curve a step, and a slider over the steps.
+
+    Args: ``rates`` ``[steps, d_sae]``: fractions of tokens; those below ``floor`` are drawn there. ``steps``: what each row is called.
+    """
+    curves = np.sort(np.maximum(np.asarray(rates, dtype=float), floor), axis=1)[:, ::-1]
+    figure = go.Figure()
+    for i, curve in enumerate(curves):
+        last = i == len(curves) - 1
+        figure.add_scatter(x=np.arange(len(curve)), y=curve, mode="lines", line={"color": COLOURS[0]}, visible=last, showlegend=False)
+    moves = [{"label": str(int(step)), "method": "restyle", "args": ["visible", [i == j for j in range(len(curves))]]} for i, step in enumerate(steps)]
+    figure.update_layout(sliders=[{"steps": moves, "active": len(moves) - 1, "currentvalue": {"prefix": "step "}, "pad": {"t": 40}}])
+    _quiet(figure, title=title, x="rank of the feature", y="firing rate (fraction of tokens)")
+    return figure.update_yaxes(type="log", range=[np.log10(floor), 0.05], dtick=1).update_layout(height=420)
+
+
+def histories(groups: Mapping[str, object], steps, *, marks=(), title: str) -> go.Figure:
+    """Firing rates over training on a log axis: ``{name: rates [steps, features]}``, a colour a group, a line a feature.
+
+    Args: ``marks``: steps at which a dotted line is drawn. Features that did not fire leave a gap.
+    """
+    figure = go.Figure()
+    for (name, rates), colour in _coloured(groups):
+        for i, history in enumerate(np.asarray(rates, dtype=float).T):
+            line = {"color": colour, "width": 1}
+            figure.add_scatter(x=steps, y=np.where(history > 0, history, np.nan), mode="lines", line=line, name=name, legendgroup=name, showlegend=i == 0)
+    for mark in marks:
+        figure.add_vline(x=mark, line={"width": 1, "dash": "dot", "color": "#999999"})
+    return _quiet(figure, title=title, x="training step", y="firing rate (fraction of tokens)").update_yaxes(type="log", dtick="D2")
+
+
+def differences(panels: Mapping[str, object], *, title: str, y: str) -> go.Figure:
+    """Differences with intervals, a panel a measure, two in a row; hollow where the interval holds 0.
+
+    Args: ``panels``: ``{measure: frame}`` with columns ``difference``, ``low``, ``high``, a row a variant; ``y``: what the rows are.
+    """
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(rows=-(-len(panels) // 2), cols=2, shared_yaxes=True, vertical_spacing=0.16, horizontal_spacing=0.04)
+    for i, (measure, frame) in enumerate(panels.items()):
+        row, column = divmod(i, 2)
+        shown = (frame["low"] > 0) | (frame["high"] < 0)
+        bars = {"type": "data", "array": frame["high"] - frame["difference"], "arrayminus": frame["difference"] - frame["low"], "color": "#666666"}
+        marker = {"size": 9, "color": np.where(shown, COLOURS[1], "#ffffff"), "line": {"width": 1.5, "color": np.where(shown, COLOURS[1], "#666666")}}
+        points = go.Scatter(x=frame["difference"], y=frame.index, mode="markers", error_x=bars, marker=marker, showlegend=False)
+        figure.add_trace(points, row=row + 1, col=column + 1)
+        figure.add_vline(x=0, line={"width": 1, "color": "#999999"}, row=row + 1, col=column + 1)
+        figure.update_xaxes(title_text=measure, row=row + 1, col=column + 1)
+    _quiet(figure, title=title, x=next(iter(panels)), y=y)
+    return figure.update_yaxes(autorange="reversed").update_layout(height=300 * -(-len(panels) // 2), margin={"l": 130})
+
+
 def _quiet(figure: go.Figure, *, title: str, x: str, y: str) -> go.Figure:
     return figure.update_layout(
         template="plotly_white",

@@ -32,6 +32,8 @@ NOTEBOOKS = {
     "gemma-2b-res-jb": _GEMMA_2B,
     "llama-mini": _LLAMA,
     "llama-3.2-1b-qresearch": _LLAMA,
+    "feature-ordering": ("08_feature_ordering",),
+    "feature-ordering-2b": ("08_feature_ordering",),
     "saebench": ("09_reading_saebench",),
 }
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
@@ -68,14 +70,18 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
     return copied
 
 
-def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
-    """Execute the notebooks of a release or a study, write them, self-contained pages and replay packs to ``out``, and return the ledger.
+def reproduce(name: str, out: str | Path, *, parameters: dict | None = None, say=print) -> Ledger:
+    """Execute the notebooks of a release or a study, write them and self-contained pages to ``out``, and return the ledger.
+
+    Beside a release's notebooks it writes their replay packs (``rerun`` reads them).
+
+    Args: ``parameters``: of the notebooks, besides ``RELEASE``.
 
     A notebook that fails is written as far as it came; its claims stay "not run", and the failure
     is said and raised at the end.
     """
-    licence = release_named(STUDIES.get(name, name)).licence
     if name not in NOTEBOOKS:
+        release_named(name)
         raise unknown("set of notebooks for", name, NOTEBOOKS, see=f"There are sets for {', '.join(NOTEBOOKS)}; load({name!r}) works in your own.")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -83,10 +89,12 @@ def reproduce(name: str, out: str | Path, *, say=print) -> Ledger:
     for number, notebook in enumerate(NOTEBOOKS[name], 1):
         say(f"[{number}/{len(NOTEBOOKS[name])}] {notebook}")
         target = out / f"{notebook}.ipynb"
-        parameters = {"RELEASE": name}
-        whole, pack = nbformat.read(notebook_folder() / f"{notebook}.ipynb", as_version=4), (out / f"{notebook}.safetensors").absolute()
-        nbformat.write(replay.watched(whole, pack, name=notebook, licence=licence, parameters=parameters), target)
-        problem = execute(target, target, parameters=parameters)
+        given, pack = {"RELEASE": name, **(parameters or {})}, (out / f"{notebook}.safetensors").absolute()
+        whole = nbformat.read(notebook_folder() / f"{notebook}.ipynb", as_version=4)
+        if name not in STUDIES:
+            whole = replay.watched(whole, pack, name=notebook, licence=release_named(name).licence, parameters=given)
+        nbformat.write(whole, target)
+        problem = execute(target, target, parameters=given)
         if problem:
             failed.append(f"{notebook}: {problem}")
         executed = replay.unwatched(nbformat.read(target, as_version=4))

@@ -74,3 +74,29 @@ def test_drawing_sets_no_global_style():
     before = plotly.io.templates.default
     plots.bars([1], [0, 1], **LABELS)
     assert plotly.io.templates.default == before
+
+
+def test_sorted_rates_are_sorted_floored_and_have_a_step_each():
+    figure = plots.sorted_rates([[0.1, 0.0, 0.5], [0.2, 0.3, 0.4]], [10, 20], title="A title", floor=1e-3)
+    assert figure.data[0].y == pytest.approx([0.5, 0.1, 1e-3]) and figure.data[1].y == pytest.approx([0.4, 0.3, 0.2])
+    assert [curve.visible for curve in figure.data] == [False, True]
+    first, second = figure.layout.sliders[0].steps
+    assert (first.label, second.label) == ("10", "20") and list(first.args[1]) == [True, False]
+    assert figure.layout.yaxis.type == "log" and axes(figure) == ("A title", "rank of the feature", "firing rate (fraction of tokens)")
+
+
+def test_histories_have_a_line_a_feature_and_mark_the_steps():
+    figure = plots.histories({"most": [[0.5, 0.4], [0.6, 0.0]], "least": [[0.1], [0.2]]}, [1, 2], marks=[1.5], title="A title")
+    assert [line.name for line in figure.data] == ["most", "most", "least"] and figure.data[0].y == pytest.approx([0.5, 0.6])
+    assert np.isnan(figure.data[1].y[1]) and figure.layout.shapes[0].x0 == 1.5
+    assert len({line.line.color for line in figure.data}) == 2
+
+
+def test_differences_are_hollow_where_the_interval_holds_zero():
+    import pandas as pd
+
+    frame = pd.DataFrame({"difference": [1.0, 2.0], "low": [-1.0, 1.5], "high": [3.0, 2.5]}, index=["a", "b"])
+    figure = plots.differences({"MSE": frame, "L0": frame, "L1": frame}, title="A title", y="run")
+    assert len(figure.data) == 3 and list(figure.data[0].marker.color) == ["#ffffff", plots.COLOURS[1]]
+    assert list(figure.data[0].error_x.array) == [2.0, 0.5] and list(figure.data[0].error_x.arrayminus) == [2.0, 0.5]
+    assert axes(figure) == ("A title", "MSE", "run")

@@ -1,0 +1,64 @@
+"""Renumbering an SAE's features, with or without the state of its optimiser."""
+
+from __future__ import annotations
+
+import torch
+
+FEATURE_AXIS = {"W_enc": 1, "W_dec": 0, "b_enc": 0, "threshold": 0, "log_threshold": 0, "b_gate": 0, "b_mag": 0, "r_mag": 0, "scaling_factor": 0}
+"""Which axis of a parameter counts the features. By name: where d_in equals d_sae, shapes do not tell."""
+NO_FEATURE_AXIS = ("b_dec", "topk_threshold")
+
+
+@torch.no_grad()
+def permute_features(sae: torch.nn.Module, order, *, optimizer: torch.optim.Optimizer | None = None) -> torch.nn.Module:
+    """Renumber an SAE's features in place: the new feature ``i`` is the old feature ``order[i]``.
+
+    Encoding gives the same numbers in another order, and decoding the same reconstruction up to
+    float rounding (sums are taken in another order). A loss that treats features alike (L1, L0, not
+    Matryoshka's) does not change. Training goes on unchanged only if the optimiser's state moves
+    along: give ``optimizer``, and its state, gradients included, is renumbered too.
+
+    Args:
+        sae: any ``sae_lens.SAE``, or a module whose parameters bear the names in ``FEATURE_AXIS``.
+        order: long ``[d_sae]``, each of 0..d_sae-1 once.
+    Returns: the same ``sae``.
+    Raises: ValueError for an order that is no permutation, for a parameter whose feature axis is not
+    known, and for optimiser state of another shape than its parameter (then nothing is changed).
+    Memory: a copy of the largest parameter at a time.
+    """
+    order = _checked_order(order, sae.W_dec.shape[0]).to(sae.W_dec.device)
+    moves = []
+    for name, value in [*sae.named_parameters(), *sae.named_buffers()]:
+        axis = _feature_axis(name)
+        if axis is None:
+            continue
+        moves.append((value, axis))
+        if value.grad is not None:
+            moves.append((value.grad, axis))
+        for key, state in (optimizer.state.get(value, {}) if optimizer else {}).items():
+            if not torch.is_tensor(state) or not state.ndim:
+                continue  # a count of steps
+            if state.shape != value.shape:
+                raise ValueError(
+                    f"the optimiser's {key!r} of {name} has shape {tuple(state.shape)}, not {tuple(value.shape)}, so its feature axis is unknown; "
+                    "use an optimiser with one value a weight, such as Adam"
+                )
+            moves.append((state, axis))
+    for value, axis in moves:
+        value.copy_(value.index_select(axis, order))
+    return sae
+
+
+def _feature_axis(name: str) -> int | None:
+    if name in NO_FEATURE_AXIS:
+        return None
+    if name not in FEATURE_AXIS:
+        raise ValueError(f"which axis of {name!r} counts the features is not known (known: {', '.join(FEATURE_AXIS)}); add it to saework.permuting.FEATURE_AXIS")
+    return FEATURE_AXIS[name]
+
+
+def _checked_order(order, d_sae: int) -> torch.Tensor:
+    order = torch.as_tensor(order)
+    if order.dtype.is_floating_point or order.dtype == torch.bool or not torch.equal(order.cpu().long().flatten().sort().values, torch.arange(d_sae)):
+        raise ValueError(f"order has {order.numel()} entries of {order.dtype} and is no permutation; give each of 0..{d_sae - 1} once, such as rates.argsort(descending=True)")
+    return order.long().flatten()
