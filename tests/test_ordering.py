@@ -228,6 +228,9 @@ def test_gradients_of_three_batches_make_one_step():
             assert not torch.equal(before[0], next(iter(twin.parameters())))
         for ours, theirs in zip(training.trainer.sae.parameters(), twin.parameters()):
             assert torch.allclose(ours, theirs, atol=1e-6), i
+            if i >= 2:  # the mean and not the sum, which Adam's steps do not tell apart
+                moments = [optimizer.state[weight]["exp_avg"] for optimizer, weight in ((training.trainer.optimizer, ours), (adam, theirs))]
+                assert torch.allclose(*moments, atol=1e-6)
 
 
 def test_the_learning_rate_rises_linearly_and_falls_along_a_cosine():
