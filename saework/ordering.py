@@ -101,7 +101,7 @@ def study(
                 data = data or study_data(setting, device=device)
                 run = train(known[name], setting, *data, seed=seed, name=name, checkpoint=stem, device=device)
                 _write_runs([run], stem)
-                shutil.rmtree(stem)
+            shutil.rmtree(stem, ignore_errors=True)  # the checkpoint; also what a kill after the last write left
             (runs[name, seed],) = _read_runs(stem)
     done = Study(setting, runs)
     _write_summary(done, folder)

@@ -228,6 +228,9 @@ def test_gradients_of_three_batches_make_one_step():
             assert not torch.equal(before[0], next(iter(twin.parameters())))
         for ours, theirs in zip(training.trainer.sae.parameters(), twin.parameters()):
             assert torch.allclose(ours, theirs, atol=1e-6), i
+            if i >= 2:  # the mean and not the sum, which Adam's steps do not tell apart
+                moments = [optimizer.state[weight]["exp_avg"] for optimizer, weight in ((training.trainer.optimizer, ours), (adam, theirs))]
+                assert torch.allclose(*moments, atol=1e-6)
 
 
 def test_the_learning_rate_rises_linearly_and_falls_along_a_cosine():
@@ -325,6 +328,8 @@ def test_evaluation_at_known_points():
     assert perfect["l1"] == pytest.approx(float(x.abs().sum(1).mean()), rel=1e-5)
     sae.load_state_dict({"W_enc": identity.T, "W_dec": identity, "b_enc": torch.full((8,), -99.0), "b_dec": x.mean(0)})
     nothing = evaluate(sae, x)
+    sae.load_state_dict({"W_enc": identity.T / 2, "W_dec": 2 * identity, "b_enc": torch.zeros(8), "b_dec": torch.zeros(4)})
+    assert evaluate(sae, x)["l1"] == pytest.approx(perfect["l1"]), "as if decoder rows had unit norm"
     assert nothing["variance_explained"] == pytest.approx(0, abs=1e-6) and nothing["l0"] == 0 and nothing["dead"] == 8
     assert nothing["mse"] == pytest.approx(float((x - x.mean(0)).pow(2).sum(1).mean()), rel=1e-5)
 
