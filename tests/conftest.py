@@ -13,6 +13,8 @@ from saework.claims import LEDGER_MIME
 from saework.tables import RAW_MIME
 
 os.environ.update(ENVIRONMENT)  # the notebooks' kernels inherit it
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; threads that wait for each other waste both cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests that want the local Hub start a process of their own
 
 
