@@ -85,7 +85,8 @@ def _reproduce(arguments) -> int:
     except RuntimeError as error:
         print(f"saework: {error}", file=sys.stderr)
         return 1
-    print(f"\n{ledger}\n\nNotebooks, pages, replay packs and ledger.json are in {out}")
+    packs = "" if study else ", with a replay pack beside each notebook"
+    print(f"\n{ledger}\n\nNotebooks, pages and ledger.json are in {out}{packs}")
     return ledger.exit_code
 
 
