@@ -27,6 +27,7 @@ ALSO = ("*.safetensors.index.json", "generation_config.json", "special_tokens_ma
 """Fetched with the model or the tokenizer where they exist."""
 STUDIES = {"feature-ordering": "gemma-mini", "feature-ordering-2b": "gemma-scope-2b-pt-res", "saebench": "gelu-1l-mini"}
 """What has claims and a notebook of its own, though it is no release; and the release whose model it uses."""
+_ORDERING = ("feature-ordering", "feature-ordering-2b")  # a study's small and real setting, whose claims stand side by side
 
 
 @dataclass(frozen=True)
@@ -391,7 +392,7 @@ def releases() -> pd.DataFrame:
 
 def _family(name: str) -> tuple[str, ...]:
     if name in STUDIES:
-        return tuple(study for study in STUDIES if study.startswith(name.removesuffix("-2b")))
+        return _ORDERING if name in _ORDERING else (name,)
     return release_named(name).family
 
 

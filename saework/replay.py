@@ -13,6 +13,7 @@ import hashlib
 import symtable
 import types
 from datetime import date
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,8 @@ import nbformat
 from saework import packs
 
 WATCHING, FROM_PACK = "_saework_watch", "pack"
+PARAMETERS = ("RELEASE",)
+"""What a pack may set: the names become code."""
 NOT_KEPT = object()
 _CODE = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
 
@@ -143,7 +146,7 @@ def unwatched(notebook):
 def without_weights(notebook, path: Path):
     """A notebook whose statements that need the weights are comments, with their results read from the pack beside it.
 
-    Raises: ValueError if the pack was made from another version of the notebook.
+    Raises: ValueError if the pack was made from another version of the notebook, or by hand.
     """
     pack = Pack(path)
     about = pack.about
@@ -151,12 +154,15 @@ def without_weights(notebook, path: Path):
         raise ValueError(f"{path} was made from another version of {about['notebook']} (saework {about['saework']}); replay it with that version")
     from papermill.parameterize import parameterize_notebook
 
+    if strange := [name for name in about["parameters"] if name not in PARAMETERS]:
+        raise ValueError(f"{path} sets {strange}; a pack sets {', '.join(PARAMETERS)} only, so it was made by hand, and is refused")
     if about["parameters"]:
         notebook = parameterize_notebook(notebook, about["parameters"])
+    made, ours, torch, licence = (escape(str(about[key])) for key in ("made", "saework", "torch", "licence"))
     note = nbformat.v4.new_markdown_cell(
-        f"**A replay.** What needs the weights is commented out, and shows what a run on {about['made']} gave "
-        f"(saework {about['saework']}, torch {about['torch']}), read from `{path.name}`. Everything else runs, and can be changed.\n\n"
-        f"The pack holds measurements, and token ids of the text that was read; no weights. Those that it was measured on: {about['licence']}."
+        f"**A replay.** What needs the weights is commented out, and shows what a run on {made} gave "
+        f"(saework {ours}, torch {torch}), read from `{path.name}`. Everything else runs, and can be changed.\n\n"
+        f"The pack holds measurements, and token ids of the text that was read; no weights. Those that it was measured on: {licence}."
     )
     reading = nbformat.v4.new_code_cell(f"from saework.replay import Pack\n\n{FROM_PACK} = Pack({path.name!r})")
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
@@ -181,6 +187,8 @@ def _replayed(source: str, cell: int, kept: dict[str, dict]) -> str:
         else:
             out += [f"# {line}".rstrip() for line in lines[first:last]]
             if names := list(kept[str(i)]["values"]):
+                if not set(names) <= statement.binds | statement.changes:  # they become code, and a pack may come from anybody
+                    raise ValueError(f"the pack keeps {names} of cell {cell}, which that statement does not write; it was made by hand, and is refused")
                 out.append(f"{', '.join(names)} = {FROM_PACK}.take('{cell}.{i}')")
             if "shown" in kept[str(i)]:
                 out.append(f"{FROM_PACK}.shown('{cell}.{i}')")

@@ -119,7 +119,7 @@ def rerun(pack: str | Path, out: str | Path) -> Path:
     pack, out = Path(pack), Path(out)
     name = replay.Pack(pack).about["notebook"]
     source = notebook_folder() / f"{name}.ipynb"
-    if not source.is_file():
+    if source not in notebook_folder().glob("*.ipynb"):  # no path out of the folder
         raise ValueError(f"{pack} is of the notebook {name!r}, which this saework does not have; replay it with the version that made it")
     notebook = replay.without_weights(load_notebook_node(str(source)), pack)
     out.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 import saework
 from saework import mechanisms, ordering, permute_features
 from saework._checks import UnknownNameError
-from saework.catalogue import DATA, claims_of
+from saework.catalogue import DATA, STUDIES, claims_of
 from saework.mechanisms import (
     REAL,
     SMALL,
@@ -465,6 +465,10 @@ def test_the_published_numbers():
     assert runs["run 9"].mechanisms[-2:] == (WarmUpThenCosine(3000), ScaleL1ByNorm(0.99))
     assert runs["run 6"].ours and runs["run 7"].ours and not runs["run 3"].ours and runs["plain"].mechanisms == ()
     assert variants(SMALL)["run 3"].mechanisms == (ReorderEvery(500, 125),)
+
+
+def test_the_catalogue_names_the_release_that_a_study_loads():
+    assert {name: setting.release for name, setting in ordering.SETTINGS.items()}.items() <= STUDIES.items()
 
 
 def test_the_published_losses_are_claims_of_the_real_setting():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from types import SimpleNamespace
 
 import nbformat
@@ -215,6 +216,23 @@ def test_a_pack_of_another_version_of_the_notebook_is_refused(kept, tmp_path, ca
     path.with_suffix(".away").rename(path)
     path.write_text(whole)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["name", "parameter", "notebook"])
+def test_a_pack_made_by_hand_puts_no_code_into_the_notebook(kept, tmp_path, capsys, part):
+    tree, tensors = packs.read(kept / "out" / "one.safetensors")
+    witness, code = tmp_path / "ran", f"x = open({str(tmp_path / 'ran')!r}, 'w')"
+    if part == "name":
+        next(entry for entry in tree["kept"].values() if entry["values"])["values"][code] = 1
+    elif part == "parameter":
+        tree["about"]["parameters"] = {code: 1}
+    else:
+        (tmp_path / "evil.ipynb").write_text((kept / "notebooks" / "one.ipynb").read_text())
+        tree["about"]["notebook"] = os.path.relpath(tmp_path / "evil", kept / "notebooks")
+    pack = packs.write(tmp_path / "one.safetensors", tree, tensors)
+    assert cli.main(["replay", str(pack), "--out", str(tmp_path / "out")]) == 2
+    said = {"name": "which that statement does not write", "parameter": "a pack sets RELEASE only", "notebook": "which this saework does not have"}
+    assert said[part] in capsys.readouterr().err and not witness.exists() and not (tmp_path / "out").exists()
 
 
 def test_what_is_no_pack_is_refused(kept, tmp_path, capsys):

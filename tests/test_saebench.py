@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ from saework.literals import MAX_DEPTH, values_in
 from saework.saebench import ResultError, bfloat16_step, compare, lint, read
 
 FOLDER = DATA / "saebench"
-SEED_004 = sorted(Path("/work/shared/seeds").glob("004_*.txt"))  # where the project is developed
 METRICS = {"sae": {"sae_top_1_test_accuracy": 0.75, "sae_top_100_test_accuracy": None}, "llm": {"llm_test_accuracy": 0.5}}
 RESULT = {  # the keys of SAEBench 0.6.0, in its order
     "eval_type_id": "sparse_probing",
@@ -240,14 +238,17 @@ def test_a_file_that_cannot_be_text(tmp_path, written, monkeypatch):
 # ---- the study's figures ----
 
 
-@pytest.mark.skipif(not SEED_004, reason="the seed lies only where the project is developed")
-def test_the_seed_itself_reads_as_the_figures_in_the_package():
-    seed, packaged = read(SEED_004[0]), read(FOLDER / "run_0.json")
-    assert list(seed) == ["training", *(f"training ({n})" for n in range(2, 8)), "absorption", "core", "scr", "sparse_probing", "unlearning"]
+def test_a_log_with_all_of_a_run_as_literals_reads_as_the_figures_in_the_package(written):
+    """As the seed has them: one literal after another, with words between, and the training records of other runs."""
+    records = json.loads((FOLDER / "run_0.json").read_text())
+    later = [dict(final_info={"final_loss": float(i)}, config={"trainer_class": "CustomTrainer"}) for i in range(6)]
+    words = [f"## {name}\nIt's {{so}}:\n{ {name: record}!r}\n" for name, record in records.items()]
+    log, packaged = read(written("\n".join([*words, *map(repr, later)]), "log.txt")), read(FOLDER / "run_0.json")
+    assert sorted(log) == sorted([*packaged, *(f"training ({n})" for n in range(2, 8))])
     for kind, evaluation in packaged.items():
-        pd.testing.assert_frame_equal(seed[kind].metrics, evaluation.metrics)
-        pd.testing.assert_frame_equal(seed[kind].details, evaluation.details)
-        assert seed[kind].config == evaluation.config
+        pd.testing.assert_frame_equal(log[kind].metrics, evaluation.metrics)
+        pd.testing.assert_frame_equal(log[kind].details, evaluation.details)
+        assert log[kind].config == evaluation.config
 
 
 def test_means_and_rates_follow_from_the_details():
