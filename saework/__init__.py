@@ -13,11 +13,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Claim": "claims",
-    "FeatureScan": "scanning",
+    "FeatureScan": "feature_scan",
     "Ledger": "claims",
     "Preflight": "readiness",
     "RareFeatures": "rare",
-    "ReconsScore": "run",
+    "ReconsScore": "scoring",
     "Steering": "steering",
     "TokenHeatmap": "heatmap",
     "Workbook": "shelf",
@@ -34,7 +34,7 @@ _HOME = {
     "preflight": "readiness",
     "rare_features": "rare",
     "read_reference": "validation",
-    "recons_score": "run",
+    "recons_score": "scoring",
     "reconstruction_metrics": "quality",
     "releases": "shelf",
     "rule_agreement": "metrics",
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from saework.claims import Claim, Ledger
     from saework.corpus import chat_tokens
     from saework.explorer import explore
+    from saework.feature_scan import FeatureScan
     from saework.features import active_features, feature_activations, logit_effect
     from saework.heatmap import TokenHeatmap, token_heatmap
     from saework.matching import compare
@@ -65,8 +66,8 @@ if TYPE_CHECKING:
     from saework.quality import find_site, reconstruction_metrics
     from saework.rare import RareFeatures, rare_features
     from saework.readiness import Preflight, preflight
-    from saework.run import ReconsScore, recons_score
-    from saework.scanning import FeatureScan, scan
+    from saework.scanning import scan
+    from saework.scoring import ReconsScore, recons_score
     from saework.shelf import Workbook, claims_of, load, releases
     from saework.steering import Steering, steer
     from saework.tables import show

@@ -77,12 +77,14 @@ def check_mask(mask, shape: Sequence[int], *, what: str = "mask") -> torch.Tenso
     return mask
 
 
-def check_finite(values: torch.Tensor, what: str) -> torch.Tensor:
-    """The tensor itself, if it holds neither NaN nor infinity."""
+def check_finite(values: torch.Tensor, what: str, *, rows: Sequence[int] = ()) -> torch.Tensor:
+    """The tensor itself, if it holds neither NaN nor infinity. ``rows``: what its first axis is called in the error."""
     if not bool(torch.isfinite(values).all()):
-        n_bad = int((~torch.isfinite(values)).sum())
+        bad = ~torch.isfinite(values)
+        bad_rows = list(dict.fromkeys(int(row) for row, wrong in zip(rows, bad.reshape(len(bad), -1).any(1).tolist()) if wrong))
+        where = f", in rows {', '.join(map(str, bad_rows[:10]))}{' and more' * (len(bad_rows) > 10)}" * bool(bad_rows)
         raise ValueError(
-            f"{what} hold {n_bad} NaN or infinite values out of {values.numel()}; "
+            f"{what} hold {int(bad.sum())} NaN or infinite values out of {values.numel()}{where}; "
             "load the weights again, or use float32 if a smaller dtype overflowed"
         )
     return values

@@ -70,8 +70,8 @@ def _preflight(arguments) -> int:
 
 def _reproduce(arguments) -> int:
     from saework.catalogue import STUDIES, release_named
-    from saework.reproduction import reproduce
     from saework.readiness import preflight
+    from saework.reproduction import reproduce
 
     study = arguments.name in STUDIES
     release = release_named(STUDIES.get(arguments.name, arguments.name))

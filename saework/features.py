@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 
 from saework._checks import HookError, check_feature, check_finite, check_positive
-from saework.run import hook_of, sae_input
+from saework.encoding import encode_feature
+from saework.run import as_tokens, hook_of, row_blocks, rows_at_a_time, sae_input
 
 RESIDUAL = re.compile(r"(pos_)?embed\.hook_out|hook_(pos_)?embed|blocks\.\d+\.(hook_(resid_(pre|mid|post)|mlp_out|attn_out|in|out)|ln[12]_post\.hook_out)")
 BRANCH = re.compile(r"blocks\.(?P<layer>\d+)\.((?P<hidden>mlp\.(hook_post|out\.hook_in))|mlp\.(out\.)?hook_out|attn\.(o\.)?hook_out)")
@@ -23,19 +24,12 @@ def feature_activations(model, sae, text_or_tokens, feature: int, *, hook: str |
     An SAE whose features depend on each other (TopK) is encoded whole.
     """
     feature = check_feature(feature, sae.W_dec.shape[0])
-    x = sae_input(model, sae, text_or_tokens, hook)
-    values = check_finite(_encode_one(sae, x, feature), f"activations of feature {feature}")
+    tokens = as_tokens(model, text_or_tokens)
+    parts = row_blocks(len(tokens), rows_at_a_time(model, tokens, None))
+    values = torch.cat([encode_feature(sae, sae_input(model, sae, tokens[part], hook, first_row=part.start), feature) for part in parts])
+    check_finite(values, f"activations of feature {feature}", rows=range(len(values)))
     one_row = isinstance(text_or_tokens, str) or torch.as_tensor(text_or_tokens).ndim == 1
     return values[0] if one_row else values
-
-
-def _encode_one(sae, x: torch.Tensor, feature: int) -> torch.Tensor:
-    architecture = sae.cfg.architecture() if hasattr(getattr(sae, "cfg", None), "architecture") else None
-    if architecture not in ("standard", "jumprelu"):
-        return sae.encode(x)[..., feature]
-    before = sae.process_sae_in(x) @ sae.W_enc[:, feature] + sae.b_enc[feature]
-    after = torch.relu(before)
-    return after * (before > sae.threshold[feature]) if architecture == "jumprelu" else after
 
 
 @torch.no_grad()

@@ -136,8 +136,8 @@ def sae_lens_sae(folder: str | Path, *, scale: float | None = None):
         the config asks for one; it is folded into the weights.
     Raises: WeightsError if a file is damaged, or the weights are not those of the config.
     """
-    from safetensors import SafetensorError
     from sae_lens import SAE
+    from safetensors import SafetensorError
 
     read_json(Path(folder) / "cfg.json")
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from saework._checks import WeightsError
 
-
 NEW_TOKEN = "make a new one in your account's settings, and set HF_TOKEN to it"
 
 

@@ -119,12 +119,13 @@ def variance_explained(x: torch.Tensor, reconstruction: torch.Tensor) -> float:
     return float(1 - (x - reconstruction).pow(2).sum() / (x - x.mean(0)).pow(2).sum())
 
 
-def reconstruction_sums(x: torch.Tensor, features: torch.Tensor, x_hat: torch.Tensor, mean: torch.Tensor) -> dict[str, float]:
+def reconstruction_sums(x: torch.Tensor, x_hat: torch.Tensor, l0: torch.Tensor, l1: torch.Tensor, mean: torch.Tensor) -> dict[str, float]:
     """What the rows of ``RECONSTRUCTION`` need of some tokens, in float64; sums of parts add up.
 
-    Args: ``x`` and ``x_hat`` ``[token, d_in]``, ``features`` ``[token, d_sae]``, ``mean`` ``[d_in]``: of ``x`` over all tokens.
+    Args: ``x`` and ``x_hat`` ``[token, d_in]``; ``l0`` and ``l1`` ``[token]``: number and sum of sizes of the features that
+    are not zero; ``mean`` ``[d_in]``: of ``x`` over all tokens.
     """
-    x, features, x_hat = x.double(), features.double(), x_hat.double()
+    x, x_hat = x.double(), x_hat.double()
     error, spread = (x - x_hat).pow(2).sum(-1), (x - mean).pow(2).sum(-1)
     norm, norm_hat, dot = x.norm(dim=-1), x_hat.norm(dim=-1), (x * x_hat).sum(-1)
     per_token = {
@@ -132,8 +133,8 @@ def reconstruction_sums(x: torch.Tensor, features: torch.Tensor, x_hat: torch.Te
         "spread": spread,
         "legacy": 1 - error / spread,
         "squares": x.pow(2).sum(-1),
-        "l0": (features != 0).sum(-1),
-        "l1": features.abs().sum(-1),
+        "l0": l0,
+        "l1": l1,
         "l2_ratio": norm_hat / torch.where(norm < 1e-4, 1.0, norm),
         "squares_hat": norm_hat.pow(2),
         "dot": dot,

@@ -19,14 +19,16 @@ from saework import corpus, formats, models, training, training_text
 from saework._checks import unknown
 from saework.cards import model_card
 from saework.catalogue import BUNDLED_TEXT, DATA, scan_file
+from saework.feature_scan import FeatureScan
 from saework.features import logit_effect
 from saework.labels import python_labels
 from saework.metrics import variance_explained
 from saework.quality import reconstruction_metrics
 from saework.rare import rare_features
-from saework.run import recons_score, sae_input
+from saework.run import sae_input
 from saework.sae_training import SaeRecipe, train_sae
-from saework.scanning import FeatureScan, scan
+from saework.scanning import scan
+from saework.scoring import recons_score
 from saework.tokens import vocab_df
 
 SCAN_TOKENS = 1_200_000

@@ -218,7 +218,8 @@ def evaluate(sae, x: torch.Tensor) -> dict[str, float]:
     for part in x.split(4096):
         features = sae.encode(part)
         fired |= (features > 0).any(0)
-        sums = reconstruction_sums(part, features * sae.W_dec.norm(dim=1), sae.decode(features), mean)
+        l1 = (features * sae.W_dec.norm(dim=1)).double().abs().sum(-1)
+        sums = reconstruction_sums(part, sae.decode(features), (features != 0).sum(-1), l1, mean)
         total = {name: total.get(name, 0) + value for name, value in sums.items()}
     n = total["tokens"]
     means = {"mse": "error", "cosine": "cosine", "l0": "l0", "l1": "l1"}

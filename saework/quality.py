@@ -12,23 +12,24 @@ import pandas as pd
 import torch
 
 from saework._checks import HookError, check_finite, check_mask
+from saework.encoding import Encoder
 from saework.metrics import RECONSTRUCTION, pooled_reconstruction, reconstruction_sums
+from saework.predictions import next_token_losses
 from saework.run import (
     UNEMBED_INPUT,
     as_tokens,
     capture,
     counted_predictions,
-    final_states,
     hook_of,
+    masked,
     mean_activations,
-    next_token_logits,
     progress_bar,
-    reconstruct,
     row_blocks,
+    rows_at_a_time,
     sae_input,
+    spliced_states,
 )
 
-CHUNK = 128  # tokens; four tensors of [CHUNK, d_vocab] are alive at once
 SITE_TOKENS = 512  # a batch's tokens, of which every fitting site's activations are held at once
 NO_SITE = ("hook_cos", "hook_sin", "hook_pattern", "hook_attn_scores")  # tables over positions, whatever their width
 GATED = {"mlp_in": "use_hook_mlp_in", "attn_in": "use_attn_in", "attn.hook_result": "use_attn_result"}
@@ -38,7 +39,7 @@ USUAL = ("resid_post", "resid_pre", "resid_mid", "mlp_out", "attn_out", "mlp.hoo
 
 @torch.no_grad()
 def reconstruction_metrics(
-    model, sae, tokens, *, hook: str | None = None, mask=None, batch_size: int = 8, progress: bool = True
+    model, sae, tokens, *, hook: str | None = None, mask=None, batch_size: int | None = None, progress: bool = True
 ) -> pd.DataFrame:
     """Each definition of reconstruction quality on the same tokens, with BOS and without.
 
@@ -46,7 +47,7 @@ def reconstruction_metrics(
         tokens: long ``[batch, pos]``, BOS first.
         hook: the SAE's own by default.
         mask: bool ``[batch, pos]``; where False, nothing is spliced or ablated, and nothing counted.
-        batch_size: rows run at a time. It changes no result beyond float32's rounding.
+        batch_size: rows run at a time; by default about 1,024 tokens' worth. It changes no result beyond float32's rounding.
 
     Returns: a row a metric, its name as index; columns ``with_bos``, ``without_bos``, ``unit``,
     ``formula``, ``source``. ``without_bos`` leaves out every token that is the tokenizer's BOS (the
@@ -54,8 +55,8 @@ def reconstruction_metrics(
     nothing is left, or nothing varies.
     Raises: ValueError if a row has one token only, the activations do not vary, ablation changes
     nothing, or an argument does not fit; HookError if the hook fits neither model nor SAE.
-    Memory: does not grow with the tokens; a batch's activations and features, and four times
-    ``[128, d_vocab]`` float32 (0.5 GB for Gemma). Time: a pass to the hook and five whole ones.
+    Memory: does not grow with the tokens; a batch's activations (fivefold behind the hook), one block of features and a few
+    of logits. Time: a pass to the hook for the mean, and one to the output, fivefold behind the hook.
     Source: in each row.
     """
     hook = hook_of(sae, hook)
@@ -63,21 +64,37 @@ def reconstruction_metrics(
     mask = check_mask(mask, tokens.shape)
     counted_predictions(tokens, mask)
     sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
+    batch_size = rows_at_a_time(model, tokens, batch_size)
     masks = _with_and_without_bos(model, tokens, mask)
     means = mean_activations(model, tokens, hook, masks, batch_size=batch_size).flatten(1)
-    totals = (Counter(), Counter())
+    totals, encode = (Counter(), Counter()), Encoder(sae)
     for part in progress_bar(row_blocks(len(tokens), batch_size), show=progress, desc="reconstruction metrics"):
-        if not masks[0, part].any():
+        on = masks[:, part]
+        if not on[0].any():
             continue
-        x, features, x_hat, states = _passes(model, sae, tokens[part], hook, masks[:, part])
-        _add_predictions(totals, model, states, tokens[part], masks[:, part])
-        for total, on, mean in zip(totals, masks[:, part], means):
-            total.update(reconstruction_sums(x[on], features[on], x_hat[on], mean))
+
+        def splice(x: torch.Tensor) -> list[torch.Tensor]:
+            made = encode.reconstruct(check_finite(x, f"activations at {hook}"))
+            check_finite(made.x_hat, f"the SAE's reconstructions at {hook}")
+            for total, some, mean in zip(totals, on, means):
+                total.update(reconstruction_sums(x.flatten(2)[some], made.x_hat.flatten(2)[some], made.l0[some], made.l1[some], mean))
+            return [masked(new, x, mask) for mask in kinds for new in (made.x_hat, torch.zeros_like(x))]
+
+        kinds = on[:1] if torch.equal(*on) else on
+        pairs = kinds[:, :, 1:] & kinds[:, :, :-1]
+        losses = _spliced_losses(model, tokens[part], hook, splice, pairs)
+        for i, total in enumerate(totals):
+            i = min(i, len(pairs) - 1)
+            sums = [float(each[i, j][pairs[i]].sum()) for each, j in zip((losses[0],) * 3 + (losses[1],) * 2, (0, 1, 2, 1, 2))]
+            total.update(dict(zip(("ce_clean", "ce_spliced", "ce_ablated", "kl_spliced", "kl_ablated"), sums)))
+            total["predictions"] += int(pairs[i].sum())
     if totals[0]["spread"] == 0:
         raise ValueError(f"the activations at {hook} are all alike, so there is no variance to explain; give more tokens")
     with_bos, without_bos = (pooled_reconstruction(total, mean) for total, mean in zip(totals, means))
     rows = [(with_bos[name], without_bos[name], *words) for name, words in RECONSTRUCTION.items()]
-    return pd.DataFrame(rows, index=pd.Index(RECONSTRUCTION, name="metric"), columns=["with_bos", "without_bos", "unit", "formula", "source"])
+    return pd.DataFrame(
+        rows, index=pd.Index(RECONSTRUCTION, name="metric"), columns=["with_bos", "without_bos", "unit", "formula", "source"]
+    )
 
 
 def _with_and_without_bos(model, tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -88,48 +105,20 @@ def _with_and_without_bos(model, tokens: torch.Tensor, mask: torch.Tensor | None
     return torch.stack([on, on & ~is_bos])
 
 
-def _passes(model, sae, tokens: torch.Tensor, hook: str, masks: torch.Tensor):
-    """Activations, features, reconstruction, and the final states: clean, then spliced and ablated for each mask."""
-    seen = []
-
-    def look(x):
-        seen.append(x)
-        return x
-
-    states = [final_states(model, tokens, hook, look)]
-    x = check_finite(seen[0], f"activations at {hook}")
-    features, x_hat = reconstruct(sae, x)
-    check_finite(x_hat, f"the SAE's reconstructions at {hook}")
-    for i, mask in enumerate(masks):
-        if i and torch.equal(mask, masks[0]):
-            states += states[1:]
-        else:
-            states += [final_states(model, tokens, hook, lambda _, new=new: new, mask) for new in (x_hat, torch.zeros_like(x))]
-    return x.flatten(2), features, x_hat.flatten(2), states
+def _spliced_losses(model, tokens: torch.Tensor, hook: str, splice, pairs: torch.Tensor):
+    """Cross-entropy and KL, nats, ``[mask, (clean, spliced, ablated), row, pos-1]`` each, for one mask or two."""
+    n = 2 * len(pairs)
+    clean, *states = (state[:, :-1] for state in spliced_states(model, tokens, hook, splice, n))
+    # where BOS alone was left out, and nothing reads it later, the other tokens' states are the same bits: once is enough
+    new = [i for i, state in enumerate(states) if i < 2 or not _same(state, states[i - 2], pairs[1])]
+    ce, kl = next_token_losses(model, [clean, *(states[i] for i in new)], tokens[:, 1:], kl=True)
+    check_finite(ce, "losses")
+    which = [new.index(i if i in new else i - 2) + 1 for i in range(n)]
+    return [torch.stack([torch.stack([each[0], each[which[i]], each[which[i + 1]]]) for i in range(0, n, 2)]) for each in (ce, kl)]
 
 
-def _add_predictions(totals, model, states: list[torch.Tensor], tokens: torch.Tensor, masks: torch.Tensor) -> None:
-    pairs = masks[:, :, 1:] & masks[:, :, :-1]
-    counted = pairs[0]
-    ce, kl = _prediction_losses(model, [state[:, :-1][counted] for state in states], tokens[:, 1:][counted])
-    for total, which, own in zip(totals, ([0, 1, 2], [0, 3, 4]), pairs):
-        inside = own[counted]
-        sums = torch.cat([ce[which][:, inside].sum(1), kl[which][1:, inside].sum(1)]).tolist()
-        total.update(dict(zip(("ce_clean", "ce_spliced", "ce_ablated", "kl_spliced", "kl_ablated"), sums)))
-        total["predictions"] += int(inside.sum())
-
-
-def _prediction_losses(model, states: list[torch.Tensor], targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy, and KL from the first state's prediction, nats, float64 ``[state, token]`` each."""
-    ce, kl = torch.zeros(2, len(states), len(targets), dtype=torch.float64, device=targets.device)
-    for part in row_blocks(len(targets), CHUNK):
-        clean = None
-        for i, state in enumerate(states):
-            log_probs = next_token_logits(model, state[part]).log_softmax(-1)
-            clean = log_probs if clean is None else clean
-            ce[i, part] = -log_probs.gather(-1, targets[part, None])[:, 0].double()
-            kl[i, part] = (clean.exp() * (clean - log_probs)).sum(-1).double()
-    return check_finite(ce, "losses"), kl
+def _same(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(*(state.expand(len(where), -1, -1)[where] for state in (a, b)))
 
 
 @torch.no_grad()
@@ -156,15 +145,17 @@ def find_site(model, sae, tokens, *, mask=None) -> pd.DataFrame:
     tokens = as_tokens(model, tokens)
     on = _with_and_without_bos(model, tokens, check_mask(mask, tokens.shape))[1]
     if int(on.sum()) < 2:
-        raise ValueError(f"{int(on.sum())} token(s) are left without BOS, and two are the least that can vary; give more tokens, or unmask more")
+        raise ValueError(
+            f"{int(on.sum())} token(s) are left without BOS, and two are the least that can vary; give more tokens, or unmask more"
+        )
     kept = on.any(1)  # a row that counts nothing need not run
     tokens, on = tokens[kept], on[kept]
-    groups, totals = None, {}
+    groups, totals, encode = None, {}, Encoder(sae)
     for part in progress_bar(row_blocks(len(tokens), max(1, SITE_TOKENS // tokens.shape[1])), show=True, desc="sites"):
         sites = _sites(model, tokens[part], sae.W_enc.shape[0], groups)
         groups = groups or _grouped(model, sites)
         for site in groups:
-            _add_site(totals.setdefault(site, {}), sae, check_finite(sites[site][on[part]], f"activations at {site}"))
+            _add_site(totals.setdefault(site, {}), encode, check_finite(sites[site][on[part]], f"activations at {site}"))
     own = getattr(getattr(getattr(sae, "cfg", None), "metadata", None), "hook_name", None)
     rows = []
     for site, names in groups.items():
@@ -195,7 +186,9 @@ def _sites(model, tokens: torch.Tensor, d_in: int, wanted=None) -> dict[str, tor
             hooks.setdefault(id(point), (name, recorder(name)))
     capture(model, tokens, UNEMBED_INPUT, list(hooks.values()))
     if not found:
-        raise HookError(f"no hook of this model is {d_in} wide, as the SAE needs; there are {', '.join(map(str, sorted(widths)))}. Is it this model's?")
+        raise HookError(
+            f"no hook of this model is {d_in} wide, as the SAE needs; there are {', '.join(map(str, sorted(widths)))}. Is it this model's?"
+        )
     return found
 
 
@@ -220,12 +213,12 @@ def _usual_name(names: list[str], own: str | None) -> str:
     return next((name for ending in USUAL for name in names if name.endswith(ending)), names[0])
 
 
-def _add_site(total: dict, sae, x: torch.Tensor) -> None:
+def _add_site(total: dict, encode: Encoder, x: torch.Tensor) -> None:
     """Adds ``x`` ``[token, d_in]``; the spread is kept around the running mean (Chan, Golub and LeVeque)."""
     if not len(x):
         return
-    features, x_hat = reconstruct(sae, x[None])
-    x, x_hat = x.double(), x_hat[0].double()
+    made = encode.reconstruct(x[None])
+    x, x_hat = x.double(), made.x_hat[0].double()
     n, mean = len(x), x.mean(0)
     before = total.get("n", 0)
     apart = float((mean - total.get("mean", mean)).pow(2).sum())
@@ -233,4 +226,4 @@ def _add_site(total: dict, sae, x: torch.Tensor) -> None:
     total["mean"] = (total.get("mean", 0.0) * before + mean * n) / (before + n)
     total["n"] = before + n
     total["error"] = total.get("error", 0.0) + float((x - x_hat).pow(2).sum())
-    total["l0"] = total.get("l0", 0.0) + float((features != 0).sum())
+    total["l0"] = total.get("l0", 0.0) + float(made.l0.sum())

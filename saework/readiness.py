@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from saework.catalogue import Release, release_named
 from saework.hub import NEW_TOKEN, NotAvailableError
 
-
 _GATE = {True: "licence to accept on the Hub", False: "none", None: "not known beforehand"}
 
 

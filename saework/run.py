@@ -1,68 +1,31 @@
-"""What runs a model: activations at a hook, an edit spliced in, losses, the reconstruction score.
+"""What runs a model: activations at a hook, others spliced in, and the losses that follow.
 
 A forward pass is stopped by an exception from the hook as soon as it has what is wanted, which
-works on every TransformerLens class; and losses are taken from the unembedding's input in chunks
-of 512 tokens, so that ``[tokens, d_vocab]`` never exists.
+works on every TransformerLens class; losses are taken from the unembedding's input.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable
 
+import psutil
 import torch
 from tqdm.auto import tqdm
+from transformer_lens import HookedTransformer
 
-from saework._checks import (
-    HookError,
-    check_finite,
-    check_mask,
-    check_positive,
-    check_tokens,
-    unknown,
-)
-from saework.metrics import bootstrap_interval, loss_recovered
+from saework._checks import HookError, check_finite, check_positive, check_tokens, unknown
+from saework.predictions import next_token_losses
 
 UNEMBED_INPUT = "unembed.hook_in"
-LOSS_CHUNK = 512
-ABLATIONS = ("zero", "mean")
+BLOCK_NAME = re.compile(r"blocks\.\d+\.")
+STREAM = re.compile(r"blocks\.\d+\.hook_(resid_(pre|mid|post)|in|out)")  # the residual stream: all that later layers read
+TOKENS_AT_A_TIME = 1024
 
 
 class _Reached(Exception):
     """Raised from a hook to end a forward pass that has gone far enough."""
-
-
-@dataclass(frozen=True)
-class ReconsScore:
-    """How much of the model's loss survives when the SAE's reconstruction takes the activations' place."""
-
-    loss: float
-    """Of the untouched model, nats per token."""
-    recons_loss: float
-    """With the reconstruction spliced in, nats per token."""
-    ablated_loss: float
-    """With the activations ablated, nats per token."""
-    score: float
-    """``(ablated_loss - recons_loss) / (ablated_loss - loss)``, a fraction; pooled, then divided."""
-    interval: tuple[float, float]
-    """95% of ``score``, bootstrap over rows; NaN for a single row."""
-    token_losses: torch.Tensor
-    """float32 ``[3, batch, pos-1]``: clean, spliced and ablated loss of predicting the next token."""
-    n_tokens: int
-    """Predictions counted."""
-    ablation: str
-    """``zero`` or ``mean`` (the mean over all tokens given)."""
-    hook: str
-    """Where the splice was made."""
-
-    def __repr__(self) -> str:
-        low, high = self.interval
-        return (
-            f"ReconsScore({self.score:.2%}, 95% {low:.2%} to {high:.2%}; nats per token: {self.loss:.4f} clean, "
-            f"{self.recons_loss:.4f} spliced, {self.ablated_loss:.4f} {self.ablation}-ablated; "
-            f"{self.n_tokens} predictions at {self.hook})"
-        )
 
 
 # ---- where, and on what ----
@@ -91,7 +54,7 @@ def as_tokens(model, text_or_tokens) -> torch.Tensor:
     return tokens.to(_device(model))
 
 
-def progress_bar(items: Iterable, *, show: bool, **kwargs) -> Iterable:
+def progress_bar(items: Iterable | None = None, *, show: bool, **kwargs) -> tqdm:
     """A tqdm bar that appears after two seconds; off where there is no terminal, or TQDM_DISABLE is set."""
     off = not show or "TQDM_DISABLE" in os.environ
     return tqdm(items, disable=off or None, delay=2, **kwargs)
@@ -115,15 +78,15 @@ def _run(model, tokens: torch.Tensor, fwd_hooks: list[tuple[str, Callable]]) -> 
 
 
 @torch.no_grad()
-def activations(model, tokens, hook: str) -> torch.Tensor:
-    """Activations at a hook, ``[batch, pos, width]``; the model runs only that far.
+def activations(model, tokens, hook: str, *, first_row: int = 0) -> torch.Tensor:
+    """Activations at a hook, ``[batch, pos, width]``; the model runs only that far. ``first_row``: its number in an error.
 
     Raises: HookError if the model lacks the hook, or it does not fire; ValueError for bad tokens
     or activations that are not finite.
     """
     tokens = as_tokens(model, tokens)
     _check_hook(model, hook)
-    return check_finite(capture(model, tokens, hook, []), f"activations at {hook}")
+    return check_finite(capture(model, tokens, hook, []), f"activations at {hook}", rows=range(first_row, first_row + len(tokens)))
 
 
 def capture(model, tokens: torch.Tensor, hook: str, fwd_hooks: list[tuple[str, Callable]]) -> torch.Tensor:
@@ -146,86 +109,14 @@ def capture(model, tokens: torch.Tensor, hook: str, fwd_hooks: list[tuple[str, C
     return captured[0]
 
 
-def sae_input(model, sae, tokens, hook: str | None = None) -> torch.Tensor:
+def sae_input(model, sae, tokens, hook: str | None = None, *, first_row: int = 0) -> torch.Tensor:
     """Activations at the SAE's hook, checked against its width: ``[batch, pos, d_in]``."""
     hook = hook_of(sae, hook)
-    x = activations(model, tokens, hook)
+    x = activations(model, tokens, hook, first_row=first_row)
     d_in = sae.W_enc.shape[0]
     if x[0, 0].numel() != d_in:
         raise HookError(f"{hook} is {x[0, 0].numel()} wide, but this SAE reads {d_in}; give the hook that the SAE was trained on")
     return x
-
-
-# ---- the reconstruction score ----
-
-
-@torch.no_grad()
-def recons_score(
-    model,
-    sae,
-    tokens,
-    *,
-    hook: str | None = None,
-    ablation: str = "zero",
-    mask=None,
-    keep=None,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: bool = True,
-) -> ReconsScore:
-    """Splice the SAE's reconstruction into the model, and say how much of the loss it recovers.
-
-    Args:
-        tokens: long ``[batch, pos]``, BOS first.
-        hook: the SAE's own by default.
-        ablation: ``"zero"``, or ``"mean"``: the mean activation over all (unmasked) tokens given,
-            so that it does not depend on how they are cut into batches.
-        mask: bool ``[batch, pos]``; where False (BOS, padding), nothing is spliced or ablated, and
-            no prediction from or of that token is counted. By default all tokens count, BOS too, as published.
-        keep: bool ``[d_sae]``, the features that stay on; by default all.
-        batch_size: rows run at a time. It changes no result beyond float32's rounding.
-        seed: for the bootstrap interval.
-
-    Raises: ValueError if ablation changes nothing, a row has one token only, or an argument does
-    not fit; HookError if the hook does not fit the model or the SAE.
-    Memory: only ``token_losses`` grows with the tokens: 12 bytes each, and for a moment 24 more when they are summed.
-    Source: ``get_recons_loss`` of the gelu-1l notebook.
-    """
-    hook = hook_of(sae, hook)
-    if ablation not in ABLATIONS:
-        raise ValueError(f"ablation is {ablation!r}; give one of {', '.join(map(repr, ABLATIONS))}")
-    tokens = as_tokens(model, tokens)
-    mask = check_mask(mask, tokens.shape)
-    keep = check_mask(keep, (sae.W_dec.shape[0],), what="keep")
-    counted = counted_predictions(tokens, mask).cpu()
-    sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
-    baseline = 0.0
-    if ablation == "mean":
-        on = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        baseline = mean_activations(model, tokens, hook, on[None], batch_size=batch_size)[0].float()
-
-    losses = torch.empty(3, len(tokens), tokens.shape[1] - 1)
-    for part in progress_bar(row_blocks(len(tokens), batch_size), show=progress, desc="recons score"):
-        part_mask = None if mask is None else mask[part].to(tokens.device)
-        edits = (None, lambda x: reconstruct(sae, x, keep)[1], lambda x: torch.zeros_like(x) + baseline)
-        for i, edit in enumerate(edits):
-            losses[i, part] = token_losses(model, tokens[part], hook, edit, part_mask).cpu()
-
-    check_finite(losses, "losses")
-    row_sums = (losses.double() * counted).sum(-1).numpy()
-    row_counts = counted.sum(-1).numpy()
-    clean, spliced, ablated = (row_sums.sum(-1) / row_counts.sum()).tolist()
-    return ReconsScore(
-        loss=clean,
-        recons_loss=spliced,
-        ablated_loss=ablated,
-        score=loss_recovered(clean, spliced, ablated),
-        interval=bootstrap_interval(row_sums, row_counts, seed=seed),
-        token_losses=losses,
-        n_tokens=int(row_counts.sum()),
-        ablation=ablation,
-        hook=hook,
-    )
 
 
 def counted_predictions(tokens: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -241,16 +132,15 @@ def counted_predictions(tokens: torch.Tensor, mask: torch.Tensor | None) -> torc
     return counted
 
 
+# ---- to the output, with other activations at a hook ----
+
+
 @torch.no_grad()
 def token_losses(model, tokens, hook: str | None = None, edit: Callable | None = None, mask=None) -> torch.Tensor:
     """Cross-entropy of each next token, nats, float32 ``[batch, pos-1]``; arguments as of ``final_states``."""
     tokens = as_tokens(model, tokens)
-    hidden, targets = final_states(model, tokens, hook, edit, mask)[:, :-1], tokens[:, 1:]
-    losses = []
-    for part, target in zip(hidden.flatten(0, 1).split(LOSS_CHUNK), targets.flatten().split(LOSS_CHUNK)):
-        logits = next_token_logits(model, part)
-        losses.append(logits.logsumexp(-1) - logits.gather(-1, target[:, None])[:, 0])
-    return torch.cat(losses).reshape(targets.shape)
+    hidden = final_states(model, tokens, hook, edit, mask)
+    return next_token_losses(model, [hidden[:, :-1]], tokens[:, 1:])[0][0].float()
 
 
 @torch.no_grad()
@@ -268,31 +158,63 @@ def final_states(model, tokens, hook: str | None = None, edit: Callable | None =
 
     def replace(value, hook):
         fired.append(True)
-        new = edit(value).to(value.dtype)
-        return new if mask is None else torch.where(mask.reshape(*mask.shape, *[1] * (value.ndim - 2)), new, value)
+        return masked(edit(value), value, mask)
 
     hidden = capture(model, tokens, UNEMBED_INPUT, [(hook, replace)] if edit else [])
-    if edit and not fired:
-        raise HookError(f"hook {hook!r} never fired on the way to the output; use its canonical name")
-    return hidden
+    return hidden if fired or not edit else _never_fired(hook)
 
 
-def next_token_logits(model, hidden: torch.Tensor) -> torch.Tensor:
-    """Logits of final states, float32 ``[token, d_vocab]``, capped where the model caps them (Gemma 2).
+@torch.no_grad()
+def spliced_states(model, tokens: torch.Tensor, hook: str, splice: Callable, n: int) -> list[torch.Tensor]:
+    """The unembedding's input ``[batch, pos, d_model]``: of the model as it is, and with each of ``n`` replacements at a hook.
 
-    Memory: 4 bytes times ``d_vocab`` a token (0.5 GB for 512 tokens of Gemma): give a chunk at a time.
+    ``splice(activations)`` gives the replacements. What lies before the hook runs once: there, or at the last point
+    of the residual stream before it, the batch is multiplied, and the rest runs on all of them together. What follows
+    the residual stream hangs on nothing else, so a replacement whose rows are all alike there (a zeroed one) runs as
+    one row, and its state comes back as ``[1, pos, d_model]``. A TransformerBridge keeps a mask of the batch's own size
+    and cannot be widened unless the batch is one row; it runs once more for each replacement.
+
+    Raises: HookError if the hook does not fire on the way to the output.
     """
-    logits = (hidden.to(model.W_U.dtype) @ model.W_U + model.b_U).float()
-    cap = getattr(model.cfg, "output_logits_soft_cap", None)
-    return cap * torch.tanh(logits / cap) if cap is not None and cap > 0 else logits
+    wide = _widened_at(model, hook, len(tokens))
+    spliced = []
+
+    def at_hook(value, hook):
+        x = value[: len(tokens)]
+        for new in splice(x):
+            alike = STREAM.fullmatch(hook.name) and bool((new == new[:1]).all())
+            spliced.append(new[:1] if alike else new)
+        return torch.cat([x, *spliced]) if wide else None
+
+    widen = [(wide, lambda value, hook: value.repeat(1 + n, *[1] * (value.ndim - 1)))] if wide not in (None, hook) else []
+    states = capture(model, tokens, UNEMBED_INPUT, [*widen, (hook, at_hook)])
+    if not spliced:
+        _never_fired(hook)
+    if wide:
+        return list(states.split([len(tokens), *map(len, spliced)]))
+    return [states, *(final_states(model, tokens[: len(new)], hook, lambda x, new=new: new) for new in spliced)]
 
 
-def reconstruct(sae, x: torch.Tensor, keep: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """``(features [batch, pos, d_sae], reconstruction in x's shape)``; axes after ``pos`` (heads) are read as one."""
-    flat = x.flatten(2)
-    # an SAE of attention heads puts the two last axes together itself: one head as wide as all of them
-    features = sae.encode(flat[:, :, None] if getattr(sae, "hook_z_reshaping_mode", False) else flat)
-    return features, sae.decode(features if keep is None else features * keep.to(features.device)).reshape(x.shape)
+def _widened_at(model, hook: str, n_rows: int) -> str | None:
+    """Where the batch can be multiplied for a splice at the hook, if anywhere."""
+    if n_rows == 1 or not isinstance(model, HookedTransformer):
+        return hook if n_rows == 1 else None
+    if STREAM.fullmatch(hook):
+        return hook
+    block = BLOCK_NAME.match(hook)
+    after_attention = block and re.match(r"(mlp|ln2|hook_mlp)", hook[block.end() :])
+    names = [f"{block[0]}hook_resid_{'mid' if after_attention else 'pre'}", f"{block[0]}hook_resid_pre"] if block else []
+    return next((name for name in names if name in model.hook_dict), None)
+
+
+def masked(new: torch.Tensor, old: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """``new`` where the mask, bool ``[batch, pos]``, is True (everywhere, if there is none), and ``old`` elsewhere."""
+    new = new.to(old.dtype)
+    return new if mask is None else torch.where(mask.reshape(*mask.shape, *[1] * (old.ndim - 2)), new, old)
+
+
+def _never_fired(hook: str):
+    raise HookError(f"hook {hook!r} never fired on the way to the output; use its canonical name")
 
 
 @torch.no_grad()
@@ -309,13 +231,24 @@ def mean_activations(model, tokens, hook: str, masks: torch.Tensor, *, batch_siz
     return means.reshape(len(masks), *x.shape[2:])
 
 
+def rows_at_a_time(model, tokens: torch.Tensor, batch_size: int | None) -> int:
+    """Rows of a batch: as asked, or about 1,024 tokens' worth (16,384 on a GPU).
+
+    Raises: ValueError if that many rows' activations do not fit in the free memory; says how many would.
+    """
+    device, cfg, n_pos = _device(model), model.cfg, tokens.shape[1]
+    if batch_size is None:
+        return max(1, (TOKENS_AT_A_TIME if device.type == "cpu" else 16 * TOKENS_AT_A_TIME) // n_pos)
+    free = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    row = 4 * n_pos * (8 * cfg.d_model + 3 * (cfg.d_mlp or 0) + 3 * cfg.n_heads * n_pos)  # bytes that one layer holds at once
+    if min(check_positive(batch_size, "batch_size"), len(tokens)) * row > free:
+        raise ValueError(
+            f"batch_size {batch_size} needs about {batch_size * row / 1e9:.3g} GB, and {free / 1e9:.3g} GB is free; batch_size={max(1, free // (2 * row))} would fit"
+        )
+    return batch_size
+
+
 def row_blocks(n_rows: int, batch_size: int) -> list[slice]:
     """The rows, cut into slices of ``batch_size``."""
     check_positive(batch_size, "batch_size")
     return [slice(start, start + batch_size) for start in range(0, n_rows, batch_size)]
-
-
-def batches_of(tokens: torch.Tensor, batch_size: int) -> Iterator[tuple[int, torch.Tensor]]:
-    """``(first row, rows)`` of each batch."""
-    for part in row_blocks(len(tokens), batch_size):
-        yield part.start, tokens[part]

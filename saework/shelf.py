@@ -13,11 +13,12 @@ import torch
 from saework import corpus, formats, models, run
 from saework._checks import HookError, check_positive, check_tokens, unknown
 from saework.catalogue import ALSO, DATA, MODEL_FILES, TOKENIZER_FILES, Release, claims_of, release_named, releases, scan_file
+from saework.encoding import Encoder
+from saework.feature_scan import FeatureScan
 from saework.hub import Repository, explained
 from saework.metrics import variance_explained
 from saework.quality import find_site
 from saework.readiness import check_resources
-from saework.scanning import FeatureScan
 
 __all__ = ["Workbook", "claims_of", "load", "releases"]
 L0_FACTOR, LOWEST_VARIANCE = 3.0, 0.5
@@ -261,9 +262,9 @@ def self_check(workbook: Workbook, *, n_rows: int = 16) -> None:
     x = run.sae_input(workbook.model, workbook.sae, rows, workbook.hook)
     x = (x[:, 1:] if x.shape[1] > 1 else x).flatten(0, 1)[:n_tokens]
     with torch.no_grad():
-        features, output = (each[0] for each in run.reconstruct(workbook.sae, x[None]))
-        explained = variance_explained(x.flatten(1), output.flatten(1)) if len(x) > 1 else float("nan")
-    l0 = float((features > 0).sum(-1).double().mean())
+        made = Encoder(workbook.sae).reconstruct(x[None])
+        explained = variance_explained(x.flatten(1), made.x_hat[0].flatten(1)) if len(x) > 1 else float("nan")
+    l0 = float(made.l0.double().mean())
     published = _published_l0(workbook)
     if published and not published / L0_FACTOR <= l0 <= published * L0_FACTOR:
         warnings.warn(f"mean L0 is {l0:.3g} on {len(x)} tokens where {published:.3g} was published: {WRONG}", stacklevel=3)

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import torch
 
 from saework._checks import HookError, check_feature, check_finite, check_positive
-from saework.run import UNEMBED_INPUT, activations, as_tokens, hook_of, next_token_logits, reconstruct, sae_input
+from saework.encoding import Encoder, encode_feature
+from saework.predictions import next_token_logits
+from saework.run import UNEMBED_INPUT, activations, as_tokens, hook_of, sae_input
 from saework.tokens import SPACE, visible
 
 MODES = ("add", "clamp")
@@ -177,9 +179,8 @@ def steering_hooks(
     def edit(x: torch.Tensor) -> torch.Tensor:
         base, delta = x, torch.full(x.shape[:2], float(strength), device=x.device, dtype=push.dtype)
         if mode == "clamp" or not error_term:
-            features, reconstruction = reconstruct(sae, x)
-            base = x if error_term else reconstruction
-            delta = delta - features[..., feature].to(delta) if mode == "clamp" else delta
+            base = x if error_term else Encoder(sae).reconstruct(x).x_hat
+            delta = delta - encode_feature(sae, x, feature).to(delta) if mode == "clamp" else delta
         step = delta[..., None] * push.to(x.device)
         return (base + step.reshape(x.shape)).to(x.dtype)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saework.firings import BIN_EDGES, SAMPLES_PER_BIN, Firings, _hash, bin_of, rank_in_group
+from saework.firings import BIN_EDGES, SAMPLES_PER_BIN, Firings, bin_of, hash_of, place_of, rank_in_group, row_and_pos
 
 fast = settings(max_examples=60, deadline=None, database=None)
 
@@ -26,11 +26,11 @@ def firings(table) -> Firings:
     if not table:
         return Firings.none()
     feature, value, row, pos = zip(*table)
-    return Firings(np.array(feature, np.int64), np.array(value, np.float32), np.column_stack([row, pos]).astype(np.int64))
+    return Firings(np.array(feature, np.int64), np.array(value, np.float32), place_of(np.array(row), np.array(pos)))
 
 
 def table(firings: Firings) -> list[tuple]:
-    return [(f, v, *p) for f, v, p in zip(firings.feature.tolist(), firings.value.tolist(), firings.place.tolist())]
+    return [(f, v, *p) for f, v, p in zip(firings.feature.tolist(), firings.value.tolist(), row_and_pos(firings.place).tolist())]
 
 
 def first_of_each(table, order, group, k) -> list[tuple]:
@@ -111,12 +111,12 @@ def test_hash_is_the_finalizer_of_splitmix64():
     state, published = 0x9E3779B97F4A7C15, 0xE220A8397B1DCDAF  # first state and output for seed 0
     place = (state >> 20, state % 2**20)
     assert slow_hash(*place) == published
-    assert _hash(np.array([place])).tolist() == [published]
+    assert hash_of(np.array([place[0] << 20 | place[1]])).tolist() == [published]
 
 
 @pytest.mark.parametrize("axis", ["row", "pos"])
 def test_samples_favour_no_place(axis):
     row, pos = np.divmod(np.arange(100_000), 200)
-    rank = _hash(np.column_stack([row, pos])) / 2**64
+    rank = hash_of(place_of(row, pos)) / 2**64
     assert abs(rank.mean() - 0.5) < 0.005
     assert abs(np.corrcoef(rank, {"row": row, "pos": pos}[axis])[0, 1]) < 0.01

@@ -154,7 +154,7 @@ def test_activations_that_do_not_vary_are_an_error(value, n):
 
 X = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
 X_HAT = torch.tensor([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
-FEATURES = torch.tensor([[1.0, -2.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+L0, L1 = torch.tensor([2, 0, 1]), torch.tensor([3.0, 0.0, 3.0])  # of features (1, -2, 0), (0, 0, 0), (0, 0, 3)
 LOSSES = {"predictions": 2, "ce_clean": 6.0, "ce_spliced": 8.0, "ce_ablated": 16.0, "kl_spliced": 1.0, "kl_ablated": 4.0}
 BY_HAND = {
     "tokens": 3,
@@ -185,7 +185,7 @@ BY_HAND = {
 def test_reconstruction_by_hand(cut):
     total = Counter(LOSSES)
     for part in (slice(cut), slice(cut, None)):
-        total.update(metrics.reconstruction_sums(X[part], FEATURES[part], X_HAT[part], X.double().mean(0)))
+        total.update(metrics.reconstruction_sums(X[part], X_HAT[part], L0[part], L1[part], X.double().mean(0)))
     found = metrics.pooled_reconstruction(total, X.double().mean(0))
     assert found == pytest.approx(BY_HAND, rel=1e-12)
     assert list(found) == list(metrics.RECONSTRUCTION)
@@ -195,7 +195,7 @@ def test_variance_explained_of_sums_is_the_plain_ones():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(30, 5, generator=generator) + 100
     x_hat = x + 0.5 * torch.randn(30, 5, generator=generator)
-    total = Counter(LOSSES) + Counter(metrics.reconstruction_sums(x, torch.ones(30, 1), x_hat, x.double().mean(0)))
+    total = Counter(LOSSES) + Counter(metrics.reconstruction_sums(x, x_hat, torch.ones(30), torch.ones(30), x.double().mean(0)))
     found = metrics.pooled_reconstruction(total, x.double().mean(0))
     assert found["variance_explained"] == pytest.approx(metrics.variance_explained(x, x_hat), abs=1e-12)
     assert found["variance_explained_global"] == pytest.approx(1 - float((x_hat - x).double().pow(2).mean() / x.double().var()), abs=1e-9)
@@ -208,7 +208,7 @@ def test_reconstruction_of_nothing_counted_is_unknown():
 
 
 def test_reconstruction_where_ablation_changes_nothing():
-    total = Counter(LOSSES | {"ce_ablated": 6.0}) + Counter(metrics.reconstruction_sums(X, FEATURES, X_HAT, X.double().mean(0)))
+    total = Counter(LOSSES | {"ce_ablated": 6.0}) + Counter(metrics.reconstruction_sums(X, X_HAT, L0, L1, X.double().mean(0)))
     with pytest.raises(ValueError, match="ablating this hook changes nothing"):
         metrics.pooled_reconstruction(total, X.double().mean(0))
 

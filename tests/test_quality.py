@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_run import IDENTITY, NOTHING, POST, RESID, PlainSAE, hooks_are_clean, lively, mask, with_weights  # noqa: F401
 
-from saework import metrics, quality, run
+from saework import metrics, quality, recons_score, run
 from saework._checks import HookError, UnknownNameError
 
 HEADS = "blocks.0.attn.hook_z"
@@ -176,7 +176,7 @@ def test_losses_are_sae_lenss(lively):  # noqa: F811
 
 def test_the_score_is_recons_scores(lively, mask):  # noqa: F811
     ours = quality.reconstruction_metrics(lively.model, lively.sae, lively.tokens, mask=mask)["with_bos"]
-    score = run.recons_score(lively.model, lively.sae, lively.tokens, mask=mask)
+    score = recons_score(lively.model, lively.sae, lively.tokens, mask=mask)
     assert ours["ce_loss_score"] == pytest.approx(score.score, abs=1e-5)
     assert ours["predictions"] == score.n_tokens
 
@@ -239,15 +239,18 @@ def test_a_mask_without_bos_makes_the_columns_equal(lively):  # noqa: F811
     assert every.loc["tokens", ["with_bos", "without_bos"]].tolist() == [120, int((lively.tokens != 1).sum())]
 
 
-def test_passes_are_shared(lively, monkeypatch):  # noqa: F811
-    calls = []
-    whole_pass = run.final_states
-    monkeypatch.setattr(quality, "final_states", lambda *args: calls.append(1) or whole_pass(*args))
-    values(lively.model, lively.sae, lively.tokens, batch_size=6)
-    assert len(calls) == 5
-    calls.clear()
+def test_what_is_shared_is_computed_once(lively, monkeypatch):  # noqa: F811
+    """One pass through the model, and one unembedding of each state that differs."""
+    spliced, unembedded = [], []
+    splice, losses = quality.spliced_states, quality.next_token_losses
+    monkeypatch.setattr(quality, "spliced_states", lambda *args: spliced.append(args[-1]) or splice(*args))
+    monkeypatch.setattr(quality, "next_token_losses", lambda model, states, *args, **kw: unembedded.append(len(states)) or losses(model, states, *args, **kw))
+    plain = values(lively.model, lively.sae, lively.tokens, batch_size=6)
+    assert (spliced, unembedded) == ([4], [3]), "no later token reads what the MLP of the only layer did to BOS"
     values(lively.model, lively.sae, lively.tokens, mask=lively.tokens != 1, batch_size=6)
-    assert len(calls) == 3, "the columns are equal"
+    assert (spliced[1:], unembedded[1:]) == ([2], [3]), "the columns are equal"
+    monkeypatch.setattr(quality, "_same", lambda *args: False)
+    pd.testing.assert_frame_equal(values(lively.model, lively.sae, lively.tokens, batch_size=6), plain, rtol=1e-6)
 
 
 def test_a_model_without_tokenizer_has_its_bos_in_the_first_column(lively):  # noqa: F811

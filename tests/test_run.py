@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import saework
-from saework import features, models, run
+from saework import features, models, predictions, run
 from saework._checks import HookError, UnknownNameError
+from saework.encoding import Encoder
+from saework.predictions import next_token_logits
 
 POST, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
 N_CTX, D_VOCAB = 32, 4096
@@ -104,7 +106,7 @@ def slow_score(model, sae, tokens, hook, ablation, mask=None, keep=None):
 
 def assert_matches_slow(model, sae, tokens, *, hook=POST, ablation="zero", mask=None, keep=None):
     tables, means, score, n = slow_score(model, sae, tokens, hook, ablation, mask, keep)
-    ours = run.recons_score(model, sae, tokens, hook=hook, ablation=ablation, mask=mask, keep=keep, batch_size=4)
+    ours = saework.recons_score(model, sae, tokens, hook=hook, ablation=ablation, mask=mask, keep=keep, batch_size=4)
     np.testing.assert_allclose(ours.token_losses, tables, atol=2e-5)
     assert [ours.loss, ours.recons_loss, ours.ablated_loss] == pytest.approx(means, abs=5e-6)
     assert ours.score == pytest.approx(score, abs=1e-5 / abs(means[2] - means[0]) * (1 + abs(score)))
@@ -149,7 +151,7 @@ def test_recons_score_at_a_residual_hook(lively, mask, ablation):
 
 
 def test_known_points_of_the_score(lively):
-    score = lambda sae: run.recons_score(lively.model, sae, lively.tokens, hook=POST)  # noqa: E731
+    score = lambda sae: saework.recons_score(lively.model, sae, lively.tokens, hook=POST)  # noqa: E731
     assert score(IDENTITY).score == 1
     assert score(IDENTITY).interval == (1, 1)
     assert score(NOTHING).score == 0
@@ -167,8 +169,8 @@ def test_a_value_by_hand(tiny):
     state["unembed.W_U"][:, 7] = way / 16 * math.log(D_VOCAB - 1)
     model = models.neel_model_shell(tiny.config)
     model.load_state_dict(state)
-    half = PlainSAE(lambda x: x, lambda x: x * (torch.arange(5) < 2)[:, None])
-    result = run.recons_score(model, half, torch.full((3, 5), 7), hook=POST)
+    half = PlainSAE(lambda x: x, lambda x: x * (torch.arange(len(x)) % 5 < 2)[:, None])
+    result = saework.recons_score(model, half, torch.full((3, 5), 7), hook=POST)
     assert result.loss == pytest.approx(math.log(2), abs=1e-5)
     assert result.ablated_loss == pytest.approx(math.log(D_VOCAB), abs=1e-5)
     assert result.score == pytest.approx(0.5, abs=1e-5)
@@ -178,8 +180,8 @@ def test_a_value_by_hand(tiny):
 @given(data=st.data(), batch_size=st.integers(1, 8), ablation=st.sampled_from(["zero", "mean"]))
 def test_batches_and_row_order_change_nothing(lively, mask, data, batch_size, ablation):
     order = data.draw(st.permutations(range(6)))
-    whole = run.recons_score(lively.model, lively.sae, lively.tokens, ablation=ablation, mask=mask)
-    parts = run.recons_score(lively.model, lively.sae, lively.tokens[order], ablation=ablation, mask=mask[order], batch_size=batch_size)
+    whole = saework.recons_score(lively.model, lively.sae, lively.tokens, ablation=ablation, mask=mask)
+    parts = saework.recons_score(lively.model, lively.sae, lively.tokens[order], ablation=ablation, mask=mask[order], batch_size=batch_size)
     for name in ("loss", "recons_loss", "ablated_loss", "score"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-5)
     assert parts.n_tokens == whole.n_tokens
@@ -187,16 +189,16 @@ def test_batches_and_row_order_change_nothing(lively, mask, data, batch_size, ab
 
 
 def test_keep_all_is_no_keep_and_keep_counts(lively):
-    score = lambda keep: run.recons_score(lively.model, lively.sae, lively.tokens, keep=keep).recons_loss  # noqa: E731
+    score = lambda keep: saework.recons_score(lively.model, lively.sae, lively.tokens, keep=keep).recons_loss  # noqa: E731
     everything = torch.ones(48, dtype=torch.bool)
     assert score(everything) == score(None)
     assert abs(score(everything.index_fill(0, torch.arange(24), False)) - score(None)) > 0.01
 
 
 def test_interval(lively):
-    interval = lambda tokens, seed=0, mask=None: run.recons_score(lively.model, lively.sae, tokens, seed=seed, mask=mask).interval  # noqa: E731
+    interval = lambda tokens, seed=0, mask=None: saework.recons_score(lively.model, lively.sae, tokens, seed=seed, mask=mask).interval  # noqa: E731
     low, high = interval(lively.tokens)
-    assert low < run.recons_score(lively.model, lively.sae, lively.tokens).score < high
+    assert low < saework.recons_score(lively.model, lively.sae, lively.tokens).score < high
     assert interval(lively.tokens) == (low, high) != interval(lively.tokens, seed=1)
     one_row = torch.arange(6)[:, None].expand(6, 20) == 2
     assert np.isnan(interval(lively.tokens[:1])).all()
@@ -204,14 +206,15 @@ def test_interval(lively):
 
 
 def test_token_losses_shape_dtype_and_repr(lively):
-    result = run.recons_score(lively.model, lively.sae, lively.tokens.tolist())
+    result = saework.recons_score(lively.model, lively.sae, lively.tokens.tolist())
     assert (result.token_losses.shape, result.token_losses.dtype) == ((3, 6, 19), torch.float32)
     assert f"{result.score:.2%}" in repr(result) and "zero-ablated; 114 predictions" in repr(result)
 
 
 def test_long_losses_are_cut_in_chunks(lively, monkeypatch):
     whole = run.token_losses(lively.model, lively.tokens)
-    monkeypatch.setattr(run, "LOSS_CHUNK", 7)
+    monkeypatch.setattr(predictions, "TOKEN_BLOCK", 7)
+    monkeypatch.setattr(predictions, "VOCAB_BLOCK", 3)
     torch.testing.assert_close(run.token_losses(lively.model, lively.tokens), whole, rtol=0, atol=1e-5)
 
 
@@ -227,7 +230,7 @@ def test_final_states_and_their_logits_are_the_models(lively):
     edit = lambda x: x * 0.5  # noqa: E731
     for edits, fwd_hooks in (((), []), ((POST, edit), [(POST, lambda x, hook: edit(x))])):
         states = run.final_states(lively.model, lively.tokens, *edits)
-        logits = run.next_token_logits(lively.model, states.flatten(0, 1))
+        logits = next_token_logits(lively.model, states.flatten(0, 1))
         assert (states.shape, logits.dtype) == ((6, 20, 16), torch.float32)
         expected = lively.model.run_with_hooks(lively.tokens, fwd_hooks=fwd_hooks)
         torch.testing.assert_close(logits, expected.flatten(0, 1), rtol=0, atol=1e-4)
@@ -254,8 +257,8 @@ def test_recons_score_at_the_heads(lively, reshapes):
     x = run.activations(lively.model, lively.tokens, hook)
     together = flat.decode(flat.encode(x.flatten(2))).reshape(x.shape)
     spliced = slow_losses(lively.model, lively.tokens[:1], hook, lambda token: flat.decode(flat.encode(token.reshape(1, 16))).reshape(2, 8))
-    torch.testing.assert_close(run.reconstruct(sae, x)[1], together, rtol=0, atol=1e-5)
-    ours = run.recons_score(lively.model, sae, lively.tokens, ablation="mean")
+    torch.testing.assert_close(Encoder(sae).reconstruct(x).x_hat, together, rtol=0, atol=1e-5)
+    ours = saework.recons_score(lively.model, sae, lively.tokens, ablation="mean")
     np.testing.assert_allclose(ours.token_losses[1, :1], spliced, atol=2e-5)
 
 
@@ -298,14 +301,14 @@ def test_hooks_that_are_silently_ignored(gpt2, tiny, tmp_path):
     with pytest.raises(HookError, match="'blocks.0.attn.qkv.hook_out' never fired.*alias names are ignored"):
         run.activations(model, tiny.tokens, "blocks.0.attn.qkv.hook_out")
     with pytest.raises(UnknownNameError, match="'blocks.0.hook_resid_post'"):
-        run.recons_score(model, random_sae(16, 32, RESID, torch.Generator()), tiny.tokens)
+        saework.recons_score(model, random_sae(16, 32, RESID, torch.Generator()), tiny.tokens)
     assert hooks_are_clean(model)
 
 
 # ---- what bad input gets ----
 
 USERS = {
-    "recons_score": lambda t, tokens: run.recons_score(t.model, t.sae, tokens),
+    "recons_score": lambda t, tokens: saework.recons_score(t.model, t.sae, tokens),
     "scan": lambda t, tokens: saework.scan(t.model, t.sae, tokens),
     "activations": lambda t, tokens: run.activations(t.model, tokens, POST),
     "feature_activations": lambda t, tokens: features.feature_activations(t.model, t.sae, tokens, 7),
@@ -357,9 +360,9 @@ def test_numbers_that_are_not_finite(tiny, user, case):
 def test_decoder_or_unembedding_that_is_not_finite(tiny):
     sae = with_weights(tiny.sae, W_dec=lambda w: w[7].fill_(NAN))
     with pytest.raises(ValueError, match="losses hold"):
-        run.recons_score(tiny.model, sae, tiny.tokens)
+        saework.recons_score(tiny.model, sae, tiny.tokens)
     with pytest.raises(ValueError, match="losses hold"):
-        run.recons_score(with_weights(tiny.model, unembed__W_U=lambda w: w[:1].fill_(NAN)), tiny.sae, tiny.tokens)
+        saework.recons_score(with_weights(tiny.model, unembed__W_U=lambda w: w[:1].fill_(NAN)), tiny.sae, tiny.tokens)
 
 
 RECONS = {
@@ -381,24 +384,24 @@ RECONS = {
 def test_bad_arguments_of_recons_score(tiny, case):
     change, error, words = RECONS[case]
     with pytest.raises(error, match=words):
-        run.recons_score(tiny.model, tiny.sae, tiny.tokens, **change)
+        saework.recons_score(tiny.model, tiny.sae, tiny.tokens, **change)
     assert hooks_are_clean(tiny.model)
 
 
 def test_no_next_token(tiny):
     with pytest.raises(ValueError, match="rows have one token"):
-        run.recons_score(tiny.model, tiny.sae, tiny.tokens[:, :1])
+        saework.recons_score(tiny.model, tiny.sae, tiny.tokens[:, :1])
 
 
 def test_ablation_that_changes_nothing(tiny):
     deaf = with_weights(tiny.model, blocks__0__mlp__W_out=lambda w: w.zero_())
     with pytest.raises(ValueError, match="ablated loss equals the clean loss .* changes nothing"):
-        run.recons_score(deaf, tiny.sae, tiny.tokens)
+        saework.recons_score(deaf, tiny.sae, tiny.tokens)
 
 
 def test_hook_problems(tiny):
     with pytest.raises(HookError, match="does not say which hook .* give hook="):
-        run.recons_score(tiny.model, IDENTITY, tiny.tokens)
+        saework.recons_score(tiny.model, IDENTITY, tiny.tokens)
     with pytest.raises(HookError, match="never fired on the way to the output"):
         run.token_losses(tiny.model, tiny.tokens, "unembed.hook_out", torch.zeros_like)
     assert hooks_are_clean(tiny.model)
@@ -409,5 +412,85 @@ def test_an_sae_that_fails_leaves_no_hooks(tiny):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        run.recons_score(tiny.model, PlainSAE(fail, fail), tiny.tokens, hook=POST)
+        saework.recons_score(tiny.model, PlainSAE(fail, fail), tiny.tokens, hook=POST)
     assert hooks_are_clean(tiny.model)
+
+
+# ---- several splices in one pass ----
+
+
+def splices(x):
+    """Something that differs by row, zeros, and zeros but for the first token."""
+    kept = torch.zeros_like(x)
+    kept[:, :1] = x[:, :1]
+    return [x * 0.5 + 0.1, torch.zeros_like(x), kept]
+
+
+def separate_passes(model, tokens, hook):
+    states = [run.final_states(model, tokens)]
+    return states + [run.final_states(model, tokens, hook, lambda x, i=i: splices(x)[i]) for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """Three layers of a HookedTransformer."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    sizes = dict(n_layers=3, d_model=16, d_head=8, n_heads=2, d_mlp=24, d_vocab=50, n_ctx=32, act_fn="gelu", normalization_type="LN", seed=0)
+    return HookedTransformer(HookedTransformerConfig(**sizes)).requires_grad_(False)
+
+
+DEEP_TOKENS = torch.randint(50, (5, 12), generator=torch.Generator().manual_seed(4))
+DEEP_HOOKS = ("hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "mlp.hook_pre", "mlp.hook_post", "attn.hook_z", "attn.hook_q")
+
+
+@pytest.mark.parametrize("hook", [*(f"blocks.1.{name}" for name in DEEP_HOOKS), "hook_embed", "blocks.0.hook_resid_pre"])
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_several_splices_in_one_pass_are_the_separate_passes(deep, hook, n_rows):
+    tokens = DEEP_TOKENS[:n_rows]
+    together = run.spliced_states(deep, tokens, hook, splices, 3)
+    for ours, alone in zip(together, separate_passes(deep, tokens, hook), strict=True):
+        torch.testing.assert_close(ours.expand_as(alone), alone, rtol=0, atol=1e-5)
+    assert hooks_are_clean(deep)
+
+
+@pytest.mark.parametrize("hook", [*(f"blocks.1.{name}" for name in DEEP_HOOKS)])
+def test_what_lies_before_the_hook_runs_once(deep, hook):
+    calls = []
+    before = deep.blocks[0].register_forward_hook(lambda *args: calls.append("before"))
+    after = deep.blocks[2].register_forward_hook(lambda *args: calls.append("after"))
+    run.spliced_states(deep, DEEP_TOKENS, hook, splices, 3)
+    before.remove(), after.remove()
+    assert calls == ["before", "after"]
+
+
+def test_rows_that_are_alike_in_the_residual_stream_run_once(deep):
+    rows = lambda hook, splice: [len(state) for state in run.spliced_states(deep, DEEP_TOKENS, hook, splice, len(splice(torch.zeros(5, 12, 16))))]  # noqa: E731
+    assert rows("blocks.1.hook_resid_post", splices) == [5, 5, 1, 5]
+    assert rows("blocks.1.hook_resid_mid", lambda x: [torch.ones_like(x)]) == [5, 1]
+    assert rows("blocks.1.hook_mlp_out", splices) == [5, 5, 5, 5], "the stream past it still knows the row"
+
+
+@pytest.mark.parametrize("hook", ["blocks.0.hook_resid_post", "blocks.0.hook_out", "blocks.0.mlp.hook_out", "blocks.1.hook_in", "blocks.1.ln2.hook_in"])
+@pytest.mark.parametrize("n_rows", [1, 6])
+@pytest.mark.parametrize("name", ["gpt2_bridge", "gemma2_bridge"])
+def test_several_splices_on_a_bridge(request, tiny, hook, n_rows, name):
+    bridge, tokens = request.getfixturevalue(name), tiny.tokens[:n_rows]
+    together = run.spliced_states(bridge, tokens, hook, splices, 3)
+    for ours, alone in zip(together, separate_passes(bridge, tokens, hook), strict=True):
+        torch.testing.assert_close(ours.expand_as(alone), alone, rtol=0, atol=1e-4)
+
+
+def test_a_splice_at_a_hook_that_does_not_fire(deep):
+    with pytest.raises(HookError, match="'unembed.hook_out' never fired on the way to the output"):
+        run.spliced_states(deep, DEEP_TOKENS, "unembed.hook_out", splices, 3)
+
+
+def test_rows_at_a_time(deep, monkeypatch):
+    assert run.rows_at_a_time(deep, DEEP_TOKENS, None) == 1024 // 12
+    assert run.rows_at_a_time(deep, torch.zeros(3, 5000), None) == 1
+    assert run.rows_at_a_time(deep, DEEP_TOKENS, 7) == 7
+    monkeypatch.setattr(run.psutil, "virtual_memory", lambda: SimpleNamespace(available=60_000))
+    assert run.rows_at_a_time(deep, DEEP_TOKENS, 3) == 3
+    with pytest.raises(ValueError, match=r"batch_size 5 needs about \S+ GB, and 6e-05 GB is free; batch_size=2 would fit"):
+        run.rows_at_a_time(deep, DEEP_TOKENS, 5)

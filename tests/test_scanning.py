@@ -155,7 +155,7 @@ def test_batches_blocks_and_row_order(tiny, mask, data, batch_size, block, maske
     tokens = tiny.tokens.flip(1)  # a BOS in front would tie in all rows, and ties go by row
     plain = rowwise(tiny, tokens, mask=mask if masked else None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scanning, "TOKENS_PER_ENCODING", block)
+        patch.setattr(scanning, "BLOCK", block)
         cut = rowwise(tiny, tokens[order], mask=mask[order] if masked else None, batch_size=batch_size)
     assert cut.n_tokens == plain.n_tokens
     for name in ("count", "histogram", "l0_histogram"):
