@@ -16,9 +16,11 @@ from safetensors.torch import save_file
 from test_firings import slow_bin, slow_samples, slow_strongest
 
 import saework
-from saework import FeatureScan, scanning
+from saework import FeatureScan, collecting, feature_scan, scanning
 from saework._checks import HookError, UnknownNameError, WeightsError
-from saework.firings import BIN_EDGES
+from saework.collecting import Collector
+from saework.encoding import Active
+from saework.firings import BIN_EDGES, place_of
 from saework.metrics import rate_bound
 
 RESID = "blocks.0.hook_resid_post"
@@ -167,21 +169,31 @@ def test_batches_blocks_and_row_order(tiny, mask, data, batch_size, block, maske
     assert torch.equal(found, plain.top_positions)
 
 
-def test_lists_that_are_cut_down_on_the_way():
-    """More than half a million firings: the collector lets go of those that cannot be listed any more."""
+def every_firing(features: torch.Tensor) -> Active:
+    token, feature = features.nonzero(as_tuple=True)
+    return Active(token, feature, features[token, feature])
+
+
+@pytest.mark.parametrize("pending", [1, 3_000, 500_000])
+def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending):
+    """The collector lets go of firings that cannot be listed any more, and takes in no new ones of that kind."""
+    monkeypatch.setattr(collecting, "PENDING", pending)
     features = torch.rand(3, 600, 300, generator=torch.Generator().manual_seed(0)) ** 3
     features[2, 0] = features[0, 0]  # ties between the first block and the last
-    places = np.column_stack(np.divmod(np.arange(1800), 20)).reshape(3, 600, 2)
-    together = scanning._Collector(300, TOP_K)
+    places = place_of(*np.divmod(np.arange(1800), 20)).reshape(3, 600)
+    together = Collector(300, TOP_K)
     parts = []
     for i in range(3):
-        together.add(features[i], places[i])
-        alone = scanning._Collector(300, TOP_K)
-        alone.add(features[i], places[i])
-        parts.append(alone.result(rows=((30 * i, 30 * i + 30),), fingerprint=""))
-    assert len(together.pending) < 3
-    together = together.result(rows=((0, 90),), fingerprint="")
-    assert_same(together, sum(parts[1:], parts[0]))
+        together.add(every_firing(features[i]), places[i])
+        together.end_part()
+        alone = Collector(300, TOP_K)
+        alone.add(every_firing(features[i]), places[i])
+        alone.end_part()
+        parts.append(FeatureScan.of(alone.arrays(), ((30 * i, 30 * i + 30),), ""))
+    held = sum(len(firings.value) for firings in together._pending)
+    assert held < features.numel() / 2
+    together = FeatureScan.of(together.arrays(), ((0, 90),), "")
+    assert_same(together, sum(parts[1:], parts[0]))  # sums too: parts are added in their order
     assert torch.equal(together.top_values, features.flatten(0, 1).topk(TOP_K, dim=0).values.T)
 
 
@@ -198,7 +210,9 @@ def test_any_cut_and_any_order_of_merging_gives_the_same_scan(tiny, tokens, mask
     while len(parts) > 1:
         a, b = (parts.pop(data.draw(st.integers(0, len(parts) - 1))) for _ in range(2))
         parts.append(a + b)
-    assert_same(parts[0], rowwise(tiny, tokens, mask=mask))
+    whole = rowwise(tiny, tokens, mask=mask)
+    assert_same(parts[0], whole, but=("total_activation",))
+    torch.testing.assert_close(parts[0].total_activation, whole.total_activation, rtol=1e-12, atol=0)  # float64 rounds by order
 
 
 def test_a_gap_stays_a_gap(tiny, tokens):
@@ -234,6 +248,7 @@ def test_scans_of_something_else_do_not_merge(tiny, tokens, whole):
 def test_top_k_zero_keeps_counts_only(tiny, tokens, whole):
     counts = rowwise(tiny, tokens, top_k=0)
     assert_same(counts, whole.without_positions())
+    assert float(counts.total_activation.sum()) > 0
     assert (rowwise(tiny, tokens[:2], top_k=0) + rowwise(tiny, tokens[2:], top_k=0, first_row=2)).count.equal(counts.count)
     with pytest.raises(ValueError, match="kept no positions .*scan the tokens"):
         counts.top_examples(7, tokens, tiny.tokenizer)
@@ -355,6 +370,8 @@ def test_rate_bound(tiny, tokens, whole):
         (dict(top_k=-1), ValueError, "top_k is -1; give a whole number of at least 0"),
         (dict(first_row=-1), ValueError, "first_row is -1"),
         (dict(batch_size=0), ValueError, "batch_size is 0"),
+        (dict(executor=object()), ValueError, "executor= and rebuild= go together"),
+        (dict(rebuild=dict), ValueError, "executor= and rebuild= go together"),
         (dict(mask=torch.zeros(6, 20, dtype=torch.bool)), ValueError, "mask is False everywhere"),
         (dict(mask=torch.ones(20, 6, dtype=torch.bool)), ValueError, r"mask has shape \(20, 6\)"),
         (dict(mask=torch.ones(6, 20)), ValueError, "mask is torch.float32; give bool"),
@@ -371,5 +388,47 @@ def test_bad_arguments_of_scan(tiny, tokens, change, error, words):
 def test_a_feature_that_is_nan_stops_the_scan(tiny, tokens):
     sae = copy.deepcopy(tiny.sae)
     sae.b_enc[7] = float("nan")
-    with pytest.raises(ValueError, match="feature activations hold 20 NaN or infinite values out of 960"):
-        saework.scan(tiny.model, sae, tokens, batch_size=1)
+    with pytest.raises(ValueError, match=r"feature activations \(those that are not zero\) hold 60 NaN or infinite values out of \d+, in rows 3, 4, 5"):
+        saework.scan(tiny.model, sae, tokens[3:], first_row=3, batch_size=3)
+
+
+def test_activations_that_are_not_finite_say_their_rows(tiny, tokens):
+    model = copy.deepcopy(tiny.model)
+    model.embed.W_E[tokens[4, 10]] = float("inf")
+    bad = (tokens == tokens[4, 10]).any(1).nonzero()[:, 0] + 100
+    with pytest.raises(ValueError, match=rf"activations at {tiny.hook} hold \d+ NaN or infinite values out of \d+, in rows {', '.join(map(str, bad.tolist()))};"):
+        saework.scan(model, tiny.sae, tokens, first_row=100, batch_size=6)
+
+
+# ---- sums, and features that fire together ----
+
+
+def test_sums(tiny, tokens, mask, whole):
+    table, _ = slow_firings(tiny.model, tiny.sae, tokens, tiny.hook)
+    expected = np.bincount([feature for feature, *_ in table], weights=[value for _, value, *_ in table], minlength=48)
+    np.testing.assert_allclose(whole.total_activation, expected, rtol=1e-6)
+    assert whole.total_activation.dtype == torch.float64
+
+
+def test_features_that_fire_together(tiny, tokens, mask):
+    on = torch.stack([tiny.sae.encode(tiny.model.run_with_cache(row[None], names_filter=tiny.hook)[1][tiny.hook][0]) > 0 for row in tokens])[mask]
+    chosen = [7, 0, 33, 7]
+    scan = rowwise(tiny, tokens, mask=mask, cofiring=chosen)
+    assert scan.cofiring_features.tolist() == [7, 0, 33]
+    expected = [[int((on[:, f] & on[:, other]).sum()) for other in range(48)] for f in (7, 0, 33)]
+    assert scan.cofiring.tolist() == expected and scan.cofiring[0, 7] == scan.count[7] > 0
+    halves = rowwise(tiny, tokens[:2], mask=mask[:2], cofiring=chosen) + rowwise(tiny, tokens[2:], mask=mask[2:], cofiring=chosen, first_row=2)
+    assert torch.equal(halves.cofiring, scan.cofiring)
+    with pytest.raises(ValueError, match="cofiring= chose other features in one scan than in the other"):
+        scan + rowwise(tiny, tokens, first_row=6)
+    with pytest.raises(ValueError, match=r"feature 48 does not exist"):
+        rowwise(tiny, tokens, cofiring=[48])
+
+
+def test_files_of_the_first_release_have_no_sums(whole, tmp_path):
+    arrays = {name: getattr(whole, name).contiguous() for name in (*feature_scan._ARRAYS, *feature_scan._SAMPLES)}
+    metadata = {"n_tokens": "120", "rows": "[[0, 6]]", "fingerprint": whole.fingerprint}
+    save_file(arrays, tmp_path / "old.safetensors", metadata=metadata)
+    old = FeatureScan.load(tmp_path / "old.safetensors")
+    assert_same(old, whole, but=("total_activation",))
+    assert old.total_activation.isnan().all() and old.cofiring.shape == (0, 48)

@@ -1,0 +1,176 @@
+"""Scans that are interrupted, by a signal that nothing can catch too, and files that are not theirs."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+import resource
+import signal
+import time
+import warnings
+
+import pytest
+import torch
+from conftest import random_sae
+from test_scanning import assert_same
+
+import saework
+from saework import FeatureScan, checkpoints, scanning
+from saework._checks import WeightsError
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny):
+    return tiny.tokens.repeat(20, 1)  # 120 rows
+
+
+@pytest.fixture
+def scan(tiny, tokens, monkeypatch):
+    """A scan in parts of one row."""
+    monkeypatch.setattr(scanning, "PART", 20)
+    return lambda **changes: saework.scan(**{"model": tiny.model, "sae": tiny.sae, "tokens": tokens, "batch_size": 1, "top_k": 5, "cofiring": [7], **changes})
+
+
+@pytest.fixture
+def half_done(scan, tmp_path, monkeypatch):
+    """The checkpoint of a scan that was interrupted after 50 parts."""
+    path, kept = tmp_path / "half.safetensors", []
+    write = checkpoints.Checkpoint.write
+
+    def interrupted(self, found):
+        write(self, found)
+        kept.append(found)
+        if len(kept) == 50:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoint, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            scan(checkpoint=path)
+    return path
+
+
+def counting_parts(monkeypatch) -> list:
+    parts, collect = [], scanning._Job.collect
+    monkeypatch.setattr(scanning._Job, "collect", lambda self, found, model, encode, rows, *rest: parts.append(rows.first_row) or collect(self, found, model, encode, rows, *rest))
+    return parts
+
+
+def test_an_interrupted_scan_goes_on_where_it_stopped(scan, half_done, monkeypatch):
+    whole = scan()
+    parts = counting_parts(monkeypatch)
+    assert FeatureScan.load(half_done).rows == ((0, 50),)
+    assert_same(scan(checkpoint=half_done), whole)
+    assert parts == list(range(50, 120))
+    assert_same(scan(checkpoint=half_done), whole)
+    assert parts == list(range(50, 120)), "a finished scan is read from its file"
+
+
+def test_a_first_row_and_a_mask(scan, tokens, tmp_path, half_done):
+    mask = tokens != 1
+    whole = scan(mask=mask, first_row=1000)
+    assert_same(scan(mask=mask, first_row=1000, checkpoint=tmp_path / "c.safetensors"), whole)
+    assert_same(scan(mask=mask, first_row=1000, checkpoint=tmp_path / "c.safetensors"), whole)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork, by which this test kills scans quickly")
+def test_killed_at_any_moment_many_times(scan, tmp_path):
+    """SIGKILL, at random moments, until a call gets through: the result is that of a scan left alone."""
+    whole, path, rng, kills = scan(), tmp_path / "killed.safetensors", random.Random(0), 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            try:
+                scan(checkpoint=path, progress=False)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0.01, 0.12))
+        os.kill(child, signal.SIGKILL)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            break
+        kills += 1
+        if path.exists():
+            assert FeatureScan.load(path).n_tokens % 20 == 0  # whole parts, and never a damaged file
+        assert kills < 1000
+    assert kills >= 5
+    assert_same(scan(checkpoint=path), whole)
+
+
+# ---- files of something else ----
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t, tokens: dict(tokens=tokens.flip(0)),
+        lambda t, tokens: dict(tokens=tokens[:60]),
+        lambda t, tokens: dict(sae=random_sae(24, 48, t.hook, torch.Generator().manual_seed(9))),
+        lambda t, tokens: dict(model=other_model(t.model)),
+        lambda t, tokens: dict(top_k=4),
+        lambda t, tokens: dict(cofiring=[8]),
+        lambda t, tokens: dict(first_row=3),
+        lambda t, tokens: dict(batch_size=2),
+        lambda t, tokens: dict(mask=tokens != 1),
+    ],
+    ids=["order", "fewer", "sae", "model", "top_k", "cofiring", "first_row", "batch_size", "mask"],
+)
+def test_a_foreign_checkpoint_is_refused_and_kept(scan, tiny, tokens, half_done, change):
+    before = half_done.read_bytes()
+    with pytest.raises(WeightsError, match=r"half.safetensors is of another scan: model, SAE, tokens, mask and settings must be the same; give another file"):
+        scan(checkpoint=half_done, **change(tiny, tokens))
+    assert half_done.read_bytes() == before
+
+
+def other_model(model):
+    model = copy.deepcopy(model)
+    model.blocks[0].mlp.W_in += 0.01
+    return model
+
+
+def test_a_plain_scan_file_is_no_checkpoint(scan, tmp_path):
+    path = scan().save(tmp_path / "scan.safetensors")
+    with pytest.raises(WeightsError, match="is of another scan"):
+        scan(checkpoint=path)
+
+
+def test_a_damaged_checkpoint_is_refused(scan, half_done):
+    content = half_done.read_bytes()
+    flipped = bytearray(content)
+    flipped[-9] ^= 1  # one bit of one number
+    for broken in (content[:-20], bytes(flipped), b"", b"not a scan"):
+        half_done.write_bytes(broken)
+        with pytest.raises(WeightsError, match=r"half.safetensors is not a feature scan, or is damaged .*scan again"):
+            scan(checkpoint=half_done)
+        assert half_done.read_bytes() == broken
+
+
+# ---- disks that do not take it ----
+
+
+def test_a_place_that_cannot_be_written_is_said_first(scan, tmp_path, monkeypatch):
+    parts = counting_parts(monkeypatch)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "missing" / "c.safetensors", tmp_path / "file" / "c.safetensors"):
+        with pytest.raises(ValueError, match=r"checkpoint .*c.safetensors cannot be written .*give a file in a folder that you may write to"):
+            scan(checkpoint=place)
+    assert parts == []
+
+
+def test_a_disk_that_is_full_later_stops_nothing(scan, half_done):
+    """The scan warns and goes on, its result is right, and the file is the last one that was whole."""
+    whole, before = scan(), half_done.read_bytes()
+    limit, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limit[1]))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = scan(checkpoint=half_done)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    words = {str(each.message) for each in caught if "checkpoint" in str(each.message)}
+    assert len(words) == 1 and "could not be written" in words.pop()
+    assert_same(result, whole)
+    assert half_done.read_bytes() == before and sorted(path.name for path in half_done.parent.iterdir()) == [half_done.name]
