@@ -10,12 +10,5 @@ def gelu_mini():
     return workbook.model, workbook.sae
 
 
-def other_run():
-    import saework
-
-    workbook = saework.load("gelu-1l-mini", "run2", check=False)
-    return workbook.model, workbook.sae
-
-
 def dies():
     os._exit(1)
