@@ -69,7 +69,6 @@ class Explorer(widgets.VBox):
         super().__init__(children=_arranged(self), layout=widgets.Layout(width="100%"))
         self._listen()
         self._follow_text()
-        self._draw()
 
     @property
     def heatmap(self) -> TokenHeatmap:
@@ -134,9 +133,8 @@ class Explorer(widgets.VBox):
             self._reading, self._text_error = read(self._workbook, self.text.value), ""
         except ValueError as error:
             self._text_error = str(error)
-        else:
-            self._follow_text()
-        self._draw()
+            return self._draw()
+        return self._follow_text()
 
     def _on_feature(self, change) -> None:
         self._show_example(0)
@@ -159,8 +157,8 @@ class Explorer(widgets.VBox):
 
     def _on_token(self, change) -> None:
         self._marked = True
-        self._list_firing()
         self._draw()
+        self._list_firing()
 
     def _on_choice(self, change) -> None:
         if change["new"] is not None and change["new"] != self.feature.value:
@@ -198,23 +196,31 @@ class Explorer(widgets.VBox):
         mark = self.token.value if self._marked else None
         self._heatmap = self._reading.heatmap(self.feature.value, second=second, max_value=self.maximum.value or None, mark=mark)
         self.output.value = self._heatmap._repr_html_()
+        self._select()
+        self._say(self._text_error, error=True)
+
+    def _select(self) -> None:
+        """The lists show the feature that is on, where they have it."""
         with self._quietly():
             for listing in (self.fires, self.found):
                 features = [value for _, value in listing.options]
                 listing.index = features.index(self.feature.value) if self.feature.value in features else None
-        self._say(self._text_error, error=True)
 
     def _say(self, words: str, *, error: bool = False) -> None:
         self.message.value = f'<div role="{"alert" if error else "status"}">{escape(words, quote=False)}</div>' if words else ""
 
     def _follow_text(self) -> None:
-        """The slider points at the tokens of the text that is there now, and stays where it was if it can."""
+        """Show the text that was read; the slider points at its tokens, and stays where it was if it can.
+
+        The heatmap goes out before the list of what fires, which takes as long as all the rest.
+        """
         first, strings = self._reading.first, self._reading.strings
         labels = [f"{pos}: {visible(strings[pos])}" for pos in range(first, len(strings))]
         at = self.token.index if self._marked else len(labels) - 1
         with self._quietly(), self.token.hold_sync():
             self.token.options = list(zip(labels, range(first, len(strings))))
             self.token.index = min(at, len(labels) - 1)
+        self._draw()
         self._list_firing()
 
     def _list_firing(self) -> None:
@@ -222,6 +228,7 @@ class Explorer(widgets.VBox):
         labels = [f"{row.index}: {row.value:.3g}" for row in firing.itertuples(index=False)]
         with self._quietly():
             _set_options(self.fires, labels, firing["index"].tolist())
+        self._select()
 
     # ---- examples ----
 
