@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from saework.reproduction import ENVIRONMENT, PLOTLY_MIME
 from saework.claims import LEDGER_MIME
+from saework.reproduction import ENVIRONMENT, PLOTLY_MIME
 from saework.tables import RAW_MIME
 
 os.environ.update(ENVIRONMENT)  # the notebooks' kernels inherit it

@@ -13,11 +13,11 @@ import saework
 PACKAGE = Path(saework.__file__).parent
 LEVELS = {
     0: ["_checks"],
-    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "encoding", "firings", "predictions"],
+    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "encoding", "firings", "predictions", "controls"],
     2: ["heatmap", "rare", "matching", "formats", "corpus", "collecting", "order_training", "saebench", "replay"],
     3: ["run", "feature_scan", "labels", "models", "training_text", "catalogue"],
     4: ["features", "quality", "steering", "validation", "scoring", "checkpoints", "plots", "training", "probing"],
-    5: ["readiness", "sae_training", "scanning"],
+    5: ["readiness", "sae_training", "scanning", "reading"],
     6: ["shelf"],
     7: ["minis", "explorer", "reproduction", "ordering"],
     8: ["cli"],

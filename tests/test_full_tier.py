@@ -11,7 +11,6 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
-
 from test_replay import NO_MODEL, text_of
 
 from saework import replay

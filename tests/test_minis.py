@@ -12,8 +12,8 @@ from sae_lens.training.sae_trainer import SAETrainer
 from saework import formats, minis, sae_training, training, training_text
 from saework._checks import UnknownNameError
 from saework.catalogue import DATA, card_of, release_named
+from saework.feature_scan import FeatureScan
 from saework.sae_training import SaeRecipe
-from saework.scanning import FeatureScan
 
 SENTENCE = "def area(width, height):\n    # Multiply the sides, and return it.\n    return width * height\n"
 POST, RESID, INPUT = "blocks.0.mlp.hook_post", "blocks.1.hook_resid_post", "blocks.1.hook_resid_pre"
