@@ -55,6 +55,10 @@ class FeatureScan:
     """Row ranges that were scanned, ``(first, past the last)``."""
     fingerprint: str
     """Of the SAE and the hook: scans of different SAEs do not merge."""
+    cofiring_features: torch.Tensor | None = None
+    """int64 ``[c]``."""
+    cofiring: torch.Tensor | None = None
+    """int64 ``[c, d_sae]``: tokens on which both fire."""
 
     @property
     def bin_edges(self) -> torch.Tensor:
@@ -201,6 +205,7 @@ def scan(
     mask=None,
     first_row: int = 0,
     batch_size: int = 32,
+    cofiring=None,
     progress: bool = True,
 ) -> FeatureScan:
     """Run the model up to the SAE's hook on each row, and gather what each feature does.
@@ -227,6 +232,9 @@ def scan(
         raise ValueError(f"top_k is {top_k}, but there are only {n_counted} tokens to count; give at most that")
     check_positive(batch_size, "batch_size")
     collector = _Collector(sae.W_dec.shape[0], top_k)
+    if cofiring is not None:
+        wanted = torch.as_tensor(cofiring).long()
+        together = torch.zeros(len(wanted), sae.W_dec.shape[0], dtype=torch.int64)
     for first, part in run.progress_bar(list(run.batches_of(tokens, batch_size)), show=progress, desc="scan"):
         x = run.sae_input(model, sae, part, hook)
         counted = torch.ones(part.shape, dtype=torch.bool) if mask is None else mask[first : first + len(part)].cpu()
@@ -235,8 +243,13 @@ def scan(
         flat = x[counted.to(x.device)]
         for start in range(0, len(flat), TOKENS_PER_ENCODING):
             block = slice(start, start + TOKENS_PER_ENCODING)
-            collector.add(sae.encode(flat[block]), places[block])
-    return collector.result(rows=((first_row, first_row + len(tokens)),), fingerprint=_fingerprint(sae, hook))
+            features = sae.encode(flat[block])
+            collector.add(features, places[block])
+            if cofiring is not None:
+                fires = (features > 0).float()
+                together += (fires[:, wanted].T @ fires).long()
+    extra = {} if cofiring is None else {"cofiring_features": wanted, "cofiring": together}
+    return collector.result(**extra, rows=((first_row, first_row + len(tokens)),), fingerprint=_fingerprint(sae, hook))
 
 
 class _Collector:
