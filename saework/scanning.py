@@ -249,7 +249,7 @@ def scan(
                 fires = (features > 0).float()
                 together += (fires[:, wanted].T @ fires).long()
     extra = {} if cofiring is None else {"cofiring_features": wanted, "cofiring": together}
-    return collector.result(**extra, rows=((first_row, first_row + len(tokens)),), fingerprint=_fingerprint(sae, hook))
+    return collector.result(**extra, rows=((first_row, first_row + len(tokens)),), fingerprint=fingerprint(sae, hook))
 
 
 class _Collector:
@@ -350,7 +350,7 @@ def _smallest(counts: torch.Tensor) -> torch.Tensor:
     return counts.int() if counts.numel() and int(counts.max()) < 2**31 else counts
 
 
-def _fingerprint(sae, hook: str) -> str:
+def fingerprint(sae, hook: str) -> str:
     """Sixteen hex digits of the hook's name, and of every 97th weight (each bias and threshold) of the SAE."""
     digest = hashlib.sha256(hook.encode())
     for name, step in (("W_enc", 97), ("W_dec", 97), ("b_enc", 1), ("b_dec", 1), ("threshold", 1)):

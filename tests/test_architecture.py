@@ -15,11 +15,11 @@ LEVELS = {
     0: ["_checks"],
     1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint"],
     2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "order_training", "saebench", "replay"],
-    3: ["run", "labels", "models", "training_text", "catalogue"],
-    4: ["features", "quality", "steering", "validation", "scanning", "plots", "training", "probing"],
-    5: ["readiness", "sae_training"],
+    3: ["run", "labels", "models", "training_text", "catalogue", "page_parts"],
+    4: ["features", "quality", "steering", "validation", "scanning", "plots", "training", "probing", "page_view"],
+    5: ["readiness", "sae_training", "closeups"],
     6: ["shelf"],
-    7: ["minis", "explorer", "reproduction", "ordering"],
+    7: ["minis", "explorer", "reproduction", "ordering", "pages"],
     8: ["cli"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}

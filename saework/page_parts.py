@@ -1,0 +1,261 @@
+"""The parts of a page: a table, bars, examples in context; each as HTML that needs no script, and as text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+
+from saework.heatmap import token_heatmap
+from saework.tables import significant
+from saework.tokens import visible
+
+STYLE = """
+.saework-page{--line:rgba(128,128,128,.28);--soft:rgba(128,128,128,.09);--bar:rgb(0,114,178);max-width:54rem;margin:0 auto;
+font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+.saework-page h1{font-size:1.75rem;line-height:1.2;font-weight:600;letter-spacing:-.015em;margin:0 0 .2rem}
+.saework-page h2{font-size:1.1rem;line-height:1.3;font-weight:600;margin:2.6rem 0 .3rem;padding-top:1rem;border-top:1px solid var(--line)}
+.saework-page p{margin:.35rem 0;max-width:46rem}
+.saework-page .lead{font-size:1.15rem;line-height:1.5;margin:.9rem 0}
+.saework-page .source,.saework-page .note,.saework-page caption,.saework-page summary{font-size:.84rem;opacity:.78}
+.saework-page .source,.saework-page td.token,.saework-page th.token{overflow-wrap:anywhere}
+.saework-page table{border-collapse:collapse;margin:.9rem 0 1.2rem;font-size:.88rem;font-variant-numeric:tabular-nums;background:none}
+.saework-page caption{text-align:left;padding:0 0 .35rem;caption-side:top}
+.saework-page th,.saework-page td{padding:.22rem 1.1rem .22rem 0;text-align:right;vertical-align:baseline;font-weight:400;border:0;background:none}
+.saework-page thead th{font-size:.78rem;opacity:.78;border-bottom:1px solid var(--line);vertical-align:bottom;line-height:1.3}
+.saework-page tbody tr{border-bottom:1px solid var(--soft);background:none}
+.saework-page .left{text-align:left}
+.saework-page .token,.saework-page .context{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;text-align:left}
+.saework-page table.examples{width:100%}
+.saework-page table.examples .context{width:100%;font-size:.82rem;padding-right:0}
+.saework-page .pair{display:flex;flex-wrap:wrap;gap:0 3.5rem}
+.saework-page svg{display:block;width:100%;max-width:40rem;height:auto;margin:.9rem 0 .2rem;font-size:11px;font-variant-numeric:tabular-nums}
+.saework-page svg text{fill:currentColor;opacity:.8}
+.saework-page details{margin:.2rem 0 .8rem}
+.saework-page summary{cursor:pointer}
+.saework-page a{color:inherit;text-decoration-thickness:1px;text-underline-offset:.2em}
+@media print{.saework-page{font-size:11pt}.saework-page tr,.saework-page svg{break-inside:avoid}.saework-page h2{break-after:avoid}}
+""".strip()
+
+DOCUMENT = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root{{color-scheme:light dark}}
+body{{margin:2.5rem 1.25rem 4rem;background:#fdfdfc;color:#1b1c1e}}
+@media (prefers-color-scheme:dark){{body{{background:#16181b;color:#e4e5e7}}}}
+{style}
+</style>
+</head>
+<body>
+<main class="saework-page">
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def document(title: str, body: str) -> str:
+    """A whole HTML page: no script, nothing fetched."""
+    return DOCUMENT.format(title=escape(title), style=STYLE, body=body)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of words and numbers that are already text. The first column names the row."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: tuple[int, ...] = ()
+    """Columns of words, set to the left."""
+    tokens: tuple[int, ...] = ()
+    """Columns of tokens, in a font for code."""
+
+    def html(self) -> str:
+        """A table with a caption, and headings that say what they head."""
+        head = "".join(f'<th scope="col"{self._class(i)}>{escape(name)}</th>' for i, name in enumerate(self.columns))
+        rows = "\n".join(f"<tr>{''.join(self._cell(i, cell) for i, cell in enumerate(row))}</tr>" for row in self.rows)
+        caption = f"<caption>{escape(self.caption)}</caption>\n"
+        return f"<table>\n{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
+
+    def _class(self, i: int) -> str:
+        return ' class="token"' if i in self.tokens else ' class="left"' if i in self.words else ""
+
+    def _cell(self, i: int, cell: str) -> str:
+        tag = '<th scope="row"{}>{}</th>' if i == 0 else "<td{}>{}</td>"
+        return tag.format(self._class(i), escape(cell))
+
+    def text(self) -> str:
+        """Columns in line, words to the left and numbers to the right."""
+        lines = [self.columns, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        left = {*self.words, *self.tokens}
+        padded = (
+            "  ".join(cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))) for line in lines
+        )
+        return "\n".join([self.caption, *(f"  {line.rstrip()}" for line in padded)])
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A histogram: counts between edges that stand equally far apart."""
+
+    title: str
+    """What a reader who cannot see it hears first."""
+    x_title: str
+    edges: tuple[str, ...]
+    """One more than counts."""
+    counts: tuple[int, ...]
+    heading: tuple[str, str] = ("from", "firings")
+    label_every: int = 1
+
+    def html(self) -> str:
+        """Inline SVG, and the same numbers as a table that opens."""
+        width, height, left, base, top = 640, 190, 8, 150, 22
+        step, highest = (width - 2 * left) / max(len(self.counts), 1), max(self.counts, default=0) or 1
+        bars, labels = [], []
+        for i, count in enumerate(self.counts):
+            tall = (base - top) * count / highest
+            x = left + i * step
+            bars.append(f'<rect x="{x + 0.5:.1f}" y="{base - tall:.1f}" width="{step - 1:.1f}" height="{tall:.1f}"/>' if count else "")
+            if step >= 26 or count == highest:
+                labels.append(f'<text x="{x + step / 2:.1f}" y="{base - tall - 4:.1f}" text-anchor="middle">{count if count < 10_000 else f"{count:,}"}</text>')
+        ticks = "".join(
+            f'<text x="{left + i * step:.1f}" y="{base + 15}" text-anchor="{self._anchor(i)}">{escape(edge)}</text>'
+            for i, edge in enumerate(self.edges)
+            if i % self.label_every == 0
+        )
+        axis = f'<line x1="{left}" x2="{width - left}" y1="{base}" y2="{base}" stroke="currentColor" stroke-opacity=".5"/>'
+        name = f'<text x="{width / 2}" y="{height - 6}" text-anchor="middle">{escape(self.x_title)}</text>'
+        drawn = f'<g fill="rgb(0,114,178)">{"".join(bars)}</g>{axis}{"".join(labels)}{ticks}{name}'
+        picture = f'<svg role="img" viewBox="0 0 {width} {height}" aria-label="{escape(self._spoken(), quote=True)}">{drawn}</svg>'
+        return f"{picture}\n<details><summary>The numbers</summary>\n{self._grid().html()}\n</details>"
+
+    def text(self) -> str:
+        """A bar of signs a bin, with its count."""
+        highest = max(self.counts, default=0) or 1
+        width = max(len(edge) for edge in self.edges)
+        return "\n".join(
+            [f"{self.title} ({self.x_title})"]
+            + [f"  {low.rjust(width)} to {high.rjust(width)}  {'█' * math.ceil(30 * n / highest):30}  {n}" for low, high, n in self._bins()]
+        )
+
+    def _bins(self) -> list[tuple[str, str, int]]:
+        return list(zip(self.edges, self.edges[1:], self.counts))
+
+    def _anchor(self, i: int) -> str:
+        return "start" if i == 0 else "end" if i == len(self.counts) else "middle"
+
+    def _spoken(self) -> str:
+        low, high, most = max(self._bins(), key=lambda each: each[2])
+        return f"{self.title}: {len(self.counts)} bars, {self.x_title} from {self.edges[0]} to {self.edges[-1]}; the highest, {low} to {high}, holds {most}."
+
+    def _grid(self) -> Grid:
+        rows = tuple((low, high, f"{n:,}") for low, high, n in self._bins())
+        return Grid(self.title, (self.heading[0], "to", self.heading[1]), rows)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A place where the feature fires, in its context."""
+
+    strings: tuple[str, ...]
+    """Tokens around it, as they came."""
+    values: tuple[float, ...]
+    """The feature's activation on each."""
+    at: int
+    """Which of them is the example."""
+    activation: float
+    loss_change: float
+    """Nats, by which ablating the feature raises the loss of the next token; NaN where the row ends."""
+    row: int
+    pos: int
+
+    @property
+    def token(self) -> str:
+        """The token itself, visible."""
+        return visible(self.strings[self.at])
+
+    @property
+    def context(self) -> str:
+        """``before|token|after``, visible."""
+        parts = self.strings[: self.at], [self.strings[self.at]], self.strings[self.at + 1 :]
+        return "|".join("".join(map(visible, part)) for part in parts)
+
+
+@dataclass(frozen=True)
+class ExampleList:
+    """Examples, each with a heatmap of its context, all on one scale."""
+
+    caption: str
+    examples: tuple[Example, ...]
+    max_value: float
+
+    def html(self) -> str:
+        """A table: the token, its activation, what ablation does to the next token's loss, the context."""
+        columns = (("left", "token"), ("", "activation"), ("", "loss of next token, nats"), ("left", "context"))
+        head = "".join(f'<th scope="col"{" class=" + chr(34) + kind + chr(34) if kind else ""}>{name}</th>' for kind, name in columns)
+        rows = "\n".join(map(self._row, self.examples))
+        caption = f"<caption>{escape(self.caption)}</caption>\n"
+        return f'<table class="examples">\n{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>'
+
+    def _row(self, example: Example) -> str:
+        heatmap = token_heatmap(example.strings, example.values, max_value=self.max_value)._repr_html_()
+        place = f"row {example.row}, position {example.pos}"
+        return (
+            f'<tr title="{place}"><th scope="row" class="token">{escape(example.token)}</th><td>{decimals(example.activation, 2)}</td>'
+            f'<td>{signed(example.loss_change)}</td><td class="context">{heatmap}</td></tr>'
+        )
+
+    def text(self) -> str:
+        """A line an example: activation, change of loss, context."""
+        lines = (f"  {decimals(e.activation, 2):>8}  {signed(e.loss_change):>7}  {e.context}  ({e.row}/{e.pos})" for e in self.examples)
+        return "\n".join([self.caption, "  activation, change of the next token's loss in nats, before|token|after (row/position)", *lines])
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Three decimals with a sign; ``–`` for what is not there; never ``-0.000``."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:+.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text
+
+
+def decimals(value: float, digits: int = 3) -> str:
+    """So many decimals, never ``-0.000``; ``–`` for what is not there."""
+    return signed(value, digits).removeprefix("+")
+
+
+def percent(share: float) -> str:
+    """A share in per cent, three significant digits; ``–`` for what is not there."""
+    return "–" if math.isnan(share) else f"{significant(100 * share)}%"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, sentences, and parts below them."""
+
+    title: str
+    sentences: tuple[str, ...] = ()
+    parts: tuple[Grid | Bars | ExampleList, ...] = ()
+    notes: tuple[str, ...] = ()
+    """How it was counted; set small below the parts."""
+    abreast: bool = False
+    """Whether parts may stand side by side."""
+
+    def html(self) -> str:
+        """The section, its heading of the second level."""
+        parts = "\n".join(part.html() for part in self.parts)
+        parts = f'<div class="pair">\n{parts}\n</div>' if self.abreast else parts
+        words = [f"<p>{escape(words)}</p>" for words in self.sentences]
+        notes = [f'<p class="note">{escape(words)}</p>' for words in self.notes]
+        return "\n".join(["<section>", f"<h2>{escape(self.title)}</h2>", *words, *filter(None, [parts]), *notes, "</section>"])
+
+    def text(self) -> str:
+        """The same in plain text."""
+        return "\n".join([self.title.upper(), *self.sentences, *(part.text() for part in self.parts), *self.notes])

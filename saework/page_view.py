@@ -1,0 +1,253 @@
+"""What a feature's page says, and in which order: numbers to sections, in HTML and in text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from saework.page_parts import STYLE, Bars, Example, ExampleList, Grid, Section, decimals, document, percent, signed
+from saework.tables import significant
+
+NEVER = "It never fired in these tokens, so there is nothing to show."
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Firings of like strength, and a fair few of them."""
+
+    low: float
+    high: float
+    firings: int
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class LogitEffect:
+    """What one unit of the feature adds to the logits by the direct path (see ``logit_effect``)."""
+
+    raised: pd.DataFrame
+    """The tokens raised most: columns ``token`` and ``logit``; the index is the token id."""
+    lowered: pd.DataFrame
+    """The tokens lowered most, lowest first."""
+    skew: float
+    """Of the effect over the vocabulary: the third standardized moment (``scipy.stats.skew``)."""
+    kurtosis: float
+    """Excess: 0 for a normal distribution (``scipy.stats.kurtosis``)."""
+
+
+@dataclass(frozen=True)
+class FeaturePage:
+    """All that was measured of one feature. Shows itself as HTML in a notebook and as text elsewhere."""
+
+    feature: int
+    source: str
+    """Which SAE, of which release, at which hook."""
+    counted: str
+    """Which tokens count, in words."""
+    n_tokens: int
+    """Tokens that the numbers rest on."""
+    count: int
+    """Of them, those on which the feature fires."""
+    max_activation: float
+    mean_l0: float
+    """Features that fire on a token, on average over the whole SAE."""
+    rate_bound: float
+    """What the rate of a feature that never fired is below, at 95%."""
+    histogram: pd.DataFrame
+    """Columns ``low``, ``high``, ``firings``: from the lowest bin that holds one to the highest."""
+    top: tuple[Example, ...]
+    """The strongest firings."""
+    intervals: tuple[Interval, ...]
+    """Strongest first."""
+    ablation: pd.DataFrame
+    """By ``interval`` (``top`` first): ``tokens``, ``loss_change`` (mean, nats), ``raised`` (share of them), ``weight`` (share of all firings)."""
+    nearest: pd.DataFrame
+    """Columns ``feature``, ``decoder_cosine``, ``encoder_cosine``, ``firing_rate``, highest decoder cosine first."""
+    chance_cosine: float
+    """What a random direction's nearest decoder row would have (median)."""
+    logits: LogitEffect | None = None
+    other: pd.DataFrame | None = None
+    """Nearest features of another run: ``feature``, ``decoder_cosine``, ``encoder_cosine``, ``mutual``."""
+    other_source: str = ""
+    other_chance: float = math.nan
+    cofiring: pd.DataFrame | None = None
+    """Columns ``feature``, ``both`` (tokens), ``given_this``, ``base_rate``; the largest difference of the two first."""
+    labels: pd.DataFrame | None = None
+    """By label: ``precision``, ``recall``, ``f1``, ``base_rate``, ``tokens``; highest F1 first."""
+    neuronpedia: str | None = None
+    """The feature's page there; a link, never fetched."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """By section: why it is empty."""
+
+    @property
+    def firing_rate(self) -> float:
+        """Share of the tokens on which the feature fires."""
+        return self.count / self.n_tokens
+
+    @property
+    def dead(self) -> bool:
+        """Whether it never fired in these tokens."""
+        return self.count == 0
+
+    @property
+    def l0_share(self) -> float:
+        """Its share of all firings of the SAE, that is, of the mean L0."""
+        return self.firing_rate / self.mean_l0 if self.mean_l0 else 0.0
+
+    @property
+    def mean_loss_change(self) -> float:
+        """Nats, the mean over all firings as the intervals' samples estimate it: each interval by its share of the firings."""
+        fair = self.ablation[(self.ablation["interval"] != "top") & (self.ablation["tokens"] > 0)]
+        return float((fair["loss_change"] * fair["weight"]).sum() / fair["weight"].sum()) if len(fair) else math.nan
+
+    @property
+    def headline(self) -> str:
+        """What it is, in one line."""
+        if self.dead:
+            bound = significant(self.rate_bound)
+            return f"Dead here: it never fired on {self.n_tokens:,} tokens, so its rate is below {bound} (95%)."
+        times = "once" if self.count == 1 else f"{self.count:,} times"
+        return (
+            f"Fires on {percent(self.firing_rate)} of {self.n_tokens:,} tokens ({times}), at most at {decimals(self.max_activation, 2)}; "
+            f"{significant(self.firing_rate)} of a mean L0 of {significant(self.mean_l0)} ({percent(self.l0_share)})."
+        )
+
+    def sections(self) -> list[Section]:
+        """The page below its headline."""
+        return [
+            self._activations(),
+            Section("Top examples", *self._shown("top", ExampleList("The strongest firings, each on its own token.", self.top, self.max_activation))),
+            self._by_interval(),
+            self._logits(),
+            self._ablation(),
+            self._near(),
+            self._cofiring(),
+            self._labels(),
+        ]
+
+    def _repr_html_(self) -> str:
+        return f'<style>\n{STYLE}\n</style>\n<div class="saework-page">\n{self._body()}\n</div>'
+
+    def __repr__(self) -> str:
+        head = f"Feature {self.feature}\n{self.source}\n{self.headline}\n{self.counted}"
+        link = [f"Neuronpedia: {self.neuronpedia}"] if self.neuronpedia else []
+        return "\n\n".join([head, *(section.text() for section in self.sections()), *link])
+
+    def save(self, path: str | Path) -> Path:
+        """Write a self-contained HTML file: no script, nothing fetched, one plain link at most."""
+        path = Path(path)
+        path.write_text(document(f"Feature {self.feature} of {self.source}", self._body()), encoding="utf-8", errors="replace")
+        return path
+
+    def _body(self) -> str:
+        head = [f"<h1>Feature {self.feature}</h1>", f'<p class="source">{escape(self.source)}</p>', f'<p class="lead">{escape(self.headline)}</p>']
+        head.append(f'<p class="note">{escape(self.counted)}</p>')
+        if self.neuronpedia:
+            head.append(f'<p><a href="{escape(self.neuronpedia, quote=True)}" rel="noreferrer">This feature on Neuronpedia</a></p>')
+        return "\n".join([*head, *(section.html() for section in self.sections())])
+
+    # ---- one section each ----
+
+    def _shown(self, name: str, *parts) -> tuple[tuple[str, ...], tuple]:
+        """Why the section is empty, or its parts."""
+        return ((self.missing[name],), ()) if name in self.missing else ((NEVER,), ()) if self.dead else ((), parts)
+
+    def _activations(self) -> Section:
+        edges = [*self.histogram["low"], *self.histogram["high"].tail(1)]
+        labels = tuple("∞" if math.isinf(edge) else significant(edge) for edge in edges)
+        bars = Bars("Histogram of activations", "activation, four bars a decade", labels, tuple(map(int, self.histogram["firings"])))
+        return Section("Activations", *self._shown("histogram", bars))
+
+    def _by_interval(self) -> Section:
+        lists = []
+        for interval in self.intervals:
+            n = len(interval.examples)
+            shown = "all" if n == interval.firings else f"{n} drawn by lot of"
+            caption = f"{_range(interval.low, interval.high)}: {shown} {interval.firings:,} firings ({percent(interval.firings / self.count)})"
+            lists.append(ExampleList(caption, interval.examples, self.max_activation))
+        return Section("Examples by activation", *self._shown("top", *lists))
+
+    def _logits(self) -> Section:
+        if self.logits is None:
+            return Section("Direct effect on the logits", (self.missing["logits"],))
+        tables = tuple(
+            Grid(f"Most {name}", ("token", "logit"), tuple((_token(t), signed(v)) for t, v in zip(frame["token"], frame["logit"])), tokens=(0,))
+            for name, frame in (("raised", self.logits.raised), ("lowered", self.logits.lowered))
+        )
+        spread = f"Over the vocabulary the effect has a skew of {decimals(self.logits.skew, 2)} and an excess kurtosis of {decimals(self.logits.kurtosis, 2)}."
+        notes = ("One unit of the feature, by the direct path: later layers and the final norm's scale are left out.",)
+        return Section("Direct effect on the logits", (spread,), tables, notes, abreast=True)
+
+    def _ablation(self) -> Section:
+        title = "Effect of ablating it"
+        if self.dead or not self.ablation["tokens"].sum():
+            return Section(title, (NEVER if self.dead else "Each firing stands at the end of a row, so there is no next token to predict.",))
+        rows = tuple(
+            (_interval_name(row.interval), percent(row.weight), str(row.tokens), signed(row.loss_change), percent(row.raised))
+            for row in self.ablation.itertuples()
+        )
+        columns = ("tokens where it fires at", "of all firings", "tokens", "change of loss, nats", "raised")
+        fair = self.ablation.loc[self.ablation["interval"] != "top", "tokens"].sum()
+        sentence = f"Over all its firings, the loss of the next token changes by {signed(self.mean_loss_change)} nats on average, as {fair} tokens drawn by lot estimate it."
+        convention = (
+            "x − f·W_dec[feature] takes the place of x at every counted token of the row: the feature's own contribution goes, the SAE's error stays. "
+            "Each interval weighs in by its share of the firings."
+        )
+        return Section(title, (sentence,), (Grid("Mean change of the next token's loss, where the feature fires", columns, rows, words=(0,)),), (convention,))
+
+    def _near(self) -> Section:
+        columns = ("feature", "decoder cosine", "encoder cosine")
+        own = tuple((str(r.feature), decimals(r.decoder_cosine), decimals(r.encoder_cosine), percent(r.firing_rate)) for r in self.nearest.itertuples())
+        parts = [Grid("In this SAE", (*columns, "fires on"), own)]
+        chance = f"A random direction's nearest decoder row would have a cosine of about {decimals(self.chance_cosine, 2)} in this SAE"
+        if self.other is not None:
+            rows = tuple(
+                (str(r.feature), decimals(r.decoder_cosine), decimals(r.encoder_cosine), "yes" if r.mutual else "no") for r in self.other.itertuples()
+            )
+            parts.append(Grid(f"In {self.other_source}", (*columns, "mutual"), rows))
+            chance += f", and {decimals(self.other_chance, 2)} in the other"
+        notes = (f"{chance}. Listed are the nearest by decoder and by encoder.",)
+        if self.other is not None:
+            notes = (*notes, "Mutual: of the features of this SAE, this one's decoder row is the nearest to it, too.")
+        return Section("Nearest features", (), tuple(parts), notes, abreast=True)
+
+    def _cofiring(self) -> Section:
+        title, frame = "Features that fire with it", self.cofiring
+        if frame is None or not len(frame):
+            return Section(title, (self.missing.get("cofiring", NEVER if self.dead else "No other feature fires more often where it fires."),))
+        rows = tuple((str(r.feature), f"{r.both:,}", percent(r.given_this), percent(r.base_rate)) for r in frame.itertuples())
+        caption = "Those whose rate rises most where this feature fires"
+        return Section(title, (), (Grid(caption, ("feature", "tokens with both", "fires, given this one", "fires anywhere"), rows),))
+
+    def _labels(self) -> Section:
+        title = "Agreement with true labels"
+        if self.labels is None or self.dead:
+            return Section(title, (self.missing.get("labels", NEVER),))
+        best = self.labels.iloc[0]
+        name = self.labels.index[0].replace("_", " ")
+        sentence = f"The best label is “{name}”: F1 {percent(best.f1)}, precision {percent(best.precision)} (base rate {percent(best.base_rate)}), recall {percent(best.recall)}."
+        rows = tuple(
+            (label.replace("_", " "), percent(r.precision), percent(r.base_rate), percent(r.recall), percent(r.f1), f"{r.tokens:,}")
+            for label, r in self.labels.iterrows()
+        )
+        columns = ("label", "precision", "base rate", "recall", "F1", "tokens with the label")
+        notes = ("Precision: of the tokens on which the feature fires, the share that has the label. The base rate is what firing at random would get.",)
+        return Section(title, (sentence,), (Grid("“It fires” as a rule for each label", columns, rows, words=(0,)),), notes)
+
+
+def _token(text: str) -> str:
+    return text or "(empty)"
+
+
+def _interval_name(interval) -> str:
+    return "the top examples" if isinstance(interval, str) else _range(*interval)
+
+
+def _range(low: float, high: float) -> str:
+    if not low:
+        return f"below {significant(high)}"
+    return f"{significant(low)} and up" if math.isinf(high) else f"{significant(low)} to {significant(high)}"
