@@ -357,7 +357,7 @@ def release_named(name: str) -> Release:
 def neuronpedia_id(sae, name: str | None = None, sae_id: str | None = None) -> str | None:
     """What Neuronpedia calls an SAE (``gemma-2b/6-res-jb``): as its config says, or else sae_lens's table; None if neither does."""
     own = getattr(getattr(getattr(sae, "cfg", None), "metadata", None), "neuronpedia_id", None)
-    if own or name is None or name not in _registry():
+    if own or name is None or (name in _RELEASES and _RELEASES[name].offline) or name not in _registry():
         return own
     return _registry()[name].neuronpedia_id.get(sae_id)
 

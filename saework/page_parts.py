@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from html import escape
 
-from saework.heatmap import token_heatmap
+from saework.heatmap import POSITIVE, STRONGEST, token_heatmap
 from saework.tables import significant
 from saework.tokens import visible
+
+FEW = 10  # bars that have room for a label at each edge
 
 STYLE = """
 .saework-page{--line:rgba(128,128,128,.28);--soft:rgba(128,128,128,.09);--bar:rgb(0,114,178);max-width:54rem;margin:0 auto;
@@ -18,7 +20,7 @@ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
 .saework-page p{margin:.35rem 0;max-width:46rem}
 .saework-page .lead{font-size:1.15rem;line-height:1.5;margin:.9rem 0}
 .saework-page .source,.saework-page .note,.saework-page caption,.saework-page summary{font-size:.84rem;opacity:.78}
-.saework-page .source,.saework-page td.token,.saework-page th.token{overflow-wrap:anywhere}
+.saework-page .source,.saework-page .token{overflow-wrap:anywhere}
 .saework-page table{border-collapse:collapse;margin:.9rem 0 1.2rem;font-size:.88rem;font-variant-numeric:tabular-nums;background:none}
 .saework-page caption{text-align:left;padding:0 0 .35rem;caption-side:top}
 .saework-page th,.saework-page td{padding:.22rem 1.1rem .22rem 0;text-align:right;vertical-align:baseline;font-weight:400;border:0;background:none}
@@ -26,8 +28,15 @@ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
 .saework-page tbody tr{border-bottom:1px solid var(--soft);background:none}
 .saework-page .left{text-align:left}
 .saework-page .token,.saework-page .context{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;text-align:left}
-.saework-page table.examples{width:100%}
-.saework-page table.examples .context{width:100%;font-size:.82rem;padding-right:0}
+.saework-page thead .token{font-family:inherit}
+.saework-page table.examples{width:100%;table-layout:fixed}
+.saework-page .of-token{width:8.5rem}.saework-page .of-number{width:5.4rem}
+.saework-page .examples th,.saework-page .examples td{vertical-align:top;line-height:1.7}
+.saework-page .examples thead th{line-height:1.3;vertical-align:bottom}
+.saework-page .examples tbody+tbody::before{content:"";display:block;height:.9rem}
+.saework-page .group th{text-align:left;padding-top:.5rem;font-size:.84rem;opacity:.78}
+.saework-page .examples .context{font-size:.82rem;padding-right:0;overflow-wrap:anywhere}
+.saework-page .examples .context small{display:none}
 .saework-page .pair{display:flex;flex-wrap:wrap;gap:0 3.5rem}
 .saework-page svg{display:block;width:100%;max-width:40rem;height:auto;margin:.9rem 0 .2rem;font-size:11px;font-variant-numeric:tabular-nums}
 .saework-page svg text{fill:currentColor;opacity:.8}
@@ -84,7 +93,7 @@ class Grid:
         return f"<table>\n{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
     def _class(self, i: int) -> str:
-        return ' class="token"' if i in self.tokens else ' class="left"' if i in self.words else ""
+        return _class("token" if i in self.tokens else "left" if i in self.words else "")
 
     def _cell(self, i: int, cell: str) -> str:
         tag = '<th scope="row"{}>{}</th>' if i == 0 else "<td{}>{}</td>"
@@ -112,7 +121,8 @@ class Bars:
     """One more than counts."""
     counts: tuple[int, ...]
     heading: tuple[str, str] = ("from", "firings")
-    label_every: int = 1
+    label_from: int = 0
+    """The first edge to be labelled, where every second one is; with few bars, all are."""
 
     def html(self) -> str:
         """Inline SVG, and the same numbers as a table that opens."""
@@ -128,7 +138,7 @@ class Bars:
         ticks = "".join(
             f'<text x="{left + i * step:.1f}" y="{base + 15}" text-anchor="{self._anchor(i)}">{escape(edge)}</text>'
             for i, edge in enumerate(self.edges)
-            if i % self.label_every == 0
+            if len(self.counts) <= FEW or i % 2 == self.label_from % 2
         )
         axis = f'<line x1="{left}" x2="{width - left}" y1="{base}" y2="{base}" stroke="currentColor" stroke-opacity=".5"/>'
         name = f'<text x="{width / 2}" y="{height - 6}" text-anchor="middle">{escape(self.x_title)}</text>'
@@ -184,28 +194,46 @@ class Example:
     @property
     def context(self) -> str:
         """``before|token|after``, visible."""
-        parts = self.strings[: self.at], [self.strings[self.at]], self.strings[self.at + 1 :]
-        return "|".join("".join(map(visible, part)) for part in parts)
+        return "".join(self.marked()[0])
+
+    def marked(self) -> tuple[list[str], list[float]]:
+        """Visible tokens and values, with a bar of value 0 on either side of the example."""
+        strings, values = list(map(visible, self.strings)), list(self.values)
+        return (
+            [*strings[: self.at], "|", strings[self.at], "|", *strings[self.at + 1 :]],
+            [*values[: self.at], 0.0, values[self.at], 0.0, *values[self.at + 1 :]],
+        )
 
 
 @dataclass(frozen=True)
 class ExampleList:
-    """Examples, each with a heatmap of its context, all on one scale."""
+    """Examples in groups, each with a heatmap of its context, all on one scale."""
 
     caption: str
-    examples: tuple[Example, ...]
+    groups: tuple[tuple[str, tuple[Example, ...]], ...]
+    """A heading (none if empty) and its examples."""
     max_value: float
 
     def html(self) -> str:
         """A table: the token, its activation, what ablation does to the next token's loss, the context."""
-        columns = (("left", "token"), ("", "activation"), ("", "loss of next token, nats"), ("left", "context"))
-        head = "".join(f'<th scope="col"{" class=" + chr(34) + kind + chr(34) if kind else ""}>{name}</th>' for kind, name in columns)
-        rows = "\n".join(map(self._row, self.examples))
-        caption = f"<caption>{escape(self.caption)}</caption>\n"
-        return f'<table class="examples">\n{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>'
+        widths = "".join(f'<col class="{name}">' for name in ("of-token", "of-number", "of-number", "of-context"))
+        names = (("token", "token"), ("activation", ""), ("change of loss", ""), ("context", "left"))
+        head = "".join(f'<th scope="col"{_class(kind)}>{name}</th>' for name, kind in names)
+        groups = "\n".join(self._group(*group) for group in self.groups)
+        caption = f"<caption>{escape(self.caption)} {self._scale()}</caption>"
+        return f'<table class="examples">\n{caption}\n<colgroup>{widths}</colgroup>\n<thead><tr>{head}</tr></thead>\n{groups}\n</table>'
+
+    def _scale(self) -> str:
+        strongest = escape(decimals(self.max_value, 2))
+        return f'Colour: from 0 to <span style="background-color:rgba({POSITIVE},{STRONGEST});border-radius:3px;padding:0 .3em">{strongest}</span>.'
+
+    def _group(self, heading: str, examples: tuple[Example, ...]) -> str:
+        head = f'<tr class="group"><th scope="rowgroup" colspan="4">{escape(heading)}</th></tr>\n' if heading else ""
+        return f"<tbody>\n{head}{chr(10).join(map(self._row, examples))}\n</tbody>"
 
     def _row(self, example: Example) -> str:
-        heatmap = token_heatmap(example.strings, example.values, max_value=self.max_value)._repr_html_()
+        strings, values = example.marked()
+        heatmap = token_heatmap(strings, values, max_value=self.max_value)._repr_html_()
         place = f"row {example.row}, position {example.pos}"
         return (
             f'<tr title="{place}"><th scope="row" class="token">{escape(example.token)}</th><td>{decimals(example.activation, 2)}</td>'
@@ -214,8 +242,15 @@ class ExampleList:
 
     def text(self) -> str:
         """A line an example: activation, change of loss, context."""
-        lines = (f"  {decimals(e.activation, 2):>8}  {signed(e.loss_change):>7}  {e.context}  ({e.row}/{e.pos})" for e in self.examples)
-        return "\n".join([self.caption, "  activation, change of the next token's loss in nats, before|token|after (row/position)", *lines])
+        lines = [self.caption, "activation, change of loss (nats), before|token|after (row/position)"]
+        for heading, examples in self.groups:
+            lines += [heading] if heading else []
+            lines += [f"  {decimals(e.activation, 2):>8}  {signed(e.loss_change):>7}  {e.context}  ({e.row}/{e.pos})" for e in examples]
+        return "\n".join(lines)
+
+
+def _class(name: str) -> str:
+    return f' class="{name}"' if name else ""
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -64,7 +64,8 @@ class FeaturePage:
     intervals: tuple[Interval, ...]
     """Strongest first."""
     ablation: pd.DataFrame
-    """By ``interval`` (``top`` first): ``tokens``, ``loss_change`` (mean, nats), ``raised`` (share of them), ``weight`` (share of all firings)."""
+    """By ``interval`` (``top`` first): ``tokens``, ``loss_change`` (mean, nats), ``variance`` (of that mean), ``raised``
+    (share of the tokens), ``weight`` (the interval's share of all firings)."""
     nearest: pd.DataFrame
     """Columns ``feature``, ``decoder_cosine``, ``encoder_cosine``, ``firing_rate``, highest decoder cosine first."""
     chance_cosine: float
@@ -105,6 +106,12 @@ class FeaturePage:
         return float((fair["loss_change"] * fair["weight"]).sum() / fair["weight"].sum()) if len(fair) else math.nan
 
     @property
+    def loss_change_error(self) -> float:
+        """Standard error of ``mean_loss_change``, nats; NaN if an interval has one token only of several."""
+        fair = self.ablation[(self.ablation["interval"] != "top") & (self.ablation["tokens"] > 0)]
+        return math.sqrt((fair["weight"] ** 2 * fair["variance"]).sum(skipna=False)) / fair["weight"].sum() if len(fair) else math.nan
+
+    @property
     def headline(self) -> str:
         """What it is, in one line."""
         if self.dead:
@@ -120,7 +127,7 @@ class FeaturePage:
         """The page below its headline."""
         return [
             self._activations(),
-            Section("Top examples", *self._shown("top", ExampleList("The strongest firings, each on its own token.", self.top, self.max_activation))),
+            self._top(),
             self._by_interval(),
             self._logits(),
             self._ablation(),
@@ -159,17 +166,24 @@ class FeaturePage:
     def _activations(self) -> Section:
         edges = [*self.histogram["low"], *self.histogram["high"].tail(1)]
         labels = tuple("∞" if math.isinf(edge) else significant(edge) for edge in edges)
-        bars = Bars("Histogram of activations", "activation, four bars a decade", labels, tuple(map(int, self.histogram["firings"])))
+        decade = next((i for i, edge in enumerate(edges) if edge and abs(math.log10(edge) % 1) < 1e-6), 0)
+        counts = tuple(map(int, self.histogram["firings"]))
+        bars = Bars("Histogram of activations", "activation, four bars a decade", labels, counts, label_from=decade)
         return Section("Activations", *self._shown("histogram", bars))
 
+    def _top(self) -> Section:
+        caption = "The strongest firings. Change of loss: of the next token, in nats, when the feature is ablated (see below)."
+        return Section("Top examples", *self._shown("top", ExampleList(caption, (("", self.top),), self.max_activation)))
+
     def _by_interval(self) -> Section:
-        lists = []
+        groups = []
         for interval in self.intervals:
             n = len(interval.examples)
-            shown = "all" if n == interval.firings else f"{n} drawn by lot of"
-            caption = f"{_range(interval.low, interval.high)}: {shown} {interval.firings:,} firings ({percent(interval.firings / self.count)})"
-            lists.append(ExampleList(caption, interval.examples, self.max_activation))
-        return Section("Examples by activation", *self._shown("top", *lists))
+            shown = "all" if n == interval.firings else f"{n} of"
+            heading = f"{_range(interval.low, interval.high)}: {shown} {interval.firings:,} firings ({percent(interval.firings / self.count)})"
+            groups.append((heading, interval.examples))
+        caption = "A few firings of each strength, drawn by lot, so that the middle of the range is read too."
+        return Section("Examples by activation", *self._shown("top", ExampleList(caption, tuple(groups), self.max_activation)))
 
     def _logits(self) -> Section:
         if self.logits is None:
@@ -192,7 +206,12 @@ class FeaturePage:
         )
         columns = ("tokens where it fires at", "of all firings", "tokens", "change of loss, nats", "raised")
         fair = self.ablation.loc[self.ablation["interval"] != "top", "tokens"].sum()
-        sentence = f"Over all its firings, the loss of the next token changes by {signed(self.mean_loss_change)} nats on average, as {fair} tokens drawn by lot estimate it."
+        error = self.loss_change_error
+        within = "" if math.isnan(error) or not error else f" (standard error {decimals(error)})"
+        sentence = (
+            f"Over all its firings, the loss of the next token changes by {signed(self.mean_loss_change)} nats on average{within}, "
+            f"as {fair} tokens drawn by lot estimate it."
+        )
         convention = (
             "x − f·W_dec[feature] takes the place of x at every counted token of the row: the feature's own contribution goes, the SAE's error stays. "
             "Each interval weighs in by its share of the firings."
@@ -231,8 +250,8 @@ class FeaturePage:
         name = self.labels.index[0].replace("_", " ")
         sentence = f"The best label is “{name}”: F1 {percent(best.f1)}, precision {percent(best.precision)} (base rate {percent(best.base_rate)}), recall {percent(best.recall)}."
         rows = tuple(
-            (label.replace("_", " "), percent(r.precision), percent(r.base_rate), percent(r.recall), percent(r.f1), f"{r.tokens:,}")
-            for label, r in self.labels.iterrows()
+            (r.Index.replace("_", " "), percent(r.precision), percent(r.base_rate), percent(r.recall), percent(r.f1), f"{r.tokens:,}")
+            for r in self.labels.itertuples()
         )
         columns = ("label", "precision", "base rate", "recall", "F1", "tokens with the label")
         notes = ("Precision: of the tokens on which the feature fires, the share that has the label. The base rate is what firing at random would get.",)

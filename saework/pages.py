@@ -199,9 +199,8 @@ class _Maker:
         for g, interval in enumerate(["top", *bounds], start=closeups.TOP):
             examples.append(tuple(self._example(i) for i in own[group == g]))
             measured = change[(group == g) & ~np.isnan(change)]
-            mean, raised = (measured.mean(), (measured > 0).mean()) if len(measured) else (math.nan, math.nan)
-            weight = math.nan if g == closeups.TOP else firings[g] / sum(firings)
-            rows.append({"interval": interval, "tokens": len(measured), "loss_change": mean, "raised": raised, "weight": weight})
+            weight, n_all = (math.nan, 0) if g == closeups.TOP else (firings[g] / sum(firings), firings[g])
+            rows.append({"interval": interval, **_summary(measured, n_all), "weight": weight})
         intervals = tuple(Interval(*bound, n, shown) for bound, n, shown in zip(bounds, firings, examples[1:]))
         return examples[0], intervals, pd.DataFrame(rows)
 
@@ -235,7 +234,7 @@ class _Maker:
         frames = []
         for i, feature in enumerate(features):
             frame = self._cosines(feature, torch.cat([index[i] for index in n_of.values()]).unique(), self.rows)
-            frames.append(frame.assign(firing_rate=rate[frame["feature"].to_numpy()].numpy()))
+            frames.append(frame.assign(firing_rate=rate.numpy()[frame["feature"]]))
         return frames
 
     def _in_other(self, features: list[int]) -> list[pd.DataFrame | None]:
@@ -245,7 +244,7 @@ class _Maker:
         frames = []
         for i, feature in enumerate(features):
             frame = self._cosines(feature, torch.cat([index[i] for index in n_of.values()]).unique(), self.other_rows)
-            back, _ = nearest_rows(self.other_rows["decoder"][frame["feature"].to_numpy()], self.rows["decoder"], 1)
+            back, _ = nearest_rows(self.other_rows["decoder"][frame["feature"].tolist()], self.rows["decoder"], 1)
             frames.append(frame.assign(mutual=(back[:, 0] == feature).numpy()))
         return frames
 
@@ -294,6 +293,18 @@ def _source(workbook: Workbook) -> str:
 
 def _directions(sae) -> Sequence[tuple[str, torch.Tensor, str]]:
     return (("decoder", sae.W_dec, "decoder weights"), ("encoder", sae.W_enc.T, "encoder weights"))
+
+
+def _summary(changes: np.ndarray, n_all: int) -> dict[str, float]:
+    """Mean and its variance (0 where all of ``n_all`` were measured), and the share above zero."""
+    n = len(changes)
+    variance = 0.0 if n == n_all else changes.var(ddof=1) / n * (1 - n / n_all if n_all else 1) if n > 1 else math.nan
+    return {
+        "tokens": n,
+        "loss_change": changes.mean() if n else math.nan,
+        "variance": variance,
+        "raised": (changes > 0).mean() if n else math.nan,
+    }
 
 
 def _histogram(scan: FeatureScan, feature: int) -> pd.DataFrame:
