@@ -131,7 +131,8 @@ def _numbers(words: list[str]) -> list[int]:
     numbers = []
     for word in words:
         first, dash, last = word.partition("-")
-        if not (first.isdigit() and (last.isdigit() or not dash)) or int(last or first) < int(first):
+        typed = first + last if dash and last else word
+        if not (first and typed.isascii() and typed.isdigit()) or int(last or first) < int(first):
             raise ValueError(f"{word!r} is no feature; give a number such as 7, or a range such as 0-999")
         numbers += range(int(first), int(last or first) + 1)
     return list(dict.fromkeys(numbers))

@@ -205,5 +205,8 @@ def contribution(sae, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     columns, of_row = features.unique(return_inverse=True)
     f = encode_columns(sae, x, columns)[torch.arange(len(x), device=x.device), :, of_row]
     added = f[..., None] * sae.W_dec[features][:, None]
-    back = getattr(sae, "run_time_activation_norm_fn_out", None)  # an SAE that scales its input scales its output back
-    return (added if back is None else back(added) - back(torch.zeros_like(added))).reshape(x.shape)
+    back = getattr(sae, "run_time_activation_norm_fn_out", None)  # an SAE that scales its input scales its output back, once
+    if back is not None:
+        scaled, shift = back(torch.stack([added, torch.zeros_like(added)]))
+        added = scaled - shift
+    return added.reshape(x.shape)

@@ -37,7 +37,7 @@ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
 .saework-page .group th{text-align:left;padding-top:.5rem;font-size:.84rem;opacity:.78}
 .saework-page .examples .context{font-size:.82rem;padding-right:0;overflow-wrap:anywhere}
 .saework-page .examples .context small{display:none}
-.saework-page .pair{display:flex;flex-wrap:wrap;gap:0 3.5rem}
+.saework-page .pair{display:flex;flex-wrap:wrap;align-items:flex-start;gap:0 3.5rem}
 .saework-page svg{display:block;width:100%;max-width:40rem;height:auto;margin:.9rem 0 .2rem;font-size:11px;font-variant-numeric:tabular-nums}
 .saework-page svg text{fill:currentColor;opacity:.8}
 .saework-page details{margin:.2rem 0 .8rem}
