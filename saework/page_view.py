@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from saework.page_parts import STYLE, Bars, Example, ExampleList, Grid, Section, decimals, document, percent, signed
+from saework.page_parts import Bars, Example, ExampleList, Grid, Section, decimals, percent, signed
+from saework.page_style import STYLE, document
 from saework.tables import significant
 
 NEVER = "It never fired in these tokens, so there is nothing to show."

@@ -13,12 +13,12 @@ import saework
 PACKAGE = Path(saework.__file__).parent
 LEVELS = {
     0: ["_checks"],
-    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint"],
+    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "page_style"],
     2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "order_training", "saebench", "replay"],
     3: ["run", "labels", "models", "training_text", "catalogue", "page_parts"],
     4: ["features", "quality", "steering", "validation", "scanning", "plots", "training", "probing", "page_view"],
     5: ["readiness", "sae_training", "closeups"],
-    6: ["shelf"],
+    6: ["shelf", "page_making"],
     7: ["minis", "explorer", "reproduction", "ordering", "pages"],
     8: ["cli"],
 }
