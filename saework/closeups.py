@@ -107,7 +107,7 @@ def look(model, sae, tokens: torch.Tensor, hook: str, places: Places, *, feature
     row; what the SAE does not explain stays.
 
     Args:
-        features: those to be counted against labels.
+        features: those to be counted against labels, in ascending order.
         counted: bool ``[batch, pos]``: False on tokens that are neither edited nor counted.
         labels: bool ``[batch, pos]`` by name; with them, every row is read once, else those of the examples.
 
@@ -124,14 +124,12 @@ def look(model, sae, tokens: torch.Tensor, hook: str, places: Places, *, feature
     for block in run.progress_bar(blocks, show=progress, desc="examples"):
         here = np.flatnonzero(np.isin(places.row, block))
         columns = features if labels else np.unique(places.feature[here])
-        x, losses = _read(model, tokens[block], hook, np.searchsorted(block, places.row[here]), places.pos[here])
-        fires_by = encode_columns(sae, x, torch.from_numpy(columns).to(x.device)).float().cpu()
-        clean[here] = losses
-        column = {feature: i for i, feature in enumerate(columns.tolist())}
-        picked = fires_by[np.searchsorted(block, places.row[here]), :, [column[f] for f in places.feature[here].tolist()]] if len(here) else None
-        values[here] = _windows(picked, places.pos[here]) if len(here) else values[here]
+        row, pos = np.searchsorted(block, places.row[here]), places.pos[here]
+        x, clean[here] = _read(model, tokens[block], hook, row, pos)
+        active = encode_columns(sae, x, torch.from_numpy(columns).to(x.device)).float().cpu()
+        values[here] = _windows(active[row, :, np.searchsorted(columns, places.feature[here])], pos)
         if labels:
-            fires = (fires_by > 0).flatten(0, 1).float()
+            fires = (active > 0).flatten(0, 1).float()
             hits += (rules[:, block].flatten(1).float().cpu() @ fires).long().numpy()
     ablated = _ablated_losses(model, sae, tokens, hook, places, counted, progress=progress)
     return Closeups(values, ablated - clean, dict(zip(labels, hits)), hits[-1])

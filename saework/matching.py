@@ -39,7 +39,9 @@ def unit_rows(weights: torch.Tensor, what: str = "decoder weights") -> torch.Ten
     return weights / weights.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
-def nearest_rows(rows: torch.Tensor, others: torch.Tensor, n: int, *, own: Sequence[int] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def nearest_rows(
+    rows: torch.Tensor, others: torch.Tensor, n: int, *, own: Sequence[int] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The ``n`` nearest of ``others`` to each row, by cosine, ties by number: ``(index, cosine)``, each ``[row, n]``.
 
     Args: both from ``unit_rows``; ``own``: which of ``others`` each row itself is, to be left out.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import numpy as np
@@ -30,7 +30,7 @@ class PageMaker:
     """What the pages of one SAE share, and each of them."""
 
     def __init__(self, workbook, source: str, features: list[int], *, scan: FeatureScan | None, other, other_source: str, progress: bool):
-        self.book, self.source, self.features, self.known = workbook, source, features, self.known
+        self.book, self.source, self.features, self.known = workbook, source, features, sorted(set(features))
         self.other, self.other_source = other, other_source
         bos, tokens = getattr(workbook.tokenizer, "bos_token_id", None), workbook.tokens
         with_bos = bos is not None and bool((tokens != bos).any())
@@ -52,8 +52,7 @@ class PageMaker:
         )
         self._check_examples()
         self.texts = self._texts()
-        self.rows = {name: unit_rows(weights, what) for name, weights, what in _directions(workbook.sae)}
-        self.other_rows = {name: unit_rows(weights, what) for name, weights, what in _directions(self.other)} if self.other is not None else {}
+        self.rows, self.other_rows = _directions(workbook.sae), {} if other is None else _directions(other)
 
     # ---- the scan ----
 
@@ -106,8 +105,9 @@ class PageMaker:
         if off.any():
             i = int(np.flatnonzero(off)[0])
             raise ValueError(
-                f"the scan says that feature {self.places.feature[i]} is at {self.places.value[i]:.3g} in row {self.places.row[i]}, position "
-                f"{self.places.pos[i]}, but there it is at {seen[i]:.3g}: other tokens were scanned. Scan workbook.tokens, row 0 first, or leave scan= out"
+                f"the scan says that feature {self.places.feature[i]} is at {self.places.value[i]:.3g} in row {self.places.row[i]}, "
+                f"position {self.places.pos[i]}, but there it is at {seen[i]:.3g}: other tokens were scanned. "
+                "Scan workbook.tokens, row 0 first, or leave scan= out"
             )
 
     def _texts(self) -> dict[int, str]:
@@ -225,9 +225,10 @@ class PageMaker:
         both = _cofiring_row(self.scan, feature)
         if both is None:
             return None, f"Not counted in this scan; make it with cofiring=[{feature}], or leave scan= out."
-        count = int(self.scan.count[feature])
-        frame = pd.DataFrame({"feature": np.arange(len(both)), "both": both, "given_this": both / max(count, 1), "base_rate": self.scan.firing_rate.numpy()})
-        rises = frame["given_this"] - frame["base_rate"]
+        given = both / max(int(self.scan.count[feature]), 1)
+        base = self.scan.firing_rate.numpy()
+        frame = pd.DataFrame({"feature": np.arange(len(both)), "both": both, "given_this": given, "base_rate": base})
+        rises = given - base
         frame = frame.assign(rises=rises)[(rises > 0) & (frame["feature"] != feature)]
         return frame.sort_values("rises", ascending=False, kind="stable").drop(columns="rises").head(N_COFIRING).reset_index(drop=True), ""
 
@@ -250,8 +251,8 @@ class PageMaker:
         return pd.DataFrame.from_dict(rows, orient="index").sort_values("f1", ascending=False, kind="stable")
 
 
-def _directions(sae) -> Sequence[tuple[str, torch.Tensor, str]]:
-    return (("decoder", sae.W_dec, "decoder weights"), ("encoder", sae.W_enc.T, "encoder weights"))
+def _directions(sae) -> dict[str, torch.Tensor]:
+    return {"decoder": unit_rows(sae.W_dec), "encoder": unit_rows(sae.W_enc.T, "encoder weights")}
 
 
 def _summary(changes: np.ndarray, n_all: int) -> dict[str, float]:

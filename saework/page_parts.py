@@ -10,6 +10,7 @@ from saework.heatmap import POSITIVE, STRONGEST, token_heatmap
 from saework.tables import significant
 from saework.tokens import visible
 
+WIDTH, HEIGHT, LEFT, BASE, TOP = 640, 190, 8, 150, 22
 FEW = 10  # bars that have room for a label at each edge
 
 
@@ -44,10 +45,8 @@ class Grid:
         lines = [self.columns, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         left = {*self.words, *self.tokens}
-        padded = (
-            "  ".join(cell.ljust(width) if i in left else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths))) for line in lines
-        )
-        return "\n".join([self.caption, *(f"  {line.rstrip()}" for line in padded)])
+        pad = lambda i, cell: cell.ljust(widths[i]) if i in left else cell.rjust(widths[i])  # noqa: E731
+        return "\n".join([self.caption, *("  " + "  ".join(pad(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)])
 
 
 @dataclass(frozen=True)
@@ -66,25 +65,34 @@ class Bars:
 
     def html(self) -> str:
         """Inline SVG, and the same numbers as a table that opens."""
-        width, height, left, base, top = 640, 190, 8, 150, 22
-        step, highest = (width - 2 * left) / max(len(self.counts), 1), max(self.counts, default=0) or 1
-        bars, labels = [], []
-        for i, count in enumerate(self.counts):
-            tall = (base - top) * count / highest
-            x = left + i * step
-            bars.append(f'<rect x="{x + 0.5:.1f}" y="{base - tall:.1f}" width="{step - 1:.1f}" height="{tall:.1f}"/>' if count else "")
-            if step >= 26 or count == highest:
-                labels.append(f'<text x="{x + step / 2:.1f}" y="{base - tall - 4:.1f}" text-anchor="middle">{count if count < 10_000 else f"{count:,}"}</text>')
-        ticks = "".join(
-            f'<text x="{left + i * step:.1f}" y="{base + 15}" text-anchor="{self._anchor(i)}">{escape(edge)}</text>'
-            for i, edge in enumerate(self.edges)
-            if len(self.counts) <= FEW or i % 2 == self.label_from % 2
-        )
-        axis = f'<line x1="{left}" x2="{width - left}" y1="{base}" y2="{base}" stroke="currentColor" stroke-opacity=".5"/>'
-        name = f'<text x="{width / 2}" y="{height - 6}" text-anchor="middle">{escape(self.x_title)}</text>'
-        drawn = f'<g fill="rgb(0,114,178)">{"".join(bars)}</g>{axis}{"".join(labels)}{ticks}{name}'
-        picture = f'<svg role="img" viewBox="0 0 {width} {height}" aria-label="{escape(self._spoken(), quote=True)}">{drawn}</svg>'
+        axis = f'<line x1="{LEFT}" x2="{WIDTH - LEFT}" y1="{BASE}" y2="{BASE}" stroke="currentColor" stroke-opacity=".5"/>'
+        name = f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(self.x_title)}</text>'
+        drawn = f'{self._drawn()}{axis}{"".join(map(self._tick, range(len(self.edges))))}{name}'
+        spoken = escape(self._spoken(), quote=True)
+        picture = f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{spoken}">{drawn}</svg>'
         return f"{picture}\n<details><summary>The numbers</summary>\n{self._grid().html()}\n</details>"
+
+    def _drawn(self) -> str:
+        """The bars, each with its number where there is room; the highest always."""
+        step, highest = self._step(), max(self.counts)
+        room = step >= 7 * len(f"{highest:,}")
+        bars, numbers = [], []
+        for i, count in enumerate(self.counts):
+            tall = (BASE - TOP) * count / highest
+            x, y = LEFT + i * step, BASE - tall
+            bars.append(f'<rect x="{x + 0.5:.1f}" y="{y:.1f}" width="{step - 1:.1f}" height="{tall:.1f}"/>' if count else "")
+            if room or count == highest:
+                numbers.append(f'<text x="{x + step / 2:.1f}" y="{y - 4:.1f}" text-anchor="middle">{count:,}</text>')
+        return f'<g fill="rgb({POSITIVE})">{"".join(bars)}</g>{"".join(numbers)}'
+
+    def _step(self) -> float:
+        return (WIDTH - 2 * LEFT) / len(self.counts)
+
+    def _tick(self, i: int) -> str:
+        if len(self.counts) > FEW and i % 2 != self.label_from % 2:
+            return ""
+        anchor = "start" if i == 0 else "end" if i == len(self.counts) else "middle"
+        return f'<text x="{LEFT + i * self._step():.1f}" y="{BASE + 15}" text-anchor="{anchor}">{escape(self.edges[i])}</text>'
 
     def text(self) -> str:
         """A bar of signs a bin, with its count."""
@@ -98,12 +106,10 @@ class Bars:
     def _bins(self) -> list[tuple[str, str, int]]:
         return list(zip(self.edges, self.edges[1:], self.counts))
 
-    def _anchor(self, i: int) -> str:
-        return "start" if i == 0 else "end" if i == len(self.counts) else "middle"
-
     def _spoken(self) -> str:
         low, high, most = max(self._bins(), key=lambda each: each[2])
-        return f"{self.title}: {len(self.counts)} bars, {self.x_title} from {self.edges[0]} to {self.edges[-1]}; the highest, {low} to {high}, holds {most}."
+        span = f"{self.x_title} from {self.edges[0]} to {self.edges[-1]}"
+        return f"{self.title}: {len(self.counts)} bars, {span}; the highest, {low} to {high}, holds {most}."
 
     def _grid(self) -> Grid:
         rows = tuple((low, high, f"{n:,}") for low, high, n in self._bins())
@@ -164,12 +170,13 @@ class ExampleList:
         return f'<table class="examples">\n{caption}\n<colgroup>{widths}</colgroup>\n<thead><tr>{head}</tr></thead>\n{groups}\n</table>'
 
     def _scale(self) -> str:
-        strongest = escape(decimals(self.max_value, 2))
-        return f'Colour: from 0 to <span style="background-color:rgba({POSITIVE},{STRONGEST});border-radius:3px;padding:0 .3em">{strongest}</span>.'
+        style = f"background-color:rgba({POSITIVE},{STRONGEST});border-radius:3px;padding:0 .3em"
+        return f'Colour: from 0 to <span style="{style}">{decimals(self.max_value, 2)}</span>.'
 
     def _group(self, heading: str, examples: tuple[Example, ...]) -> str:
         head = f'<tr class="group"><th scope="rowgroup" colspan="4">{escape(heading)}</th></tr>\n' if heading else ""
-        return f"<tbody>\n{head}{chr(10).join(map(self._row, examples))}\n</tbody>"
+        rows = "\n".join(map(self._row, examples))
+        return f"<tbody>\n{head}{rows}\n</tbody>"
 
     def _row(self, example: Example) -> str:
         strings, values = example.marked()

@@ -15,11 +15,13 @@ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
 .saework-page .source,.saework-page .token{overflow-wrap:anywhere}
 .saework-page table{border-collapse:collapse;margin:.9rem 0 1.2rem;font-size:.88rem;font-variant-numeric:tabular-nums;background:none}
 .saework-page caption{text-align:left;padding:0 0 .35rem;caption-side:top}
-.saework-page th,.saework-page td{padding:.22rem 1.1rem .22rem 0;text-align:right;vertical-align:baseline;font-weight:400;border:0;background:none}
+.saework-page th,.saework-page td{padding:.22rem 1.1rem .22rem 0;text-align:right;vertical-align:baseline;font-weight:400;
+border:0;background:none}
 .saework-page thead th{font-size:.78rem;opacity:.78;border-bottom:1px solid var(--line);vertical-align:bottom;line-height:1.3}
 .saework-page tbody tr{border-bottom:1px solid var(--soft);background:none}
 .saework-page .left{text-align:left}
-.saework-page .token,.saework-page .context{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;text-align:left}
+.saework-page .token,.saework-page .context{text-align:left;
+font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 .saework-page thead .token{font-family:inherit}
 .saework-page table.examples{width:100%;table-layout:fixed}
 .saework-page .of-token{width:8.5rem}.saework-page .of-number{width:5.4rem}
@@ -30,7 +32,8 @@ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
 .saework-page .examples .context{font-size:.82rem;padding-right:0;overflow-wrap:anywhere}
 .saework-page .examples .context small{display:none}
 .saework-page .pair{display:flex;flex-wrap:wrap;align-items:flex-start;gap:0 3.5rem}
-.saework-page svg{display:block;width:100%;max-width:40rem;height:auto;margin:.9rem 0 .2rem;font-size:11px;font-variant-numeric:tabular-nums}
+.saework-page svg{display:block;width:100%;max-width:40rem;height:auto;margin:.9rem 0 .2rem;
+font-size:11px;font-variant-numeric:tabular-nums}
 .saework-page svg text{fill:currentColor;opacity:.8}
 .saework-page details{margin:.2rem 0 .8rem}
 .saework-page summary{cursor:pointer}

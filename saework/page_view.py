@@ -152,8 +152,9 @@ class FeaturePage:
         return path
 
     def _body(self) -> str:
-        head = [f"<h1>Feature {self.feature}</h1>", f'<p class="source">{escape(self.source)}</p>', f'<p class="lead">{escape(self.headline)}</p>']
-        head.append(f'<p class="note">{escape(self.counted)}</p>')
+        head = [f"<h1>Feature {self.feature}</h1>"]
+        words = (("source", self.source), ("lead", self.headline), ("note", self.counted))
+        head += [f'<p class="{kind}">{escape(text)}</p>' for kind, text in words]
         if self.neuronpedia:
             head.append(f'<p><a href="{escape(self.neuronpedia, quote=True)}" rel="noreferrer">This feature on Neuronpedia</a></p>')
         return "\n".join([*head, *(section.html() for section in self.sections())])
@@ -181,26 +182,28 @@ class FeaturePage:
         for interval in self.intervals:
             n = len(interval.examples)
             shown = "all" if n == interval.firings else f"{n} of"
-            heading = f"{_range(interval.low, interval.high)}: {shown} {interval.firings:,} firings ({percent(interval.firings / self.count)})"
-            groups.append((heading, interval.examples))
+            of = f"{shown} {interval.firings:,} firings ({percent(interval.firings / self.count)})"
+            groups.append((f"{_range(interval.low, interval.high)}: {of}", interval.examples))
         caption = "A few firings of each strength, drawn by lot, so that the middle of the range is read too."
         return Section("Examples by activation", *self._shown("top", ExampleList(caption, tuple(groups), self.max_activation)))
 
     def _logits(self) -> Section:
-        if self.logits is None:
-            return Section("Direct effect on the logits", (self.missing["logits"],))
-        tables = tuple(
-            Grid(f"Most {name}", ("token", "logit"), tuple((_token(t), signed(v)) for t, v in zip(frame["token"], frame["logit"])), tokens=(0,))
-            for name, frame in (("raised", self.logits.raised), ("lowered", self.logits.lowered))
-        )
-        spread = f"Over the vocabulary the effect has a skew of {decimals(self.logits.skew, 2)} and an excess kurtosis of {decimals(self.logits.kurtosis, 2)}."
+        title, effect = "Direct effect on the logits", self.logits
+        if effect is None:
+            return Section(title, (self.missing["logits"],))
+        tables = []
+        for name, frame in (("Most raised", effect.raised), ("Most lowered", effect.lowered)):
+            rows = tuple((row.token or "(empty)", signed(row.logit)) for row in frame.itertuples())
+            tables.append(Grid(name, ("token", "logit"), rows, tokens=(0,)))
+        shape = f"a skew of {decimals(effect.skew, 2)} and an excess kurtosis of {decimals(effect.kurtosis, 2)}"
         notes = ("One unit of the feature, by the direct path: later layers and the final norm's scale are left out.",)
-        return Section("Direct effect on the logits", (spread,), tables, notes, abreast=True)
+        return Section(title, (f"Over the vocabulary the effect has {shape}.",), tuple(tables), notes, abreast=True)
 
     def _ablation(self) -> Section:
         title = "Effect of ablating it"
         if self.dead or not self.ablation["tokens"].sum():
-            return Section(title, (NEVER if self.dead else "Each firing stands at the end of a row, so there is no next token to predict.",))
+            at_the_end = "Each firing stands at the end of a row, so there is no next token to predict."
+            return Section(title, (NEVER if self.dead else at_the_end,))
         rows = tuple(
             (_interval_name(row.interval), percent(row.weight), str(row.tokens), signed(row.loss_change), percent(row.raised))
             for row in self.ablation.itertuples()
@@ -214,20 +217,20 @@ class FeaturePage:
             f"as {fair} tokens drawn by lot estimate it."
         )
         convention = (
-            "x − f·W_dec[feature] takes the place of x at every counted token of the row: the feature's own contribution goes, the SAE's error stays. "
-            "Each interval weighs in by its share of the firings."
+            "x − f·W_dec[feature] takes the place of x at every counted token of the row: the feature's own contribution goes, "
+            "the SAE's error stays. Each interval weighs in by its share of the firings."
         )
-        return Section(title, (sentence,), (Grid("Mean change of the next token's loss, where the feature fires", columns, rows, words=(0,)),), (convention,))
+        grid = Grid("Mean change of the next token's loss, where the feature fires", columns, rows, words=(0,))
+        return Section(title, (sentence,), (grid,), (convention,))
 
     def _near(self) -> Section:
         columns = ("feature", "decoder cosine", "encoder cosine")
-        own = tuple((str(r.feature), decimals(r.decoder_cosine), decimals(r.encoder_cosine), percent(r.firing_rate)) for r in self.nearest.itertuples())
+        cosines = lambda row: (str(row.feature), decimals(row.decoder_cosine), decimals(row.encoder_cosine))  # noqa: E731
+        own = tuple((*cosines(row), percent(row.firing_rate)) for row in self.nearest.itertuples())
         parts = [Grid("In this SAE", (*columns, "fires on"), own)]
         chance = f"A random direction's nearest decoder row would have a cosine of about {decimals(self.chance_cosine, 2)} in this SAE"
         if self.other is not None:
-            rows = tuple(
-                (str(r.feature), decimals(r.decoder_cosine), decimals(r.encoder_cosine), "yes" if r.mutual else "no") for r in self.other.itertuples()
-            )
+            rows = tuple((*cosines(row), "yes" if row.mutual else "no") for row in self.other.itertuples())
             parts.append(Grid(f"In {self.other_source}", (*columns, "mutual"), rows))
             chance += f", and {decimals(self.other_chance, 2)} in the other"
         notes = (f"{chance}. Listed are the nearest by decoder and by encoder.",)
@@ -238,7 +241,8 @@ class FeaturePage:
     def _cofiring(self) -> Section:
         title, frame = "Features that fire with it", self.cofiring
         if frame is None or not len(frame):
-            return Section(title, (self.missing.get("cofiring", NEVER if self.dead else "No other feature fires more often where it fires."),))
+            none = NEVER if self.dead else "No other feature fires more often where it fires."
+            return Section(title, (self.missing.get("cofiring", none),))
         rows = tuple((str(r.feature), f"{r.both:,}", percent(r.given_this), percent(r.base_rate)) for r in frame.itertuples())
         caption = "Those whose rate rises most where this feature fires"
         return Section(title, (), (Grid(caption, ("feature", "tokens with both", "fires, given this one", "fires anywhere"), rows),))
@@ -248,19 +252,19 @@ class FeaturePage:
         if self.labels is None or self.dead:
             return Section(title, (self.missing.get("labels", NEVER),))
         best = self.labels.iloc[0]
+        precision = f"precision {percent(best.precision)} (base rate {percent(best.base_rate)})"
         name = self.labels.index[0].replace("_", " ")
-        sentence = f"The best label is “{name}”: F1 {percent(best.f1)}, precision {percent(best.precision)} (base rate {percent(best.base_rate)}), recall {percent(best.recall)}."
+        sentence = f"The best label is “{name}”: F1 {percent(best.f1)}, {precision}, recall {percent(best.recall)}."
         rows = tuple(
             (r.Index.replace("_", " "), percent(r.precision), percent(r.base_rate), percent(r.recall), percent(r.f1), f"{r.tokens:,}")
             for r in self.labels.itertuples()
         )
         columns = ("label", "precision", "base rate", "recall", "F1", "tokens with the label")
-        notes = ("Precision: of the tokens on which the feature fires, the share that has the label. The base rate is what firing at random would get.",)
+        notes = (
+            "Precision: of the tokens on which the feature fires, the share that has the label. "
+            "The base rate is what firing at random would get.",
+        )
         return Section(title, (sentence,), (Grid("“It fires” as a rule for each label", columns, rows, words=(0,)),), notes)
-
-
-def _token(text: str) -> str:
-    return text or "(empty)"
 
 
 def _interval_name(interval) -> str:

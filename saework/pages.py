@@ -71,7 +71,8 @@ def write_pages(pages: Iterable[FeaturePage], folder: str | Path) -> Path:
         raise ValueError("there are no pages to write; give at least one feature")
     columns = ("feature", "fires on", "at most", "change of loss, nats", "raises most", "best label (F1)")
     head = "".join(f'<th scope="col"{_LEFT if i > 3 else ""}>{name}</th>' for i, name in enumerate(columns))
-    table = f"<table>\n<caption>{escape(counted)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>\n</table>"
+    listed = "\n".join(rows)
+    table = f"<table>\n<caption>{escape(counted)}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{listed}\n</tbody>\n</table>"
     body = f'<h1>{len(rows):,} feature{"s" if len(rows) > 1 else ""}</h1>\n<p class="source">{escape(source)}</p>\n{table}'
     index = folder / "index.html"
     index.write_text(document(f"Features of {source}", body), encoding="utf-8", errors="replace")

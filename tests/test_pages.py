@@ -14,8 +14,8 @@ from conftest import random_sae
 
 from saework import Workbook, cli, feature_page, feature_pages, load, logit_effect, scan
 from saework.closeups import _fair, contribution
-from saework.pages import write_pages
 from saework.page_parts import decimals, percent, signed
+from saework.pages import write_pages
 from saework.tokens import visible
 
 FEATURES = [7, 20, 31]
