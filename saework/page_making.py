@@ -278,5 +278,5 @@ def _cofiring_row(scan: FeatureScan, feature: int) -> np.ndarray | None:
     """Tokens on which each feature fires together with this one; None if the scan did not count it."""
     if scan.cofiring is None:
         return None
-    at = (scan.cofiring_features == feature).nonzero()
-    return scan.cofiring[int(at[0])].numpy() if len(at) else None
+    rows = (scan.cofiring_features == feature).nonzero()
+    return scan.cofiring[int(rows[0])].numpy() if len(rows) else None

@@ -38,6 +38,8 @@ font-size:11px;font-variant-numeric:tabular-nums}
 .saework-page details{margin:.2rem 0 .8rem}
 .saework-page summary{cursor:pointer}
 .saework-page a{color:inherit;text-decoration-thickness:1px;text-underline-offset:.2em}
+@media(max-width:40rem){.saework-page .of-token{width:5.2rem}.saework-page .of-number{width:3.9rem}
+.saework-page th,.saework-page td{padding-right:.6rem}}
 @media print{.saework-page{font-size:11pt}.saework-page tr,.saework-page svg{break-inside:avoid}.saework-page h2{break-after:avoid}}
 """.strip()
 

@@ -212,10 +212,9 @@ class FeaturePage:
         fair = self.ablation.loc[self.ablation["interval"] != "top", "tokens"].sum()
         error = self.loss_change_error
         within = "" if math.isnan(error) or not error else f" (standard error {decimals(error)})"
-        sentence = (
-            f"Over all its firings, the loss of the next token changes by {signed(self.mean_loss_change)} nats on average{within}, "
-            f"as {fair} tokens drawn by lot estimate it."
-        )
+        rests = "as measured on each of them" if fair == self.count else f"as {fair} tokens drawn by lot estimate it"
+        change = f"the loss of the next token changes by {signed(self.mean_loss_change)} nats on average"
+        sentence = f"Over all its firings, {change}{within}, {rests}."
         convention = (
             "x − f·W_dec[feature] takes the place of x at every counted token of the row: the feature's own contribution goes, "
             "the SAE's error stays. Each interval weighs in by its share of the firings."

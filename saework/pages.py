@@ -21,6 +21,9 @@ _LEFT = ' class="left"'
 def feature_page(workbook: Workbook, feature: int, *, scan: FeatureScan | None = None, other=None) -> FeaturePage:
     """One feature on one page: how often and how strongly it fires, where, what it writes, what it costs to lose it.
 
+    Losses are in nats. Ablating puts ``x - f * W_dec[feature]`` in x's place, so that the SAE's error stays; it is measured
+    on the top examples and on a few firings of each interval, which the mean weighs by the interval's share of the firings.
+
     Args:
         scan: of the workbook's SAE over ``workbook.tokens``, row 0 first. By default these are scanned here, BOS
             left out. A scan made with ``cofiring=[feature]`` says what fires with it; one without leaves that section empty.

@@ -429,6 +429,18 @@ def test_a_feature_that_never_fired(book, activations, tmp_path):
     tree(html_of(page, tmp_path))
 
 
+def test_a_rare_feature_is_measured_whole(book, activations):
+    rare = replace(book, sae=random_sae(24, 48, book.hook, torch.Generator().manual_seed(0)))
+    values = slow_activations(rare)[:, 1:, 9]
+    rare.sae.b_enc.data[9] -= values.flatten().sort().values[-3:].mean()
+    page = feature_page(rare, 9)
+    assert 1 <= page.count <= 4 and all(len(interval.examples) == interval.firings for interval in page.intervals)
+    check_ablation(rare, page)
+    measured = int(page.ablation["tokens"].iloc[1:].sum())
+    assert page.loss_change_error == 0 or measured < page.count
+    assert ("nats on average, as measured on each of them." in repr(page)) == (measured == page.count)
+
+
 def test_a_hook_with_no_path_to_the_logits(book):
     hook = "blocks.0.ln2.hook_normalized"
     sae = random_sae(16, 20, hook, torch.Generator().manual_seed(1))
