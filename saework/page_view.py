@@ -125,7 +125,9 @@ class FeaturePage:
         )
 
     def sections(self) -> list[Section]:
-        """The page below its headline."""
+        """The page below its headline; of a dead feature, only what its weights say."""
+        if self.dead:
+            return [Section("Activations", (NEVER,)), self._logits(), self._near()]
         return [
             self._activations(),
             self._top(),
@@ -161,21 +163,17 @@ class FeaturePage:
 
     # ---- one section each ----
 
-    def _shown(self, name: str, *parts) -> tuple[tuple[str, ...], tuple]:
-        """Why the section is empty, or its parts."""
-        return ((self.missing[name],), ()) if name in self.missing else ((NEVER,), ()) if self.dead else ((), parts)
-
     def _activations(self) -> Section:
         edges = [*self.histogram["low"], *self.histogram["high"].tail(1)]
         labels = tuple("∞" if math.isinf(edge) else significant(edge) for edge in edges)
         decade = next((i for i, edge in enumerate(edges) if edge and abs(math.log10(edge) % 1) < 1e-6), 0)
         counts = tuple(map(int, self.histogram["firings"]))
         bars = Bars("Histogram of activations", "activation, four bars a decade", labels, counts, label_from=decade)
-        return Section("Activations", *self._shown("histogram", bars))
+        return Section("Activations", parts=(bars,))
 
     def _top(self) -> Section:
         caption = "The strongest firings. Change of loss: of the next token, in nats, when the feature is ablated (see below)."
-        return Section("Top examples", *self._shown("top", ExampleList(caption, (("", self.top),), self.max_activation)))
+        return Section("Top examples", parts=(ExampleList(caption, (("", self.top),), self.max_activation),))
 
     def _by_interval(self) -> Section:
         groups = []
@@ -185,7 +183,7 @@ class FeaturePage:
             of = f"{shown} {interval.firings:,} firings ({percent(interval.firings / self.count)})"
             groups.append((f"{_range(interval.low, interval.high)}: {of}", interval.examples))
         caption = "A few firings of each strength, drawn by lot, so that the middle of the range is read too."
-        return Section("Examples by activation", *self._shown("top", ExampleList(caption, tuple(groups), self.max_activation)))
+        return Section("Examples by activation", parts=(ExampleList(caption, tuple(groups), self.max_activation),))
 
     def _logits(self) -> Section:
         title, effect = "Direct effect on the logits", self.logits
@@ -201,9 +199,8 @@ class FeaturePage:
 
     def _ablation(self) -> Section:
         title = "Effect of ablating it"
-        if self.dead or not self.ablation["tokens"].sum():
-            at_the_end = "Each firing stands at the end of a row, so there is no next token to predict."
-            return Section(title, (NEVER if self.dead else at_the_end,))
+        if not self.ablation["tokens"].sum():
+            return Section(title, ("Each firing stands at the end of a row, so there is no next token to predict.",))
         rows = tuple(
             (_interval_name(row.interval), percent(row.weight), str(row.tokens), signed(row.loss_change), percent(row.raised))
             for row in self.ablation.itertuples()
@@ -240,16 +237,15 @@ class FeaturePage:
     def _cofiring(self) -> Section:
         title, frame = "Features that fire with it", self.cofiring
         if frame is None or not len(frame):
-            none = NEVER if self.dead else "No other feature fires more often where it fires."
-            return Section(title, (self.missing.get("cofiring", none),))
+            return Section(title, (self.missing.get("cofiring", "No other feature fires more often where it fires."),))
         rows = tuple((str(r.feature), f"{r.both:,}", percent(r.given_this), percent(r.base_rate)) for r in frame.itertuples())
         caption = "Those whose rate rises most where this feature fires"
         return Section(title, (), (Grid(caption, ("feature", "tokens with both", "fires, given this one", "fires anywhere"), rows),))
 
     def _labels(self) -> Section:
         title = "Agreement with true labels"
-        if self.labels is None or self.dead:
-            return Section(title, (self.missing.get("labels", NEVER),))
+        if self.labels is None:
+            return Section(title, (self.missing["labels"],))
         best = self.labels.iloc[0]
         precision = f"precision {percent(best.precision)} (base rate {percent(best.base_rate)})"
         name = self.labels.index[0].replace("_", " ")
