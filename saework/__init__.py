@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Claim": "claims",
+    "FeaturePage": "page_view",
     "FeatureScan": "feature_scan",
     "Ledger": "claims",
     "Preflight": "readiness",
@@ -27,6 +28,8 @@ _HOME = {
     "compare": "matching",
     "explore": "explorer",
     "feature_activations": "features",
+    "feature_page": "pages",
+    "feature_pages": "pages",
     "find_site": "quality",
     "load": "shelf",
     "logit_effect": "features",
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
     from saework.heatmap import TokenHeatmap, token_heatmap
     from saework.matching import compare
     from saework.metrics import rule_agreement
+    from saework.page_view import FeaturePage
+    from saework.pages import feature_page, feature_pages
     from saework.permuting import permute_features
     from saework.probing import sparse_probe
     from saework.quality import find_site, reconstruction_metrics

@@ -354,6 +354,28 @@ def release_named(name: str) -> Release:
     )
 
 
+def neuronpedia_id(sae, name: str | None = None, sae_id: str | None = None) -> str | None:
+    """What Neuronpedia calls an SAE (``gemma-2b/6-res-jb``): as its config says, or else sae_lens's table; None if neither does."""
+    own = getattr(getattr(getattr(sae, "cfg", None), "metadata", None), "neuronpedia_id", None)
+    if own or name is None or (name in _RELEASES and _RELEASES[name].offline) or name not in _registry():
+        return own
+    return _registry()[name].neuronpedia_id.get(sae_id)
+
+
+def another_run(release: Release, sae_id: str | None) -> str | None:
+    """The next of the release's SAEs at the same hook and of the same shape, or None.
+
+    Where loading downloads, only those count that the release's notebooks read.
+    """
+    ids = [known for known in (release.ids() if release.offline else release.shown) if known is not None]
+    found = release.find(sae_id) if sae_id else None
+    if found is None or not found.hook:
+        return None
+    after = ids[ids.index(sae_id) + 1 :] + ids[: ids.index(sae_id)] if sae_id in ids else ids
+    alike = lambda other: (other.hook, other.d_in, other.d_sae) == (found.hook, found.d_in, found.d_sae)  # noqa: E731
+    return next((known for known in after if alike(release.sae(known))), None)
+
+
 def _hub_name(model: str) -> str:
     """The Hub's name of a model that sae_lens lists by TransformerLens's."""
     if "/" in model:

@@ -38,6 +38,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="folder for the results (by default saework-NAME)")
     command.set_defaults(run=_reproduce)
 
+    command = commands.add_parser("page", help="write a page about each of some features, and an index")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("features", metavar="FEATURE", nargs="+", help="numbers and ranges: 7 or 0-999")
+    command.add_argument("--id", dest="sae_id", help="the SAE, such as run1; the release's first by default")
+    command.add_argument("--tokens", type=int, metavar="N", help="scan so many tokens only")
+    command.add_argument("--out", type=Path, help="folder for the pages (by default saework-pages-NAME)")
+    command.set_defaults(run=_page)
+
     command = commands.add_parser("replay", help="run a notebook again from what reproduce kept of it, without its model")
     command.add_argument("pack", metavar="PACK", type=Path, help="a .safetensors file that reproduce wrote beside the notebook")
     command.add_argument("--out", type=Path, default=Path("saework-replay"), help="folder for the results (by default saework-replay)")
@@ -102,6 +110,32 @@ def _train(name: str, out: Path) -> dict:
     print(f"training into {folder}; run the command again if it is cut off, and it goes on from there")
     study(SETTINGS[name], folder, device="cuda" if torch.cuda.is_available() else "cpu")
     return {"STUDY": str(folder)}
+
+
+def _page(arguments) -> int:
+    from saework.catalogue import another_run
+    from saework.pages import feature_pages, write_pages
+    from saework.shelf import load
+
+    features = _numbers(arguments.features)
+    book = load(arguments.name, arguments.sae_id, n_tokens=arguments.tokens)
+    other = another_run(book.release, book.sae_id)
+    out = arguments.out or Path(f"saework-pages-{arguments.name}")
+    index = write_pages(feature_pages(book, features, other=book.with_sae(other) if other else None), out)
+    print(f"{len(features)} page{'s' if len(features) > 1 else ''} written; start with {index}")
+    return 0
+
+
+def _numbers(words: list[str]) -> list[int]:
+    """Features as they are typed: ``["7", "0-2"]`` is 7, 0, 1, 2; each once."""
+    numbers = []
+    for word in words:
+        first, dash, last = word.partition("-")
+        typed = first + last if dash and last else word
+        if not (first and typed.isascii() and typed.isdigit()) or int(last or first) < int(first):
+            raise ValueError(f"{word!r} is no feature; give a number such as 7, or a range such as 0-999")
+        numbers += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(numbers))
 
 
 def _replay(arguments) -> int:

@@ -114,8 +114,8 @@ class Encoder:
 
 
 @torch.no_grad()
-def encode_feature(sae, x: torch.Tensor, feature: int) -> torch.Tensor:
-    """One feature of activations ``[batch, pos, ...]``: ``[batch, pos]``, from its own encoder column.
+def encode_columns(sae, x: torch.Tensor, feature: int | torch.Tensor) -> torch.Tensor:
+    """One feature of activations ``[batch, pos, ...]``: ``[batch, pos]``, or several: ``[batch, pos, feature]``, from their own columns.
 
     An SAE whose features depend on each other (TopK) is encoded whole.
     """

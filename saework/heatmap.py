@@ -71,17 +71,19 @@ class TokenHeatmap:
     mark: int | None = None
     """The token with a frame around it."""
 
-    def html(self, *, style: bool = True) -> str:
-        """The heatmap as HTML, its scale below it.
+    def html(self, *, style: bool = True, legend: bool = True) -> str:
+        """The heatmap as HTML.
 
-        Args: ``style``: with the style sheet inside, as a notebook needs it; without, ``STYLE`` goes
-            into the page's head, which is what a validator wants, and smaller where there are many.
+        Args:
+            style: with the style sheet inside, as a notebook needs it; without, ``STYLE`` goes
+                into the page's head, which is what a validator wants, and smaller where there are many.
+            legend: with the scale below it; without, where many share one.
         """
         any_rtl = any(map(_is_rtl, self.strings))
         spans = "".join(self._span(i, any_rtl) for i in range(len(self.strings)))
         sheet = f"<style>{STYLE}</style>" if style else ""
         text = f'<div dir="auto" style="unicode-bidi:plaintext">{spans}</div>'
-        return f'<div class="saework-heat" style="{_ROOT}">{sheet}{text}{self._legend()}</div>'
+        return f'<div class="saework-heat" style="{_ROOT}">{sheet}{text}{self._legend() if legend else ""}</div>'
 
     def _repr_html_(self) -> str:
         return self.html()

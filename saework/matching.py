@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pandas as pd
 import torch
 
@@ -21,7 +24,7 @@ def compare(sae_a, sae_b) -> pd.DataFrame:
     Raises: ValueError if the widths differ.
     Memory: 1,024 features against all of the other SAE at a time (64 MB at 16,384 features).
     """
-    a, b = (_unit_rows(sae.W_dec) for sae in (sae_a, sae_b))
+    a, b = (unit_rows(sae.W_dec) for sae in (sae_a, sae_b))
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"d_in is {a.shape[1]} in the first SAE and {b.shape[1]} in the second; compare SAEs of one hook and model")
     (a_near, a_cosine), (b_near, b_cosine) = _nearest(a, b), _nearest(b, a)
@@ -30,9 +33,39 @@ def compare(sae_a, sae_b) -> pd.DataFrame:
     )
 
 
-def _unit_rows(w_dec: torch.Tensor) -> torch.Tensor:
-    w_dec = check_finite(w_dec.detach().float().cpu(), "decoder weights")
-    return w_dec / w_dec.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+def unit_rows(weights: torch.Tensor, what: str = "decoder weights") -> torch.Tensor:
+    """Rows of length 1, float32 on the CPU; a row of zeros stays one."""
+    weights = check_finite(weights.detach().float().cpu(), what)
+    return weights / weights.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+
+def nearest_rows(
+    rows: torch.Tensor, others: torch.Tensor, n: int, *, own: Sequence[int] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``n`` nearest of ``others`` to each row, by cosine, ties by number: ``(index, cosine)``, each ``[row, n]``.
+
+    Args: both from ``unit_rows``; ``own``: which of ``others`` each row itself is, to be left out.
+    """
+    indices, cosines = [], []
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK] @ others.T
+        if own is not None:
+            block[torch.arange(len(block)), torch.as_tensor(own[start : start + BLOCK])] = -torch.inf
+        best = block.topk(min(n, len(others) - (own is not None)), dim=1)
+        order = torch.from_numpy(np.lexsort((best.indices.numpy(), -best.values.numpy())))
+        indices.append(best.indices.gather(1, order)), cosines.append(best.values.gather(1, order))
+    return torch.cat(indices), torch.cat(cosines)
+
+
+def chance_cosine(d_in: int, n_rows: int) -> float:
+    """How near the nearest of ``n_rows`` random directions comes to a given one: the median of its cosine.
+
+    The cosine of two isotropic directions is ``2 B - 1`` with ``B ~ Beta((d_in - 1) / 2, (d_in - 1) / 2)``; of
+    ``n_rows`` of them, the highest has its median where the distribution function is ``0.5 ** (1 / n_rows)``.
+    """
+    from scipy.stats import beta
+
+    return float(2 * beta.isf(-np.expm1(np.log(0.5) / n_rows), (d_in - 1) / 2, (d_in - 1) / 2) - 1)
 
 
 def _nearest(rows: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from saework._checks import check_feature, check_finite, check_positive
-from saework.encoding import encode_feature
+from saework.encoding import encode_columns
 from saework.feature_scan import FeatureScan
 from saework.features import firing_at, token_effect
 from saework.heatmap import TokenHeatmap, token_heatmap
@@ -37,7 +37,7 @@ class Reading:
     def values(self, feature: int) -> torch.Tensor:
         """One feature's activations, ``[pos]``."""
         feature = check_feature(feature, self.sae.W_dec.shape[0])
-        return check_finite(encode_feature(self.sae, self.x, feature), f"activations of feature {feature}")[0]
+        return check_finite(encode_columns(self.sae, self.x, feature), f"activations of feature {feature}")[0]
 
     @torch.no_grad()
     def firing(self, pos: int, *, n: int = 20) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from saework._checks import HookError, check_feature, check_finite, check_positive
-from saework.encoding import Encoder, encode_feature
+from saework.encoding import Encoder, encode_columns
 from saework.predictions import next_token_logits
 from saework.run import UNEMBED_INPUT, activations, as_tokens, hook_of, sae_input
 from saework.tokens import SPACE, visible
@@ -180,7 +180,7 @@ def steering_hooks(
         base, delta = x, torch.full(x.shape[:2], float(strength), device=x.device, dtype=push.dtype)
         if mode == "clamp" or not error_term:
             base = x if error_term else Encoder(sae).reconstruct(x).x_hat
-            delta = delta - encode_feature(sae, x, feature).to(delta) if mode == "clamp" else delta
+            delta = delta - encode_columns(sae, x, feature).to(delta) if mode == "clamp" else delta
         step = delta[..., None] * push.to(x.device)
         return (base + step.reshape(x.shape)).to(x.dtype)
 

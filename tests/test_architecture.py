@@ -15,11 +15,11 @@ LEVELS = {
     0: ["_checks"],
     1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "encoding", "firings", "predictions", "controls"],
     2: ["heatmap", "rare", "matching", "formats", "corpus", "collecting", "order_training", "saebench", "replay"],
-    3: ["run", "feature_scan", "labels", "models", "training_text", "catalogue"],
-    4: ["features", "quality", "steering", "validation", "scoring", "checkpoints", "plots", "training", "probing"],
-    5: ["readiness", "sae_training", "scanning", "reading"],
-    6: ["shelf"],
-    7: ["minis", "explorer", "reproduction", "ordering"],
+    3: ["run", "feature_scan", "labels", "models", "training_text", "catalogue", "page_parts", "page_style"],
+    4: ["features", "quality", "steering", "validation", "scoring", "checkpoints", "plots", "training", "probing", "page_view"],
+    5: ["readiness", "sae_training", "scanning", "reading", "closeups"],
+    6: ["shelf", "page_making"],
+    7: ["minis", "explorer", "reproduction", "ordering", "pages"],
     8: ["cli"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sae_lens import TopKSAE, TopKSAEConfig
 
 from saework import encoding
-from saework.encoding import Encoder, encode_feature
+from saework.encoding import Encoder, encode_columns
 
 HOOK = "blocks.0.mlp.hook_post"
 
@@ -112,7 +112,7 @@ def test_results_do_not_change_with_the_next_block():
 def test_one_feature(name):
     x = draw(3, 5, 24)
     for feature in (0, 7, 47):
-        torch.testing.assert_close(encode_feature(SAES[name], x, feature), SAES[name].encode(x)[..., feature], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(encode_columns(SAES[name], x, feature), SAES[name].encode(x)[..., feature], rtol=1e-5, atol=1e-5)
 
 
 def test_an_sae_that_trains_is_read_without_gradients():
