@@ -48,5 +48,5 @@ def near_threshold(s):
     """Not measured: how many pre-activations of each feature are so close to zero that rounding may decide."""
     near = torch.zeros(len(s.sae.b_enc), dtype=torch.int64)
     for x in activations(s, s.tokens).split(1024):
-        near += ((x @ s.sae.W_enc + s.sae.b_enc).abs() < 1e-5).sum(0)
+        near += (((x - s.sae.b_dec) @ s.sae.W_enc + s.sae.b_enc).abs() < 1e-5).sum(0)
     return {"near": near}
