@@ -42,8 +42,8 @@ def same_counts(theirs: dict, ours: dict, near: Callable) -> str:
     return f"{int(ours['count'].sum()):,} firings, {int(apart.sum())} differ"
 
 
-def close(tolerance: float, **looser: float) -> Callable:
-    """Values agree to ``tolerance`` of the largest of their array; those named in ``looser`` to theirs."""
+def close(tolerance: float, *, absolute: float = 0.0, **looser: float) -> Callable:
+    """Values agree to ``tolerance`` of the largest of their array, or to ``absolute``; those named in ``looser`` to theirs."""
 
     def agree(theirs: dict, ours: dict, near: Callable) -> str:
         apart = {}
@@ -51,7 +51,7 @@ def close(tolerance: float, **looser: float) -> Callable:
             size = float(value.abs().max())
             assert size > 0, f"{name} is 0 everywhere, so nothing was compared"
             apart[name] = float((value.double() - ours[name].double()).abs().max()) / size
-            assert apart[name] <= looser.get(name, tolerance), f"{name} differs by {apart[name]:.1e}: {value} and {ours[name]}"
+            assert apart[name] <= looser.get(name, tolerance + absolute / size), f"{name} differs by {apart[name]:.1e}: {value} and {ours[name]}"
         rest = max((value for name, value in apart.items() if name not in looser), default=0.0)
         return f"{len(apart)} compared, equal to {rest:.0e}" + "".join(f", {name} to {apart[name]:.0e}" for name in looser)
 
@@ -134,8 +134,8 @@ JOBS = {
         close(1e-3, kl_div_spliced=2e-2, kl_div_ablated=2e-2),
         must=(2.8, 0.2),
     ),
-    "feature": Job("one feature, 16,384 tokens", BY_HAND, ("published", "feature"), ("ours", "feature"), close(1e-5), rows=128, must=(15, 0.35)),
-    "kept": Job("the same, activations kept", BY_HAND, ("published", "feature"), ("ours", "kept"), close(1e-5), rows=128, must=(1000, None)),
+    "feature": Job("one feature, 16,384 tokens", BY_HAND, ("published", "feature"), ("ours", "feature"), close(1e-5, absolute=1e-5), rows=128, must=(15, 0.35)),
+    "kept": Job("the same, activations kept", BY_HAND, ("published", "feature"), ("ours", "kept"), close(1e-5, absolute=1e-5), rows=128, must=(1000, None)),
     "dashboard": Job(
         "statistics and top examples of 256 features, 65,536 tokens",
         "SAEDashboard",

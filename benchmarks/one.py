@@ -20,7 +20,7 @@ import setting
 def main(asked: dict) -> None:
     module = importlib.import_module(f"ways.{asked['way']}")
     s = setting.load(asked["shape"], asked["folder"], asked["hook"], asked["rows"])
-    s.feature, s.features, s.folder = asked["feature"], asked["features"], Path(asked["folder"])
+    s.features, s.folder = asked["features"], Path(asked["folder"])
     if asked["tokenizer"]:
         s.tokenizer = setting.tokenizer()
     with torch.no_grad():

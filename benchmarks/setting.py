@@ -52,7 +52,9 @@ def make(shape: str, folder: Path) -> None:
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens[:8], names_filter=spec["hooks"])
         for hook in spec["hooks"]:
-            save_file(_sae_weights(cache[hook].flatten(0, 1), spec["d_sae"]), folder / hook)
+            x = cache[hook].flatten(0, 1)
+            weights = _sae_weights(x, spec["d_sae"])
+            save_file(weights | {"often": (x @ weights["W_enc"] + weights["b_enc"] > 0).sum(0).argmax()}, folder / hook)
     save_file({"tokens": tokens}, folder / "tokens")
 
 
@@ -66,18 +68,20 @@ def _sae_weights(x: torch.Tensor, d_sae: int) -> dict[str, torch.Tensor]:
 
 
 def load(shape: str, folder: Path, hook: int = 0, rows: int = 64) -> SimpleNamespace:
-    """``model``, ``sae`` (of sae_lens), ``tokens [rows, 128]`` and ``hook``, in whichever environment this is."""
+    """``model``, ``sae`` (of sae_lens), ``tokens [rows, 128]``, ``hook``, and ``feature``, one that fires often; in whichever environment this is."""
     from sae_lens import StandardSAE, StandardSAEConfig
 
     folder, name = Path(folder) / shape, SHAPES[shape]["hooks"][hook]
     model = _model(SHAPES[shape], init_weights=False)
     _fill(model, load_file(folder / "model"))
     weights = load_file(folder / name)
+    feature = int(weights.pop("often"))
     d_in, d_sae = weights["W_enc"].shape
     sae = StandardSAE(StandardSAEConfig(d_in=d_in, d_sae=d_sae, apply_b_dec_to_input=True))
     _fill(sae, weights)
     sae.cfg.metadata.hook_name, sae.cfg.metadata.context_size, sae.cfg.metadata.prepend_bos = name, LENGTH, False
-    return SimpleNamespace(model=model, sae=sae, tokens=load_file(folder / "tokens")["tokens"][:rows], hook=name)
+    tokens = load_file(folder / "tokens")["tokens"][:rows].clone()
+    return SimpleNamespace(model=model, sae=sae, tokens=tokens, hook=name, feature=feature)
 
 
 def _model(spec: dict, init_weights: bool):

@@ -46,7 +46,7 @@ def run(job: Job, way: tuple[str, str], folder: Path, peers: Path | None) -> dic
 
     out = folder / "-".join(way)
     asked = {"way": way[0], "call": way[1], "shape": job.shape, "hook": job.hook, "rows": job.rows, "folder": str(folder), "out": str(out)}
-    asked |= {"feature": FEATURES[1], "features": FEATURES, "tokenizer": "features" in way[1]}
+    asked |= {"features": FEATURES, "tokenizer": "features" in way[1]}
     done = subprocess.run([python_of(way[0], peers), HERE / "one.py", json.dumps(asked)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{way[0]}.{way[1]} ended with {done.returncode}:\n{done.stderr[-3000:]}")

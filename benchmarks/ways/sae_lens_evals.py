@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-ROWS = 64
+ROWS = 64  # at once, as the published notebook; its own default of 16 needs less memory
 SAME = {  # its name: ours
     "ce_loss_without_sae": "ce_loss_clean", "ce_loss_with_sae": "ce_loss_spliced", "ce_loss_with_ablation": "ce_loss_ablated",
     "kl_div_with_sae": "kl_div_spliced", "kl_div_with_ablation": "kl_div_ablated", "l0": "l0", "l1": "l1", "l2_ratio": "l2_ratio",
@@ -39,6 +39,6 @@ def metrics(s):
     from sae_lens.training.activation_scaler import ActivationScaler
 
     batches = len(s.tokens) // ROWS
-    config = EvalConfig(ROWS, n_eval_reconstruction_batches=batches, n_eval_sparsity_variance_batches=batches, **COMPUTED)
+    config = EvalConfig(batch_size_prompts=ROWS, n_eval_reconstruction_batches=batches, n_eval_sparsity_variance_batches=batches, **COMPUTED)
     found, _ = run_evals(s.sae, s.store, s.model, ActivationScaler(), config, exclude_special_tokens=False)
     return named(found, SAME)
