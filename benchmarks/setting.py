@@ -20,8 +20,8 @@ SHAPES = {
         "hooks": ["blocks.0.mlp.hook_post"],
         "d_sae": 16_384,
     },
-    "12 layers": {
-        "model": {"n_layers": 12, "d_model": 256, "d_head": 64, "n_heads": 4, "d_mlp": 1024, "d_vocab": VOCABULARY},
+    "12 layers": {  # its vocabulary is chosen to give the peer's 7.7 s and 2.25 GB of the target
+        "model": {"n_layers": 12, "d_model": 256, "d_head": 64, "n_heads": 4, "d_mlp": 1024, "d_vocab": 24_000},
         "hooks": ["blocks.2.hook_resid_post", "blocks.8.hook_resid_post"],
         "d_sae": 4096,
     },

@@ -97,7 +97,7 @@ def report(job: Job, runs: dict, told: str) -> str:
         time_ratio = median(seconds["theirs"]) / median(seconds["ours"])
         memory_ratio = median(peaks["ours"]) / median(peaks["theirs"])
         pairs = [a / b for a, b in zip(seconds["theirs"], seconds["ours"])]
-        faster = verdict(time_ratio, job.must[0], time_ratio >= (job.must[0] or 0))
+        faster = verdict(time_ratio, job.must[0], time_ratio >= (job.must[0] or 0)) if job.must[0] else "-"
         smaller = verdict(memory_ratio, job.must[1], memory_ratio <= (job.must[1] or 0))
         print(f"  time ratio {faster}, turn by turn {min(pairs):.2f} to {max(pairs):.2f}; memory ratio {smaller}")
     probes = [run["gigaflops"] for who in runs for run in runs[who]]
