@@ -11,10 +11,9 @@ import sys
 import time
 from pathlib import Path
 
+import setting
 import torch
 from safetensors.torch import save_file
-
-import setting
 
 
 def main(asked: dict) -> None:

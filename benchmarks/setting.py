@@ -64,11 +64,15 @@ def _sae_weights(x: torch.Tensor, d_sae: int) -> dict[str, torch.Tensor]:
     w_dec = torch.nn.init.kaiming_uniform_(torch.empty(d_sae, x.shape[1]))
     before = (x @ w_enc).flatten()
     bias = before.kthvalue(int(before.numel() * (1 - L0 / d_sae))).values
-    return {"W_enc": w_enc, "W_dec": w_dec / w_dec.norm(dim=-1, keepdim=True), "b_enc": -bias.expand(d_sae).clone(), "b_dec": torch.zeros(x.shape[1])}
+    w_dec /= w_dec.norm(dim=-1, keepdim=True)
+    return {"W_enc": w_enc, "W_dec": w_dec, "b_enc": -bias.expand(d_sae).clone(), "b_dec": torch.zeros(x.shape[1])}
 
 
 def load(shape: str, folder: Path, hook: int = 0, rows: int = 64) -> SimpleNamespace:
-    """``model``, ``sae`` (of sae_lens), ``tokens [rows, 128]``, ``hook``, and ``feature``, one that fires often; in whichever environment this is."""
+    """``model``, ``sae`` (of sae_lens), ``tokens [rows, 128]``, ``hook``, and ``feature``, one that fires often.
+
+    It works in each of the environments.
+    """
     from sae_lens import StandardSAE, StandardSAEConfig
 
     folder, name = Path(folder) / shape, SHAPES[shape]["hooks"][hook]

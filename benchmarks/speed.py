@@ -71,8 +71,9 @@ def measure(job: Job, rounds: int, folder: Path, peers: Path | None) -> tuple[di
     for _ in range(rounds):
         for who, way in ways.items():
             runs[who].append(run(job, way, folder, peers))
-    told = job.agree(runs["theirs"][-1]["result"], runs["ours"][-1]["result"], lambda: near_threshold(job, folder)) if job.theirs else ""
-    return runs, told
+    if not job.theirs:
+        return runs, ""
+    return runs, job.agree(runs["theirs"][-1]["result"], runs["ours"][-1]["result"], lambda: near_threshold(job, folder))
 
 
 def spread(values: list[float], unit: str) -> str:
@@ -99,13 +100,14 @@ def report(job: Job, runs: dict, told: str) -> str:
         pairs = [a / b for a, b in zip(seconds["theirs"], seconds["ours"])]
         faster = verdict(time_ratio, job.must[0], time_ratio >= (job.must[0] or 0)) if job.must[0] else "-"
         smaller = verdict(memory_ratio, job.must[1], memory_ratio <= (job.must[1] or 0))
-        print(f"  time ratio {faster}, turn by turn {min(pairs):.2f} to {max(pairs):.2f}; memory ratio {smaller}")
+        print(f"  time ratio {faster} (turn by turn {min(pairs):.2f} to {max(pairs):.2f}), memory ratio {smaller}")
     probes = [run["gigaflops"] for who in runs for run in runs[who]]
     print(f"  matrix product {min(probes):.0f} to {max(probes):.0f} GFLOP/s")
     for words in filter(None, (told, note)):
         print(f"  {words}")
     sys.stdout.flush()
-    return f"| {job.title} | {job.peer} | {cells.get('theirs', '')} | {cells['ours']} | {faster} | {smaller} | {'; '.join(filter(None, (told, note)))} |"
+    words = "; ".join(filter(None, (told, note)))
+    return f"| {job.title} | {job.peer} | {cells.get('theirs', '')} | {cells['ours']} | {faster} | {smaller} | {words} |"
 
 
 def machine() -> str:
@@ -115,7 +117,7 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    return f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores ({model}), {memory:.0f} GB, torch {torch.__version__}; not measured on a GPU"
+    return f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores ({model}), {memory:.0f} GB, torch {torch.__version__}, on the CPU"
 
 
 def main() -> int:
@@ -127,7 +129,7 @@ def main() -> int:
     arguments = parser.parse_args()
     unknown = set(arguments.jobs) - JOBS.keys()
     if unknown or arguments.rounds < 1:
-        parser.error(f"no job is called {', '.join(sorted(unknown))}; there are {', '.join(JOBS)}" if unknown else "give one round at least")
+        parser.error(f"{arguments.rounds} rounds of {', '.join(sorted(unknown))}: give one or more of {', '.join(JOBS)}")
     print(machine())
     rows, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +140,7 @@ def main() -> int:
                 failed.append(name)
                 print(f"\n{JOBS[name].title}: not measured, or not equal. {error}", flush=True)
             if arguments.table:  # after each job, so that a break loses none
-                words = f"Medians of {arguments.rounds} rounds, lowest to highest. {machine()}."
+                words = f"Medians of {arguments.rounds} rounds, lowest to highest. {machine()}. Not measured on a GPU."
                 arguments.table.write_text("\n".join([words, "", HEAD, *rows]) + "\n")
     if failed:
         print(f"\nwithout a result: {', '.join(failed)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import torch
 
@@ -36,7 +37,7 @@ def before_kept(s):
 
 
 def kept(s):
-    from saework.features import _encode_one  # the only call of saework's that is not public, and there is no public one for this
+    from saework.features import _encode_one  # not public, and no public call does this alone
 
     return {"activations": _encode_one(s.sae, s.x, s.feature).flatten()}
 
@@ -56,7 +57,8 @@ def all_features(s):
     start = time.perf_counter()
     scan.top_examples(s.feature, s.tokens, s.tokenizer)
     table = torch.tensor(time.perf_counter() - start)
-    return {"count": scan.count[pick], "max": scan.max_activation[pick], "top": scan.top_positions[pick], "top_values": scan.top_values[pick], "table": table}
+    found = {"count": scan.count, "max": scan.max_activation, "top": scan.top_positions, "top_values": scan.top_values}
+    return {name: values[pick] for name, values in found.items()} | {"table": table}
 
 
 def _chosen(sae, features):
@@ -78,7 +80,10 @@ def lists(s):
         for rows in s.tokens.split(BLOCK // s.tokens.shape[1]):
             s.sae.encode(activations(s.model, rows, s.hook).flatten(0, 1))
 
-    calls = {"encoder": encoder} | {f"top_{k}": lambda k=k: saework.scan(s.model, s.sae, s.tokens, top_k=k, progress=False) for k in (0, 20)}
+    def scan(top_k):
+        saework.scan(s.model, s.sae, s.tokens, top_k=top_k, progress=False)
+
+    calls = {"encoder": encoder, "top_0": partial(scan, 0), "top_20": partial(scan, 20)}
     seconds = {name: [] for name in calls}
     for _ in range(2):
         for name, call in calls.items():

@@ -11,7 +11,7 @@ SAME = {  # its name: ours
     "relative_reconstruction_bias": "relative_reconstruction_bias", "explained_variance": "variance_explained",
     "explained_variance_legacy": "variance_explained_legacy", "mse": "mse_per_token", "cossim": "cosine_similarity",
 }  # fmt: skip
-COMPUTED = dict.fromkeys(("compute_kl", "compute_ce_loss", "compute_l2_norms", "compute_sparsity_metrics", "compute_variance_metrics"), True)
+COMPUTED = {f"compute_{name}": True for name in ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics")}
 
 
 def store(s, sae):
@@ -39,6 +39,6 @@ def metrics(s):
     from sae_lens.training.activation_scaler import ActivationScaler
 
     batches = len(s.tokens) // ROWS
-    config = EvalConfig(batch_size_prompts=ROWS, n_eval_reconstruction_batches=batches, n_eval_sparsity_variance_batches=batches, **COMPUTED)
+    config = EvalConfig(ROWS, batches, n_eval_sparsity_variance_batches=batches, **COMPUTED)
     found, _ = run_evals(s.sae, s.store, s.model, ActivationScaler(), config, exclude_special_tokens=False)
     return named(found, SAME)

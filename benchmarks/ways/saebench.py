@@ -6,7 +6,6 @@ import torch
 from sae_bench.custom_saes.relu_sae import ReluSAE
 from sae_bench.evals.core.eval_config import CoreEvalConfig
 from sae_bench.evals.core.main import run_evals
-
 from ways.sae_lens_evals import COMPUTED, ROWS, SAME, named, store
 
 THEIRS = {**SAME, "explained_variance": "variance_explained_squares", "mse": "mse_saebench"}  # its own formulas of these names
@@ -22,8 +21,7 @@ def before_metrics(s):
 
 def metrics(s):
     batches = len(s.tokens) // ROWS
-    config = CoreEvalConfig(
-        batch_size_prompts=ROWS, n_eval_reconstruction_batches=batches, n_eval_sparsity_variance_batches=batches, context_size=s.tokens.shape[1], **COMPUTED
-    )
+    amount = {"batch_size_prompts": ROWS, "n_eval_reconstruction_batches": batches, "n_eval_sparsity_variance_batches": batches}
+    config = CoreEvalConfig(**amount, context_size=s.tokens.shape[1], **COMPUTED)
     found, _ = run_evals(s.bench_sae, s.store, s.model, config)
     return named(found, THEIRS)
