@@ -18,9 +18,10 @@ def setting(tmp_path_factory):
 
         folder = tmp_path_factory.mktemp("setting")
         setting.make("tiny", folder)
-        yield lambda hook: setting.load("tiny", folder, hook)
+        yield lambda hook: setting.load("tiny", folder, hook, rows=8)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:sae_lens")
 @pytest.mark.parametrize("name, hook", JOBS)
 @torch.no_grad()
 def test_the_ways_agree(setting, name, hook):

@@ -38,7 +38,8 @@ def metrics(s):
     from sae_lens.evals import EvalConfig, run_evals
     from sae_lens.training.activation_scaler import ActivationScaler
 
-    batches = len(s.tokens) // ROWS
-    config = EvalConfig(ROWS, batches, n_eval_sparsity_variance_batches=batches, **COMPUTED)
+    rows = min(ROWS, len(s.tokens))
+    batches = len(s.tokens) // rows
+    config = EvalConfig(rows, batches, n_eval_sparsity_variance_batches=batches, **COMPUTED)
     found, _ = run_evals(s.sae, s.store, s.model, ActivationScaler(), config, exclude_special_tokens=False)
     return named(found, SAME)
