@@ -1,205 +1,151 @@
-"""Three jobs of the gelu-1l notebook, its way and ours: time, peak memory, and whether the results are equal.
+"""saework beside its peers on the same weights and tokens: time, peak memory, and whether the results are equal.
 
-    python benchmarks/speed.py                 # all jobs, five rounds
-    python benchmarks/speed.py rates --rounds 3
+    python benchmarks/speed.py --peers DIR                  # all jobs, five rounds; DIR as made by peers.sh
+    python benchmarks/speed.py rates recons --rounds 3      # these need no other environment
+    python benchmarks/speed.py --peers DIR --table table.md
 
-Each measurement is a process of its own, which makes the same random weights of gelu-1l's shape (one layer,
-d_model 512, d_mlp 2048, vocabulary 48,262; 16,384 features, L0 about 20) and then does one job once. The two ways
-take turns, with a matrix product in between that shows what the machine gave at that moment. The published way is
-written anew from the notebook's description: batches of 32 rows, the whole autoencoder run for each.
+Each measurement is a process of its own (one.py), which reads the weights, and then does one job once. The two
+ways take turns; before each, a matrix product shows what the machine gives at that moment. Imports and weights are
+not in the time; peak memory is the process's, weights included, from the moment the job starts. 1 GB is 1e9 bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
+import platform
 import subprocess
 import sys
+import tempfile
 import time
-from types import SimpleNamespace
+from pathlib import Path
+from statistics import median
 
-HOOK, D_MLP, D_SAE, L0 = "blocks.0.mlp.hook_post", 2048, 16_384, 25
-ROWS, LENGTH, FEATURE = 64, 128, 2628  # a feature that fires on a tenth of the tokens
-JOBS = {
-    "rates": f"firing rates, {ROWS * LENGTH:,} tokens",
-    "recons": f"recons score, {ROWS * LENGTH:,} tokens",
-    "feature": f"one feature, {2 * ROWS * LENGTH:,} tokens",
-}
+import setting
+from jobs import FEATURES, JOBS, Job
 
-
-def setting(job: str) -> SimpleNamespace:
-    """Model, SAE and tokens, the same in each process."""
-    import torch
-    from sae_lens import StandardSAE, StandardSAEConfig
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-
-    torch.manual_seed(0)
-    sizes = {"n_layers": 1, "d_model": 512, "d_head": 64, "n_heads": 8, "d_mlp": D_MLP, "d_vocab": 48_262, "n_ctx": 1024, "act_fn": "gelu"}
-    model = HookedTransformer(HookedTransformerConfig(**sizes, normalization_type="LN", seed=0)).requires_grad_(False)
-    tokens = torch.randint(sizes["d_vocab"], ((2 if job == "feature" else 1) * ROWS, LENGTH))
-    sae = StandardSAE(StandardSAEConfig(d_in=D_MLP, d_sae=D_SAE, apply_b_dec_to_input=True)).requires_grad_(False)
-    for name in ("W_enc", "W_dec"):
-        torch.nn.init.kaiming_uniform_(getattr(sae, name))
-    sae.W_dec /= sae.W_dec.norm(dim=-1, keepdim=True)
-    _, cache = model.run_with_cache(tokens[:2], names_filter=HOOK)
-    before = cache[HOOK].flatten(0, 1) @ sae.W_enc
-    sae.b_enc -= before.flatten()[:1_000_000].quantile(1 - L0 / D_SAE)
-    return SimpleNamespace(model=model, sae=sae, tokens=tokens)
+HERE = Path(__file__).resolve().parent
+OTHER_ENVIRONMENTS = ("saedashboard", "saebench")
+HEAD = "| job | peer | peer's time, peak | saework's | time ratio | memory ratio | results |\n|---|---|---|---|---|---|---|"
 
 
-# ---- the published notebook's way ----
+def python_of(way: str, peers: Path | None) -> str:
+    """The interpreter of a way's environment. Raises: FileNotFoundError if that was not made."""
+    if way not in OTHER_ENVIRONMENTS:
+        return sys.executable
+    python = Path(peers or "") / way / "bin" / "python"
+    if not python.exists():
+        raise FileNotFoundError(f"{python} is missing: make it with `bash benchmarks/peers.sh DIR`, and give --peers DIR")
+    return str(python)
 
 
-def autoencoder(sae, x):
-    """Reconstruction, features and both losses, all of them each time."""
-    features = ((x - sae.b_dec) @ sae.W_enc + sae.b_enc).relu()
-    reconstruction = features @ sae.W_dec + sae.b_dec
-    error, sparsity = (reconstruction - x).pow(2).sum(-1).mean(0), features.abs().sum()
-    return error + sparsity, reconstruction, features
+def run(job: Job, way: tuple[str, str], folder: Path, peers: Path | None) -> dict:
+    """One measurement; ``values`` are the scalars of its result, ``out`` is the file of all of it."""
+    from safetensors.torch import load_file
+
+    out = folder / "-".join(way)
+    asked = {"way": way[0], "call": way[1], "shape": job.shape, "hook": job.hook, "rows": job.rows, "folder": str(folder), "out": str(out)}
+    asked |= {"features": FEATURES, "tokenizer": "features" in way[1]}
+    done = subprocess.run([python_of(way[0], peers), HERE / "one.py", json.dumps(asked)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{way[0]}.{way[1]} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    result = load_file(out)
+    values = {name: float(value) for name, value in result.items() if value.ndim == 0}
+    return {**json.loads(done.stdout.strip().split("\n")[-1]), "values": values, "result": result}
 
 
-def cached(s, rows):
-    _, cache = s.model.run_with_cache(rows, stop_at_layer=1, names_filter=HOOK)
-    return cache[HOOK]
+def near_threshold(job: Job, folder: Path):
+    """How many pre-activations of each feature lie at the threshold, of the features that the job counts."""
+    near = run(job, ("published", "near_threshold"), folder, None)["result"]["near"]
+    return near[FEATURES] if "features" in job.ours[1] else near
 
 
-def published_rates(s):
-    import torch
-
-    counts = torch.zeros(D_SAE)
-    for rows in s.tokens.split(32):
-        counts += (autoencoder(s.sae, cached(s, rows).reshape(-1, D_MLP))[2] > 0).sum(0)
-    return counts
-
-
-def published_recons(s):
-    import torch
-
-    edits = {"spliced": lambda x, hook: autoencoder(s.sae, x)[1], "zeroed": lambda x, hook: torch.zeros_like(x)}
-    losses = []
-    for rows in s.tokens.split(32):
-        run = [s.model(rows, return_type="loss")]
-        run += [s.model.run_with_hooks(rows, return_type="loss", fwd_hooks=[(HOOK, edit)]) for edit in edits.values()]
-        losses.append(torch.stack(run))
-    return torch.stack(losses).mean(0)
+def measure(job: Job, rounds: int, folder: Path, peers: Path | None) -> tuple[dict, str]:
+    """``{"theirs": runs, "ours": runs}`` that took turns, and how the results agree."""
+    ways = {"theirs": job.theirs, "ours": job.ours} if job.theirs else {"ours": job.ours}
+    for way in ways.values():
+        python_of(way[0], peers)  # before the first minute is spent
+    setting.make(job.shape, folder)
+    runs = {who: [] for who in ways}
+    for _ in range(rounds):
+        for who, way in ways.items():
+            runs[who].append(run(job, way, folder, peers))
+    if not job.theirs:
+        return runs, ""
+    return runs, job.agree(runs["theirs"][-1]["result"], runs["ours"][-1]["result"], lambda: near_threshold(job, folder))
 
 
-def published_feature(s):
-    import torch
-
-    return torch.cat([autoencoder(s.sae, cached(s, rows).reshape(-1, D_MLP))[2][:, FEATURE] for rows in s.tokens.split(32)])
+def spread(values: list[float], unit: str) -> str:
+    return f"{median(values):.3g} {unit} ({min(values):.3g} to {max(values):.3g})"
 
 
-# ---- ours ----
+def verdict(ratio: float, must: float | None, reached: bool) -> str:
+    return f"{ratio:.2f}" + (f" (must {must}: {'reached' if reached else 'MISSED'})" if must else "")
 
 
-def our_rates(s):
-    import saework
+def report(job: Job, runs: dict, told: str) -> str:
+    """Prints a job; returns its row of the table."""
+    note = job.note(job, runs, runs["ours"][-1]["result"])
+    seconds = {who: [run["seconds"] * (job.scale if who == "theirs" else 1) for run in runs[who]] for who in runs}
+    peaks = {who: [run["peak_gb"] for run in runs[who]] for who in runs}
+    cells = {who: f"{spread(seconds[who], 's')}, {spread(peaks[who], 'GB')}" for who in runs}
+    faster = smaller = ""
+    print(f"\n{job.title}")
+    for who, cell in cells.items():
+        print(f"  {'saework' if who == 'ours' else job.peer:26} {cell}")
+    if job.theirs:
+        time_ratio = median(seconds["theirs"]) / median(seconds["ours"])
+        memory_ratio = median(peaks["ours"]) / median(peaks["theirs"])
+        pairs = [a / b for a, b in zip(seconds["theirs"], seconds["ours"])]
+        faster = verdict(time_ratio, job.must[0], time_ratio >= (job.must[0] or 0)) if job.must[0] else "-"
+        smaller = verdict(memory_ratio, job.must[1], memory_ratio <= (job.must[1] or 0))
+        print(f"  time ratio {faster} (turn by turn {min(pairs):.2f} to {max(pairs):.2f}), memory ratio {smaller}")
+    probes = [run["gigaflops"] for who in runs for run in runs[who]]
+    print(f"  matrix product {min(probes):.0f} to {max(probes):.0f} GFLOP/s")
+    for words in filter(None, (told, note)):
+        print(f"  {words}")
+    sys.stdout.flush()
+    words = "; ".join(filter(None, (told, note)))
+    return f"| {job.title} | {job.peer} | {cells.get('theirs', '')} | {cells['ours']} | {faster} | {smaller} | {words} |"
 
-    return saework.scan(s.model, s.sae, s.tokens, hook=HOOK, top_k=0, progress=False).count.float()
 
-
-def our_recons(s):
-    import saework
-    import torch
-
-    score = saework.recons_score(s.model, s.sae, s.tokens, hook=HOOK, progress=False)
-    return torch.tensor([score.loss, score.recons_loss, score.ablated_loss])
-
-
-def our_feature(s):
-    import saework
-
-    return saework.feature_activations(s.model, s.sae, s.tokens, FEATURE, hook=HOOK).flatten()
-
-
-WAYS = {"published": {"rates": published_rates, "recons": published_recons, "feature": published_feature}}
-WAYS["saework"] = {"rates": our_rates, "recons": our_recons, "feature": our_feature}
-
-
-# ---- measuring ----
-
-
-def measure(job: str, way: str, out: str) -> None:
-    """One job, once, in this process."""
+def machine() -> str:
+    """This machine, and what was measured on it, in a line."""
     import torch
 
-    s = setting(job)
-    gigaflops = matrix_product_rate()
-    open("/proc/self/clear_refs", "w").write("5")  # a new peak
-    with torch.no_grad():
-        start = time.perf_counter()
-        result = WAYS[way][job](s)
-        seconds = time.perf_counter() - start
-    peak = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1e6
-    torch.save(result, out)
-    print(json.dumps({"seconds": seconds, "peak_gb": peak, "gigaflops": gigaflops}))
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores ({model}), {memory:.0f} GB, torch {torch.__version__}, on the CPU"
 
 
-def matrix_product_rate() -> float:
-    """Billions of float32 operations a second, encoding 1,024 tokens into buffers that were touched before; the best of five."""
-    import torch
-
-    x, w, out = torch.randn(1024, D_MLP), torch.randn(D_MLP, D_SAE), torch.zeros(1024, D_SAE)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        torch.mm(x, w, out=out)
-        times.append(time.perf_counter() - start)
-    return 2 * 1024 * D_MLP * D_SAE / min(times) / 1e9
-
-
-def equal(job: str, folder: str) -> str:
-    """How far the two results are apart, in words; an error if that is more than rounding."""
-    import torch
-
-    published, ours = (torch.load(f"{folder}/{job}-{way}", weights_only=True) for way in WAYS)
-    if job == "rates":
-        flips, firings = int((published - ours).abs().sum()), int(published.sum())
-        assert flips <= 1e-5 * firings + 2, f"{flips} of {firings} firings differ"
-        return f"{firings:,} firings, {flips} differ"
-    assert published.abs().max() > 0, "nothing fired, so nothing was compared"
-    assert torch.allclose(published, ours, rtol=1e-4, atol=1e-4 * float(published.abs().max())), (published, ours)
-    return f"equal to {float((published - ours).abs().max() / published.abs().max()):.0e}"
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", help=f"of {', '.join(JOBS)}; all by default")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; all by default")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", nargs=3, metavar=("JOB", "WAY", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument("--peers", type=Path, help="folder of the other environments, made by peers.sh")
+    parser.add_argument("--table", type=Path, help="write a markdown table as well")
     arguments = parser.parse_args()
-    if arguments.one:
-        return measure(*arguments.one)
-    import tempfile
-
-    median, told = statistics.median, {}
+    unknown = set(arguments.jobs) - JOBS.keys()
+    if unknown or arguments.rounds < 1:
+        parser.error(f"{arguments.rounds} rounds of {', '.join(sorted(unknown))}: give one or more of {', '.join(JOBS)}")
+    print(machine())
+    rows, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for job in arguments.jobs or JOBS:
-            runs = {way: [] for way in WAYS}
-            for _ in range(arguments.rounds):
-                for way in WAYS:
-                    command = [sys.executable, __file__, "--one", job, way, f"{folder}/{job}-{way}"]
-                    done = subprocess.run(command, capture_output=True, text=True)
-                    if done.returncode:
-                        raise SystemExit(done.stderr)
-                    runs[way].append(json.loads(done.stdout.strip().split("\n")[-1]))
-            told[job] = equal(job, folder)
-            row = {way: [[run[key] for run in runs[way]] for key in ("seconds", "peak_gb")] for way in WAYS}
-            print(f"\n{JOBS[job]} ({told[job]})")
-            for way, (seconds, peaks) in row.items():
-                print(f"  {way:10} {median(seconds):6.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), peak {median(peaks):.2f} GB ({min(peaks):.2f} to {max(peaks):.2f})")
-            (a, peak_a), (b, peak_b) = row["published"], row["saework"]
-            pairs = sorted(x / y for x, y in zip(a, b))
-            print(f"  time ratio {median(a) / median(b):.2f} (pairs {pairs[0]:.2f} to {pairs[-1]:.2f}), memory ratio {median(peak_b) / median(peak_a):.2f}")
-            rates = [run["gigaflops"] for way in WAYS for run in runs[way]]
-            print(f"  matrix product {min(rates):.0f} to {max(rates):.0f} GFLOP/s", end="")
-            if job == "rates":
-                needed = 2 * ROWS * LENGTH * D_MLP * D_SAE / 1e9 / median(rates)
-                print(f"; encoding at the median rate would take {needed:.2f} s, {needed / median(b):.0%} of ours", end="")
-            print(flush=True)
+        for name in arguments.jobs or JOBS:
+            try:
+                rows.append(report(JOBS[name], *measure(JOBS[name], arguments.rounds, Path(folder), arguments.peers)))
+            except (FileNotFoundError, RuntimeError, AssertionError) as error:
+                failed.append(name)
+                print(f"\n{JOBS[name].title}: not measured, or not equal. {error}", flush=True)
+            if arguments.table:  # after each job, so that a break loses none
+                words = f"Medians of {arguments.rounds} rounds, lowest to highest. {machine()}. Not measured on a GPU."
+                arguments.table.write_text("\n".join([words, "", HEAD, *rows]) + "\n")
+    if failed:
+        print(f"\nwithout a result: {', '.join(failed)}")
+    return bool(failed)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -42,6 +42,7 @@ _HOME = {
     "releases": "shelf",
     "rule_agreement": "metrics",
     "scan": "scanning",
+    "select_features": "permuting",
     "show": "tables",
     "sparse_probe": "probing",
     "steer": "steering",
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from saework.metrics import rule_agreement
     from saework.page_view import FeaturePage
     from saework.pages import feature_page, feature_pages
-    from saework.permuting import permute_features
+    from saework.permuting import permute_features, select_features
     from saework.probing import sparse_probe
     from saework.quality import find_site, reconstruction_metrics
     from saework.rare import RareFeatures, rare_features

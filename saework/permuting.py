@@ -1,11 +1,14 @@
-"""Renumbering an SAE's features, with or without the state of its optimiser."""
+"""Renumbering an SAE's features, with or without the state of its optimiser; and an SAE of some of them."""
 
 from __future__ import annotations
 
 import torch
 
+from saework._checks import check_feature
+
 FEATURE_AXIS = {"W_enc": 1, "W_dec": 0, "b_enc": 0, "threshold": 0, "log_threshold": 0, "b_gate": 0, "b_mag": 0, "r_mag": 0, "scaling_factor": 0}
 """Which axis of a parameter counts the features. By name: where d_in equals d_sae, shapes do not tell."""
+INDEPENDENT = ("standard", "jumprelu", "gated")
 NO_FEATURE_AXIS = ("b_dec", "topk_threshold")
 
 
@@ -47,6 +50,29 @@ def permute_features(sae: torch.nn.Module, order, *, optimizer: torch.optim.Opti
     for value, axis in moves:
         value.copy_(value.index_select(axis, order))
     return sae
+
+
+@torch.no_grad()
+def select_features(sae, features):
+    """An SAE of some features only: its feature ``i`` is ``features[i]`` of the one given.
+
+    What scans or draws a few features of a wide SAE then encodes no others.
+
+    Args: ``features``: long ``[n]``, each once; ``sae``: a ``sae_lens.SAE`` whose features do not depend on each other.
+    Returns: a new ``sae_lens.SAE`` of the same kind; decoding gives these features' part of the reconstruction.
+    Raises: ValueError for a feature that does not exist or comes twice, or an SAE of dependent features (such as TopK).
+    """
+    d_sae, kind = sae.W_dec.shape[0], sae.cfg.architecture()
+    if kind not in INDEPENDENT:
+        raise ValueError(f"in a {kind} SAE whether a feature is on depends on the others, so none can be taken out alone; it can be with {', '.join(INDEPENDENT)}")
+    chosen = [check_feature(feature, d_sae) for feature in torch.as_tensor(features).flatten().tolist()]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"{len(chosen)} features are given, {len(set(chosen))} of them different; give at least one, and each once")
+    index = torch.tensor(chosen, device=sae.W_dec.device)
+    state = {name: value if (axis := _feature_axis(name)) is None else value.index_select(axis, index) for name, value in sae.state_dict().items()}
+    small = type(sae).from_dict({**sae.cfg.to_dict(), "d_sae": len(chosen)})
+    small.load_state_dict(state)
+    return small.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype).requires_grad_(False)
 
 
 def _feature_axis(name: str) -> int | None:

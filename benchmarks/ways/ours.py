@@ -1,0 +1,100 @@
+"""saework's way, by its public calls."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import torch
+
+import saework
+
+BLOCK = 1024  # tokens, of the bare encoder
+
+
+def rates(s):
+    return {"count": saework.scan(s.model, s.sae, s.tokens, top_k=0, progress=False).count}
+
+
+def recons(s):
+    score = saework.recons_score(s.model, s.sae, s.tokens, progress=False)
+    return {"clean": torch.tensor(score.loss), "spliced": torch.tensor(score.recons_loss), "ablated": torch.tensor(score.ablated_loss)}
+
+
+def metrics(s):
+    values = saework.reconstruction_metrics(s.model, s.sae, s.tokens, progress=False).with_bos
+    return {name: torch.tensor(value) for name, value in values.items()}
+
+
+def feature(s):
+    return {"activations": saework.feature_activations(s.model, s.sae, s.tokens, s.feature).flatten()}
+
+
+def before_kept(s):
+    from saework.run import activations
+
+    s.x = activations(s.model, s.tokens, s.hook)
+
+
+def kept(s):
+    from saework.features import _encode_one  # not public, and no public call does this alone
+
+    return {"activations": _encode_one(s.sae, s.x, s.feature).flatten()}
+
+
+def features(s):
+    """Statistics, and a table of the strongest examples in context for each chosen feature."""
+    scan = saework.scan(s.model, saework.select_features(s.sae, s.features), s.tokens, hook=s.hook, top_k=20, progress=False)
+    tables = [scan.top_examples(i, s.tokens, s.tokenizer) for i in range(len(s.features))]
+    assert all(len(table) <= 20 for table in tables)
+    return {"count": scan.count, "max": scan.max_activation, "top": scan.top_positions, "top_values": scan.top_values}
+
+
+def all_features(s):
+    """The same lists of every feature; a table in context is made when somebody opens one."""
+    scan = saework.scan(s.model, s.sae, s.tokens, top_k=20, progress=False)
+    pick = torch.tensor(s.features)
+    start = time.perf_counter()
+    scan.top_examples(s.feature, s.tokens, s.tokenizer)
+    table = torch.tensor(time.perf_counter() - start)
+    found = {"count": scan.count, "max": scan.max_activation, "top": scan.top_positions, "top_values": scan.top_values}
+    return {name: values[pick] for name, values in found.items()} | {"table": table}
+
+
+def lists(s):
+    """Seconds of the encoder alone, of the scan without lists and with them, in turn in one process."""
+    from saework.run import activations
+
+    def encoder():
+        for rows in s.tokens.split(BLOCK // s.tokens.shape[1]):
+            s.sae.encode(activations(s.model, rows, s.hook).flatten(0, 1))
+
+    def scan(top_k):
+        saework.scan(s.model, s.sae, s.tokens, top_k=top_k, progress=False)
+
+    calls = {"encoder": encoder, "top_0": partial(scan, 0), "top_20": partial(scan, 20)}
+    seconds = {name: [] for name in calls}
+    for _ in range(2):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: torch.tensor(min(values)) for name, values in seconds.items()}
+
+
+def short(s):
+    return {"count": saework.scan(s.model, s.sae, s.tokens[:391], progress=False).count}
+
+
+def long(s):
+    return {"count": saework.scan(s.model, s.sae, s.tokens[:1563], progress=False).count}
+
+
+def plan(s):
+    """What one part of a scan costs to send and to merge."""
+    half = len(s.tokens) // 2
+    a, b = (saework.scan(s.model, s.sae, s.tokens[first : first + half], first_row=first, progress=False) for first in (0, half))
+    start = time.perf_counter()
+    a + b
+    merge = time.perf_counter() - start
+    return {"merge_seconds": torch.tensor(merge), "part_bytes": torch.tensor(a.save(s.folder / "part").stat().st_size)}
