@@ -48,7 +48,7 @@ def test_a_scan_of_some_features(tiny):
 @pytest.mark.parametrize(
     ("features", "words"),
     [
-        ([48], r"feature 48 does not exist; this SAE has features 0\\.\\.47"),
+        ([48], "feature 48 does not exist; this SAE has features 0"),
         ([1, 1], "2 features are given, 1 of them different"),
         ([], "0 features are given"),
         ([0.5], "feature is 0.5; give a whole number"),

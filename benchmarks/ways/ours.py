@@ -37,9 +37,9 @@ def before_kept(s):
 
 
 def kept(s):
-    from saework.features import _encode_one  # not public, and no public call does this alone
+    from saework.encoding import encode_columns  # not public, and no public call does this alone
 
-    return {"activations": _encode_one(s.sae, s.x, s.feature).flatten()}
+    return {"activations": encode_columns(s.sae, s.x, s.feature).flatten()}
 
 
 def features(s):
