@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the environments of the peers that cannot be installed beside today's sae_lens: bash benchmarks/peers.sh DIR
-# (about 5 GB and ten minutes). On a machine without CUDA, torch's CPU build must be first in pip's sight:
+# (about 4 GB and ten minutes). On a machine without CUDA, torch's CPU build must be first in pip's sight:
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu bash benchmarks/peers.sh DIR
 set -euo pipefail
 dir=${1:?"give the folder to make them in"}

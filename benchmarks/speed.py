@@ -77,7 +77,8 @@ def measure(job: Job, rounds: int, folder: Path, peers: Path | None) -> tuple[di
 
 
 def spread(values: list[float], unit: str) -> str:
-    return f"{median(values):.3g} {unit} ({min(values):.3g} to {max(values):.3g})"
+    middle, low, high = (f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in (median(values), min(values), max(values)))
+    return f"{middle} {unit} ({low} to {high})"
 
 
 def verdict(ratio: float, must: float | None, reached: bool) -> str:
@@ -100,7 +101,7 @@ def report(job: Job, runs: dict, told: str) -> str:
         pairs = [a / b for a, b in zip(seconds["theirs"], seconds["ours"])]
         faster = verdict(time_ratio, job.must[0], time_ratio >= (job.must[0] or 0)) if job.must[0] else "-"
         smaller = verdict(memory_ratio, job.must[1], memory_ratio <= (job.must[1] or 0))
-        print(f"  time ratio {faster} (turn by turn {min(pairs):.2f} to {max(pairs):.2f}), memory ratio {smaller}")
+        print(f"  time ratio {faster}, turn by turn {min(pairs):.3g} to {max(pairs):.3g}; memory ratio {smaller}")
     probes = [run["gigaflops"] for who in runs for run in runs[who]]
     print(f"  matrix product {min(probes):.0f} to {max(probes):.0f} GFLOP/s")
     for words in filter(None, (told, note)):
