@@ -12,11 +12,12 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import nbformat
 
-from saework import replay
+from saework import pictures, replay
 from saework._checks import unknown
 from saework.catalogue import STUDIES, release_named
 from saework.claims import LEDGER_MIME, Ledger
@@ -180,8 +181,11 @@ def _draw_figures(notebook) -> None:
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         figure = output.get("data", {}).pop(PLOTLY_MIME, None)
         if figure:
+            output.data.pop(pictures.PNG, None)  # the figure itself is drawn
+            words = escape(pictures.described(figure), quote=True)
             figure = plotly.io.from_json(json.dumps({key: figure[key] for key in ("data", "layout")}))
-            output.data["text/html"] = plotly.io.to_html(figure, full_html=False, include_plotlyjs=script)
+            drawing = plotly.io.to_html(figure, full_html=False, include_plotlyjs=script)
+            output.data["text/html"] = f'<div role="figure" aria-label="{words}">{drawing}</div>'
             script = False
 
 
@@ -196,7 +200,7 @@ def _outputs(notebook, mime: str) -> Iterator[dict]:
 
 
 def record(path: Path, *, repository: str | None, say=print) -> None:
-    """Execute a committed notebook in place, and leave in it only what is the same on every machine."""
+    """Execute a committed notebook in place, and leave in it only what is the same on every machine, and a picture of each figure."""
     notebook = nbformat.read(path, as_version=4)
     _set_badge(notebook, path.name, repository)
     _set_setup(notebook, repository)
@@ -209,7 +213,25 @@ def record(path: Path, *, repository: str | None, say=print) -> None:
     executed = nbformat.read(path, as_version=4)
     for number in edges_in(executed):
         say(f"{path.name}: {number!r} lies within 1e-4 of a rounding edge, so another processor may print it differently")
-    nbformat.write(cleaned(executed), path)
+    notebook = cleaned(executed)
+    if pictures.missing() is None:
+        add_pictures(notebook)
+    elif figures_in(notebook):
+        say(f"{path.name}: its figures got no picture, so GitHub will show none: {pictures.missing()}")
+    nbformat.write(notebook, path)
+
+
+def figures_in(notebook) -> list:
+    """The outputs of a notebook that are plotly figures."""
+    return [output for cell in notebook.cells for output in cell.get("outputs", []) if PLOTLY_MIME in output.get("data", {})]
+
+
+def add_pictures(notebook) -> None:
+    """Put a PNG, and what it shows in words, beside each plotly figure: GitHub runs no script."""
+    figures = figures_in(notebook)
+    for output, picture in zip(figures, pictures.drawn([output.data[PLOTLY_MIME] for output in figures])):
+        output.data[pictures.PNG] = picture
+        output.metadata = {pictures.PNG: {"alt": pictures.described(output.data[PLOTLY_MIME])}}
 
 
 def cleaned(notebook):
