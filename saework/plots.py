@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 # What tells groups apart on a grey print, in the order of the colours.
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-SYMBOLS = ("circle", "diamond", "x", "triangle-up", "square")
+SYMBOLS = ("circle", "x", "triangle-up", "square", "diamond")
 PATTERNS = ("", "/", "x", ".", "-")
 INK, FAINT = "#333333", "#e6e6e6"
 _AXIS = {"ticks": "outside", "ticklen": 4, "tickcolor": "#888888", "linecolor": "#888888", "showline": True, "gridcolor": FAINT, "zeroline": False}
@@ -81,9 +81,9 @@ def scatter(groups: Mapping[str, tuple], *, title: str, x: str, y: str, log_x: b
     """Points by group: ``{name: (x values, y values)}``."""
     figure = go.Figure()
     for i, (name, (xs, ys)) in enumerate(_few(groups)):
-        marker = {"color": COLOURS[i], "symbol": SYMBOLS[i], "size": 5, "opacity": 0.5}
+        marker = {"color": COLOURS[i], "symbol": SYMBOLS[i], "size": 6, "opacity": 0.5}
         figure.add_scattergl(x=np.asarray(xs), y=np.asarray(ys), mode="markers", name=name, marker=marker)
-    _quiet(figure, title=title, x=x, y=y)
+    _quiet(figure, title=title, x=x, y=y).update_layout(legend_itemsizing="constant")
     return figure.update_xaxes(type="log") if log_x else figure
 
 
