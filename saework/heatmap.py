@@ -19,10 +19,11 @@ STRONGEST = 0.65  # of opacity, so that text stays readable on a light and on a 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
-<style>:root{{color-scheme:light dark}}body{{margin:2rem auto;max-width:60rem;padding:0 1rem}}</style>
-</head><body>
+<style>:root{{color-scheme:light dark;background:Canvas;color:CanvasText}}body{{margin:2rem auto;max-width:60rem;padding:0 1rem}}</style>
+</head><body><main>
+<h1 style="font-size:1rem">{title}</h1>
 {body}
-</body></html>
+</main></body></html>
 """
 
 

@@ -45,7 +45,11 @@ ENVIRONMENT = {"PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
 _PAGE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}"""
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}{{ super() }}<style>
+:root { --jp-cell-prompt-not-active-opacity: 1; --jp-cell-inprompt-font-color: #2a5d84; --jp-cell-outprompt-font-color: #9c4221;
+  --jp-mirror-editor-comment-color: #2f6f6f; --jp-mirror-editor-number-color: #1d6b1d; --jp-mirror-editor-operator-color: #8a00d4; }
+</style>{%- endblock -%}"""
 
 
 def notebook_folder() -> Path:
