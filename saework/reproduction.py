@@ -261,17 +261,25 @@ def edges_in(notebook) -> list[float]:
 
 def _set_setup(notebook, repository: str | None) -> None:
     """The cell that installs saework where it is missing; while the address is unknown it points to what to set."""
-    remedy = (
-        f'%pip install --quiet "git+{repository}"'
-        if repository
-        else 'raise ModuleNotFoundError("run: pip install -e . (on Colab: README, The notebooks)")'
-    )
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []):
-            cell.source = (
-                "import importlib.util\n\n"
-                f'if importlib.util.find_spec("saework") is None:  # nothing that is installed is replaced\n    {remedy}'
-            )
+            cell.source = setup_cell(repository)
+
+
+def setup_cell(repository: str | None) -> str:
+    """Its text. numpy and torch are handed to pip as they are, so that it keeps them, or says why it cannot and installs nothing."""
+    if repository is None:
+        return (
+            'import importlib.util\n\nif importlib.util.find_spec("saework") is None:  # nothing that is installed is replaced\n'
+            '    raise ModuleNotFoundError("run: pip install -e . (on Colab: README, The notebooks)")'
+        )
+    return f"""import importlib.util
+from importlib.metadata import version
+
+if importlib.util.find_spec("saework") is None:
+    # numpy and torch stay as they are; if pip cannot do with them, it says so and installs nothing
+    kept = " ".join(f"{{name}}=={{version(name)}}" for name in ("numpy", "torch") if importlib.util.find_spec(name))
+    %pip install --quiet "git+{repository}" {{kept}}"""
 
 
 def _set_badge(notebook, name: str, repository: str | None) -> None:

@@ -104,7 +104,9 @@ class Lab:
 
     def theme(self, page, name: str) -> None:
         page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
-        page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(name == LIGHT).lower())
+        page.wait_for_function(
+            "light => document.body.dataset.jpThemeLight === light && !document.getElementById('jupyterlab-splash')", arg=str(name == LIGHT).lower()
+        )
 
     def run_all(self, page, *, seconds: float = 120) -> list[dict]:
         """Run every cell; returns the cells, with their outputs, once none is left to run."""
