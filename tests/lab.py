@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"
 SIZE = {"width": 1200, "height": 900}
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
+HEATMAP = ".jp-OutputArea .widget-html-content"
 SECONDS = 1000  # of Playwright's milliseconds
 # Nothing that asks a network, and every cell in the page, so that what is looked for is there.
 SETTINGS = {

@@ -20,7 +20,6 @@ import lab as labs
 pytestmark = pytest.mark.skipif(pictures.missing() is not None, reason=f"browser tests: {pictures.missing()}")
 EXPLORE = ("from saework import explore, load\nbook = load('gelu-1l-mini', check=False)", "explore(book, 985, 'def area(width):\\n    # A note.')")
 WAIT = 30 * labs.SECONDS
-HEATMAP = ".jp-OutputArea .widget-html-content"
 NOT_OURS = {"empty-table-header"}  # pandas leaves the corner of a table empty, and so does Markdown
 
 
@@ -88,7 +87,7 @@ def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
 
     page = visit("explore.ipynb")
     assert errors_in(lab.run_all(page)) == []
-    heatmap = page.locator(HEATMAP).first
+    heatmap = page.locator(labs.HEATMAP).first
     text, feature = page.get_by_label("Text", exact=True), page.get_by_label("Feature", exact=True)
     assert "def·area" in heatmap.inner_text()
 
