@@ -102,6 +102,7 @@ class Lab:
         """Open a notebook of its folder, alone on the page, its kernel ready."""
         page.goto(f"{self.home}/doc/tree/{name}?token={self.token}")
         page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+        page.wait_for_function("() => !document.getElementById('jupyterlab-splash')")
 
     def theme(self, page, name: str) -> None:
         page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
