@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from saework._checks import HookError, check_feature, check_finite, check_positive
+from saework._checks import HookError, check_feature, check_finite, check_positive, check_tokens
 from saework.run import hook_of, sae_input
 
 RESIDUAL = re.compile(r"(pos_)?embed\.hook_out|hook_(pos_)?embed|blocks\.\d+\.(hook_(resid_(pre|mid|post)|mlp_out|attn_out|in|out)|ln[12]_post\.hook_out)")
@@ -24,12 +24,13 @@ def feature_activations(model, sae, text_or_tokens, feature: int, *, hook: str |
     """
     feature = check_feature(feature, sae.W_dec.shape[0])
     x = sae_input(model, sae, text_or_tokens, hook)
-    values = check_finite(_encode_one(sae, x, feature), f"activations of feature {feature}")
+    values = check_finite(encode_one(sae, x, feature), f"activations of feature {feature}")
     one_row = isinstance(text_or_tokens, str) or torch.as_tensor(text_or_tokens).ndim == 1
     return values[0] if one_row else values
 
 
-def _encode_one(sae, x: torch.Tensor, feature: int) -> torch.Tensor:
+def encode_one(sae, x: torch.Tensor, feature: int) -> torch.Tensor:
+    """One feature's activations from the activations at the SAE's hook, ``[batch, pos, d_in]``: ``[batch, pos]``."""
     architecture = sae.cfg.architecture() if hasattr(getattr(sae, "cfg", None), "architecture") else None
     if architecture not in ("standard", "jumprelu"):
         return sae.encode(x)[..., feature]
@@ -49,6 +50,11 @@ def active_features(model, sae, text_or_tokens, *, pos: int = -1, n: int = 10, h
         raise ValueError(f"{len(x)} rows were given; give text or one row")
     if not -x.shape[1] <= pos < x.shape[1]:
         raise ValueError(f"pos is {pos}; this text has {x.shape[1]} tokens, so give {-x.shape[1]}..{x.shape[1] - 1}")
+    return firing_at(sae, x, pos, n)
+
+
+def firing_at(sae, x: torch.Tensor, pos: int, n: int) -> pd.DataFrame:
+    """``active_features`` from the activations of one row at the SAE's hook, ``[1, pos, d_in]``."""
     values = check_finite(sae.encode(x[:, pos : pos + 1 or None])[0, 0], "feature activations").float().cpu().numpy()
     active = np.flatnonzero(values)
     order = active[np.argsort(-values[active], kind="stable")][: check_positive(n, "n")]
@@ -72,23 +78,53 @@ def logit_effect(model, sae, feature: int, *, hook: str | None = None) -> torch.
     feature = check_feature(feature, sae.W_dec.shape[0])
     hook = hook_of(sae, hook)
     direction = sae.W_dec[feature].to(model.W_U.device, model.W_U.dtype)
-    branch = BRANCH.fullmatch(hook)
-    if branch:
-        layer = int(branch["layer"])
-        if branch["hidden"]:
-            direction = direction @ model.W_out[layer]
-        after = getattr(model.blocks[layer], "ln2_post" if ".mlp." in hook else "ln1_post", None)
-        direction = direction if after is None else _through_norm(model, after, direction)
-    elif not RESIDUAL.fullmatch(hook):
-        raise HookError(f"{hook} does not write to the residual stream, so it has no direct path to the logits; use an MLP or residual hook")
-    direction = _through_norm(model, getattr(model, "ln_final", None), direction)
+    w_out, after = _direct_path(model, hook)
+    if w_out is not None:
+        direction = direction @ w_out
+    if after is not None:
+        direction = _weighted(model, after, _centred(model, direction))
+    direction = _weighted(model, getattr(model, "ln_final", None), _centred(model, direction))
     return check_finite(direction @ model.W_U, f"logit effect of feature {feature}")
 
 
-def _through_norm(model, norm, direction: torch.Tensor) -> torch.Tensor:
-    """What a norm does to a direction, but for its scale."""
-    if str(getattr(model.cfg, "normalization_type", "")).startswith("LN"):
-        direction = direction - direction.mean()
+@torch.no_grad()
+def token_effect(model, sae, token: int, *, hook: str | None = None) -> torch.Tensor:
+    """What one unit of each feature adds to one token's logit by the direct path, ``[d_sae]``.
+
+    ``logit_effect`` of every feature at one token, for the price of one matrix-vector product: the
+    same path, walked from the token back to the features.
+
+    Raises: as ``logit_effect``; ValueError for a token out of the vocabulary.
+    """
+    token = int(check_tokens([token], d_vocab=model.W_U.shape[1])[0, 0])
+    w_out, after = _direct_path(model, hook_of(sae, hook))
+    reader = _centred(model, _weighted(model, getattr(model, "ln_final", None), model.W_U[:, token]))
+    if after is not None:
+        reader = _centred(model, _weighted(model, after, reader))
+    if w_out is not None:
+        reader = w_out @ reader
+    return check_finite(sae.W_dec.to(reader.device, reader.dtype) @ reader, f"effects on token {token}")
+
+
+def _direct_path(model, hook: str) -> tuple[torch.Tensor | None, object]:
+    """What lies between a hook and the residual stream: ``W_out`` of its layer, and the norm after the branch; None where there is none."""
+    branch = BRANCH.fullmatch(hook)
+    if branch is None and not RESIDUAL.fullmatch(hook):
+        raise HookError(f"{hook} does not write to the residual stream, so it has no direct path to the logits; use an MLP or residual hook")
+    if branch is None:
+        return None, None
+    layer = int(branch["layer"])
+    after = getattr(model.blocks[layer], "ln2_post" if ".mlp." in hook else "ln1_post", None)
+    return (model.W_out[layer] if branch["hidden"] else None), after
+
+
+def _centred(model, direction: torch.Tensor) -> torch.Tensor:
+    """A direction less its mean, where the model's norms take the mean away."""
+    return direction - direction.mean() if str(getattr(model.cfg, "normalization_type", "")).startswith("LN") else direction
+
+
+def _weighted(model, norm, direction: torch.Tensor) -> torch.Tensor:
+    """A direction times a norm's weight; the norm's scale, which depends on the token, is left out."""
     weight = getattr(norm, "w", getattr(norm, "weight", None))
     if weight is None:
         return direction

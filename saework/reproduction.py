@@ -171,11 +171,17 @@ def page(notebook, *, title: str) -> str:
 
 
 def _drop_widgets(notebook) -> None:
-    """Live widgets need a kernel, and their renderer a network; a static picture stands beside each."""
+    """Live widgets need a kernel, and their renderer a network; what they hold in HTML stays."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if WIDGET_MIME not in output.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if _is_static(output)]
+
+
+def _is_static(output) -> bool:
+    """Whether something is left of an output when its live view is taken out (which it is)."""
+    live = output.get("data", {}).pop(WIDGET_MIME, None)
+    return live is None or "text/html" in output["data"]
 
 
 def _draw_figures(notebook) -> None:

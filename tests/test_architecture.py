@@ -17,7 +17,7 @@ LEVELS = {
     2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "order_training", "saebench", "replay"],
     3: ["run", "labels", "models", "training_text", "catalogue"],
     4: ["features", "quality", "steering", "validation", "scanning", "plots", "training", "probing"],
-    5: ["readiness", "sae_training"],
+    5: ["readiness", "sae_training", "reading"],
     6: ["shelf"],
     7: ["minis", "explorer", "reproduction", "ordering"],
     8: ["cli"],
