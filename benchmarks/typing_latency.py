@@ -84,7 +84,8 @@ def measured(page, keys: str) -> tuple[list[float], float]:
     for key in keys:
         page.keyboard.press("Enter" if key == "\n" else key)
     shown = (keys * 2).rstrip("\n").split("\n")[-1].replace(" ", "·")
-    page.wait_for_function("([heatmap, end]) => heatmap.textContent.includes(end) && performance.now() - changed > 500", arg=[heatmap.element_handle(), shown[-12:]])
+    there = f"([heatmap, end]) => ({labs.WORDS})(heatmap).includes(end) && performance.now() - changed > 500"
+    page.wait_for_function(there, arg=[heatmap.element_handle(), shown[-12:]])
     return times, page.evaluate("changed - last")
 
 

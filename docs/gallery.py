@@ -27,7 +27,7 @@ LARGEST = 150_000  # bytes
 SIZE = {"width": 1000, "height": 640}
 EXPLORER = (
     "from saework import explore, load\nbook = load('gelu-1l-mini')",
-    "explore(book, 985, '''def area(width, height):\n    # It doesn't check its arguments, and won't round.\n    return width * height''')",
+    "explore(book, 526, '''def area(width, height):\n    # It doesn't check its arguments, and won't round.\n    return width * height''')",
 )
 FEATURE = "from saework import feature_page, load\nfeature_page(load('gelu-1l-mini'), 985).save('feature.html')"
 
@@ -51,16 +51,17 @@ def main() -> None:
 
 def take_pictures(lab, browser) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    labs.write_notebook(lab.folder / "explore.ipynb", *EXPLORER)
     for theme in (labs.LIGHT, labs.DARK):
         with labs.watched_page(browser, home=lab.home, size=SIZE) as watched:
             page = watched.page
-            lab.open(page, "explore.ipynb")
+            name = f"explore-{theme.split()[1].lower()}"
+            labs.write_notebook(lab.folder / f"{name}.ipynb", *EXPLORER)
+            lab.open(page, f"{name}.ipynb")
             lab.theme(page, theme)
             lab.run_all(page)
             page.get_by_label("Text", exact=True).scroll_into_view_if_needed()
             to_top(page, 1)
-            keep(page, f"explorer-{theme.split()[1].lower()}")
+            keep(page, name)
     with labs.watched_page(browser, home=lab.home, size=SIZE) as watched:
         page = watched.page
         lab.open(page, "02_gelu_1l_rare_features.ipynb")
@@ -83,7 +84,8 @@ def take_pictures(lab, browser) -> None:
 
 def keep(page, name: str) -> None:
     path = FOLDER / f"{name}.png"
-    path.write_bytes(pictures.smaller(page.screenshot()))
+    png = page.screenshot()
+    path.write_bytes(png if len(png) < LARGEST else pictures.smaller(png))
     size = path.stat().st_size
     print(f"{path.relative_to(ROOT)}: {size / 1000:.0f} kB")
     if size > LARGEST:

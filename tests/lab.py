@@ -25,6 +25,12 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 SIZE = {"width": 1200, "height": 900}
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 HEATMAP = ".jp-OutputArea .widget-html-content"
+# A heatmap's text in the page, without the values behind its tokens, as a JavaScript function of its element.
+WORDS = """heatmap => {
+    const copy = heatmap.cloneNode(true);
+    copy.querySelectorAll('sub, style, wbr').forEach(part => part.remove());
+    return copy.textContent;
+}"""
 SECONDS = 1000  # of Playwright's milliseconds
 # Nothing that asks a network, and every cell in the page, so that what is looked for is there.
 SETTINGS = {
@@ -192,9 +198,9 @@ def write_notebook(path: Path, *cells: str) -> Path:
     return path
 
 
-def violations(page) -> list[str]:
-    """What axe finds that keeps a page from being read by everybody: rule, weight, where."""
+def violations(page, part: str | None = None) -> list[str]:
+    """What axe finds that keeps a page, or the part that a CSS selector names, from being read by everybody: rule, weight, where."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, context=part).response["violations"]
     return [f"{rule['id']} ({rule['impact']}): {node['target']} {node['html'][:160]}" for rule in found for node in rule["nodes"]]

@@ -58,6 +58,11 @@ def changed(locator, before: str) -> None:
     locator.page.wait_for_function("([element, before]) => element.innerHTML !== before", arg=[locator.element_handle(), before])
 
 
+def says(heatmap, text: str) -> None:
+    """Wait until a heatmap shows this text."""
+    heatmap.page.wait_for_function(f"([heatmap, text]) => ({labs.WORDS})(heatmap).startsWith(text)", arg=[heatmap.element_handle(), text])
+
+
 def errors_in(cells) -> list:
     return [output for cell in cells for output in cell.get("outputs", []) if output["output_type"] == "error"]
 
@@ -89,16 +94,43 @@ def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
     assert errors_in(lab.run_all(page)) == []
     heatmap = page.locator(labs.HEATMAP).first
     text, feature = page.get_by_label("Text", exact=True), page.get_by_label("Feature", exact=True)
-    assert "def·area" in heatmap.inner_text()
-
+    says(heatmap, "def·area(width):↩····#·A·note.")
     text.press("ControlOrMeta+a")
-    text.press_sequentially("import os\n")
-    expect(heatmap).to_contain_text("import·os↩", timeout=WAIT)
+    text.press_sequentially("import os\n# It doesn't matter.")
+    says(heatmap, "import·os↩#·It·doesn't·matter.")
     before = heatmap.inner_html()
-    feature.fill("7")
+    feature.fill("526")
     feature.press("Enter")
     changed(heatmap, before)
-    photograph(lab, page, "explore")
+
+    slider = page.get_by_role("slider").first  # choose a token: it is framed, and what fires there is listed
+    slider.press("Home")
+    for _ in range(5):
+        slider.press("ArrowRight")
+    expect(heatmap.locator("b[title]")).to_have_text(re.compile("^·doesn"), timeout=WAIT)
+    fires = page.get_by_label("Fires here", exact=True)
+    expect(fires.locator("option").first).to_contain_text("526", timeout=WAIT)
+    photograph(lab, page, "explore-token")
+
+    before = heatmap.inner_html()
+    fires.select_option(index=1)
+    changed(heatmap, before)
+    assert feature.input_value() != "526"
+    search = page.get_by_label("Search token", exact=True)
+    search.fill("·return")
+    search.press("Enter")
+    found = page.get_by_label("Found", exact=True)
+    expect(found.locator("option").first).to_be_attached(timeout=WAIT)
+    before = heatmap.inner_html()
+    found.select_option(index=0)
+    changed(heatmap, before)
+    page.get_by_role("button", name="Next example").click()
+    expect(page.locator(labs.HEATMAP).last.locator("b[title]")).to_be_visible(timeout=WAIT)
+    page.get_by_label("Compare with a second feature").check()
+    expect(page.get_by_label("Second feature", exact=True)).to_be_enabled(timeout=WAIT)
+    page.locator(labs.HEATMAP).last.scroll_into_view_if_needed()
+    photograph(lab, page, "explore-search")
+    assert page.get_by_role("spinbutton").count() == 4, "each number has a box that the keyboard reaches"
 
 
 # ---- pages, with the network off ----
