@@ -24,7 +24,7 @@ from saework import pictures  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
 LARGEST = 150_000  # bytes
-SIZE = {"width": 1000, "height": 640}
+SIZE = {"width": 1000, "height": 680}
 EXPLORER = (
     "from saework import explore, load\nbook = load('gelu-1l-mini')",
     "explore(book, 526, '''def area(width, height):\n    # It doesn't check its arguments, and won't round.\n    return width * height''')",
@@ -59,7 +59,7 @@ def take_pictures(lab, browser) -> None:
             lab.open(page, f"{name}.ipynb")
             lab.theme(page, theme)
             lab.run_all(page)
-            page.get_by_label("Text", exact=True).scroll_into_view_if_needed()
+            choose(page, "·doesn")
             to_top(page, 1)
             keep(page, name)
     with labs.watched_page(browser, home=lab.home, size=SIZE) as watched:
@@ -80,6 +80,19 @@ def take_pictures(lab, browser) -> None:
         with labs.watched_page(browser, size={**SIZE, "height": 900}) as watched:
             watched.page.goto((lab.folder / "feature.html").as_uri())
             keep(watched.page, "feature-page")
+
+
+def choose(page, token: str) -> None:
+    """Move the explorer's slider to a token, as the keyboard does it."""
+    from playwright.sync_api import expect
+
+    slider, readout = page.get_by_role("slider").first, page.locator(".widget-readout").first
+    slider.press("Home")
+    while not readout.inner_text().endswith(token):
+        before = readout.inner_text()
+        slider.press("ArrowRight")
+        expect(readout).not_to_have_text(before)
+    expect(page.locator(labs.HEATMAP).first.locator("b[title]")).to_contain_text(token, timeout=30 * labs.SECONDS)
 
 
 def keep(page, name: str) -> None:

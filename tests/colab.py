@@ -22,7 +22,8 @@ psutil==5.9.5 tqdm==4.67.1 requests==2.32.4 ipython==7.34.0 ipykernel==6.17.1 ip
 nbconvert==7.16.6 jinja2==3.1.6 protobuf==5.29.5 datasets==4.0.0 transformers<5 setuptools jedi""".split()
 TORCH = "torch==2.13.0"  # Colab's may be older; this is the one that can be had here
 SESSION = '''
-import json, sys
+import io, json, sys
+from contextlib import redirect_stdout
 from importlib.metadata import distributions
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -41,7 +42,8 @@ for name, (old, new) in sorted(changed.items()):
 assert not {"numpy", "torch"} & changed.keys(), "numpy or torch was replaced"
 cells = [cell for cell in json.load(open(notebook))["cells"] if cell["cell_type"] == "code" and "setup" not in cell["metadata"].get("tags", [])]
 for cell in cells:
-    shell.run_cell("".join(cell["source"]), silent=False).raise_error()
+    with redirect_stdout(io.StringIO()):
+        shell.run_cell("".join(cell["source"])).raise_error()
 assert numpy.__version__ == before["numpy"] and torch.__version__.partition("+")[0] == before["torch"].partition("+")[0]
 print(f"the {len(cells)} cells of the notebook ran in the same session; numpy {numpy.__version__} and torch {torch.__version__} are as they were")
 '''

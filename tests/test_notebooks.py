@@ -80,6 +80,21 @@ def test_a_badge_is_there_only_when_the_address_is_known(notebook):
     assert nb.cells[0].source.startswith(BADGE_START) == (repository_address(ROOT) is not None)
 
 
+def test_the_badge_opens_this_very_notebook(notebook):
+    path, nb = notebook
+    badge = nb.cells[0].source.split("\n")[0]
+    if badge.startswith(BADGE_START):
+        assert badge.endswith(f"/blob/main/notebooks/{path.name})") and f"/{repository_address(ROOT).removeprefix('https://github.com/').rstrip('/')}/" in badge
+
+
+def test_versions_are_checked_before_anything_is_loaded(notebook):
+    _, nb = notebook
+    sources = [cell.source for cell in code_cells(nb)]
+    checked = next(i for i, source in enumerate(sources) if "versions()" in source)
+    loading = [i for i, source in enumerate(sources) if re.search(r"^\w.*\bload\(", source, flags=re.M)]
+    assert all(checked < i for i in loading)
+
+
 def test_every_figure_has_labelled_axes(notebook):
     _, nb = notebook
     for output in figures_in(nb):
