@@ -10,6 +10,7 @@ import ipywidgets as widgets
 import torch
 
 from saework._checks import check_feature
+from saework.controls import BY_LOGIT, EXAMPLES, add_controls, arranged, set_options
 from saework.heatmap import TokenHeatmap
 from saework.reading import features_on, features_raising, read, token_forms
 from saework.scanning import FeatureScan
@@ -20,9 +21,6 @@ from saework.tokens import str_tokens, visible
 SAMPLE = "def area(width, height):\n    # Multiply the two sides, and return the result.\n    return width * height"
 LAZY_TOKENS = 8_192  # scanned for examples where no scan was given: a few seconds for gelu-1l
 BEFORE, AFTER = 40, 24  # tokens of an example's context that are shown
-EXAMPLES = 20
-BY_LOGIT, BY_EXAMPLES = "logit", "examples"
-SEARCHES = (("features that raise this token's logit most (direct path)", BY_LOGIT), ("features whose strongest examples lie on this token", BY_EXAMPLES))
 
 
 def text_heatmap(workbook: Workbook, text: str, feature: int, *, max_value: float | None = None) -> TokenHeatmap:
@@ -65,8 +63,8 @@ class Explorer(widgets.VBox):
         self._workbook, self._scan, self._row = workbook, scan, None
         self._quiet, self._marked, self._text_error = False, False, ""
         self._reading = read(workbook, text)
-        _add_controls(self, feature, text, d_sae)
-        super().__init__(children=_arranged(self), layout=widgets.Layout(width="100%"))
+        add_controls(self, feature=feature, text=text, d_sae=d_sae)
+        super().__init__(children=arranged(self), layout=widgets.Layout(width="auto"))
         self._listen()
         self._follow_text()
 
@@ -178,7 +176,7 @@ class Explorer(widgets.VBox):
         else:
             found = features_on(self._examples_scan(), workbook.tokens, tokens)
             labels = [f"{row.index}: {row.value} of {row.of} examples" for row in found.itertuples(index=False)]
-        _set_options(self.found, labels, found["index"].tolist())
+        set_options(self.found, labels, found["index"].tolist())
         what = "strongest first" if len(found) else "none has its strongest examples there"
         self._say(f"{' or '.join(named.values())}: {len(found)} features, {what}")
 
@@ -227,7 +225,7 @@ class Explorer(widgets.VBox):
         firing = self._reading.firing(self.token.value)
         labels = [f"{row.index}: {row.value:.3g}" for row in firing.itertuples(index=False)]
         with self._quietly():
-            _set_options(self.fires, labels, firing["index"].tolist())
+            set_options(self.fires, labels, firing["index"].tolist())
         self._select()
 
     # ---- examples ----
@@ -299,57 +297,6 @@ class Explorer(widgets.VBox):
             here = float(self._reading.values(self.feature.value)[at])
             self._say(f"activation {example['activation']:.3g} in its row, {here:.3g} here, where the text before it is only what you see")
         return None
-
-
-# ---- the controls ----
-
-
-def _add_controls(box: Explorer, feature: int, text: str, d_sae: int) -> None:
-    wide = {"description_width": "8em"}
-    full, half = widgets.Layout(width="100%"), widgets.Layout(width="18em")
-    area, listing = widgets.Layout(width="100%", height="7em"), widgets.Layout(width="24em", height="9em")
-    box.text = widgets.Textarea(value=text, description="Text", style=wide, layout=area)
-    box.feature = widgets.BoundedIntText(value=feature, min=0, max=d_sae - 1, description="Feature", style=wide, layout=half)
-    box.maximum = widgets.BoundedFloatText(value=0, min=0, max=1e9, step=0.1, description="Maximum", style=wide, layout=half)
-    box.maximum.tooltip = "the value with the strongest colour; 0 takes the largest in the text"
-    box.pin = widgets.Checkbox(value=False, description="Pin scale", indent=False, layout=widgets.Layout(width="auto"))
-    box.compare = widgets.Checkbox(value=False, description="Compare with a second feature", indent=False, layout=widgets.Layout(width="auto"))
-    other = feature + 1 if feature + 1 < d_sae else 0
-    box.second = widgets.BoundedIntText(value=other, min=0, max=d_sae - 1, description="Second feature", disabled=True, style=wide, layout=half)
-    box.output, box.message = widgets.HTML(layout=full), widgets.HTML(layout=full)
-    box.token = widgets.SelectionSlider(options=[("0", 0)], description="Token", style=wide, layout=full)
-    box.fires = widgets.Select(options=(), description="Fires here", style=wide, layout=listing)
-    box.search = widgets.Text(description="Search token", placeholder="such as ·return", continuous_update=False, style=wide, layout=half)
-    box.search_by = widgets.Dropdown(options=SEARCHES, description="Search for", style=wide, layout=widgets.Layout(width="32em"))
-    box.found = widgets.Select(options=(), description="Found", style=wide, layout=listing)
-    box.example = widgets.BoundedIntText(value=0, min=0, max=EXAMPLES, description="Example", style=wide, layout=half)
-    box.previous, box.next = widgets.Button(description="Previous example"), widgets.Button(description="Next example")
-    box.edit = widgets.Button(description="Edit example", disabled=True)
-    box.example_output = widgets.HTML(layout=full)
-
-
-def _arranged(box: Explorer) -> list:
-    def row(*parts):
-        return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap", width="100%", align_items="center"))
-
-    return [
-        box.text,
-        row(box.feature, box.maximum, box.pin),
-        row(box.second, box.compare),
-        box.output,
-        box.message,
-        box.token,
-        row(box.fires, box.found),
-        row(box.search, box.search_by),
-        row(box.example, box.previous, box.next, box.edit),
-        box.example_output,
-    ]
-
-
-def _set_options(listing, labels: list[str], features: list[int]) -> None:
-    """New options with none chosen."""
-    listing.index = None
-    listing.options = list(zip(labels, features))
 
 
 def _rounded_up(value: float) -> float:

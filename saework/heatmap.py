@@ -111,7 +111,7 @@ class TokenHeatmap:
     def _span(self, i: int, any_rtl: bool) -> str:
         text, tag = self.strings[i], "b" if i == self.mark else "span"
         title = f"{escape(visible(text), quote=True)}: {' | '.join(map(_number, self._numbers(i)))}"
-        look = _look(self.max_value, *self._numbers(i)) + (["outline:2px solid"] if i == self.mark else [])
+        look = _look(self.max_value, *self._numbers(i)) + (["outline:2px solid;outline-offset:1px"] if i == self.mark else [])
         style = f' style="{";".join(look)}"' if look else ""
         shown = self._shown(i)
         value = f"{'<sub dir=ltr>' if any_rtl else '<sub>'}{shown}</sub>" if shown else ""
@@ -123,17 +123,19 @@ class TokenHeatmap:
         signed = min(self.values) < 0
         steps = (-1, -0.5, 0, 0.5, 1) if signed else (0, 0.25, 0.5, 0.75, 1)
         swatches = " ".join(_swatch(step * self.max_value, self.max_value) for step in steps)
-        notes = [f"{escape(visible_label(self.label or 'value'))} {swatches}"]
+        notes = [f"{escape(visible_label(self.label or 'value'))} {swatches}", self._largest(self.values)]
         if signed:
             notes.append("dashed line above: below zero")
         if self.second is not None:
-            notes.append(f"bar below, as thick: {escape(visible_label(self.second_label or 'second value'))}")
-        strongest = max(range(len(self.values)), key=lambda i: abs(self.values[i]))
-        where = escape(visible(self.strings[strongest]))
-        largest = f"largest here: {_number(self.values[strongest])} on <bdi>{where}</bdi>" if self.values[strongest] else "zero everywhere"
-        if abs(self.values[strongest]) > self.max_value:
-            largest += ", beyond the scale"
-        return f'<div dir="ltr" style="margin-top:.4em;font-family:system-ui,sans-serif"><small>{"; ".join([*notes, largest])}</small></div>'
+            notes += [f"bar below, as thick: {escape(visible_label(self.second_label or 'second value'))}", self._largest(self.second)]
+        return f'<div dir="ltr" style="margin-top:.4em;font-family:system-ui,sans-serif"><small>{"; ".join(notes)}</small></div>'
+
+    def _largest(self, values: tuple[float, ...]) -> str:
+        at = max(range(len(values)), key=lambda i: abs(values[i]))
+        if not values[at]:
+            return "zero everywhere"
+        beyond = ", beyond the scale" if abs(values[at]) > self.max_value else ""
+        return f"largest {_number(values[at])} on <bdi>{escape(visible(self.strings[at]))}</bdi>{beyond}"
 
 
 def token_heatmap(

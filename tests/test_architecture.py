@@ -13,7 +13,7 @@ import saework
 PACKAGE = Path(saework.__file__).parent
 LEVELS = {
     0: ["_checks"],
-    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "pictures"],
+    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "pictures", "controls"],
     2: ["heatmap", "rare", "matching", "formats", "corpus", "firings", "order_training", "saebench", "replay"],
     3: ["run", "labels", "models", "training_text", "catalogue"],
     4: ["features", "quality", "steering", "validation", "scanning", "plots", "training", "probing"],

@@ -374,9 +374,9 @@ def test_the_last_state_can_be_read_without_a_kernel(workbook, box):
 
 
 def test_jupyter_is_given_both(box):
-    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.formatters import DisplayFormatter
 
-    data, _ = InteractiveShell.instance().display_formatter.format(box)
+    data, _ = DisplayFormatter().format(box)
     assert {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"} <= set(data)
     assert data["text/html"] == box.output.value
 

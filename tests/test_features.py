@@ -153,7 +153,37 @@ def test_logit_effect_on_a_llama(llama, llama_bridge):
     torch.testing.assert_close(features.logit_effect(llama_bridge, sae, 3), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("hook", GEMMA_PATHS)
+def test_token_effect_is_the_logit_effect_of_each_feature_through_gemmas_norms(gemma2_bridge, hook):
+    sae = random_sae(gemma2_bridge.W_out.shape[1] if MLP in GEMMA_PATHS[hook] else 16, 32, hook, torch.Generator().manual_seed(6))
+    each = torch.stack([features.logit_effect(gemma2_bridge, sae, feature) for feature in range(32)])
+    for token in (0, 11, 4095):
+        torch.testing.assert_close(features.token_effect(gemma2_bridge, sae, token), each[:, token], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("hook", [POST, RESID])
+@pytest.mark.parametrize("processed", [True, False])
+def test_token_effect_is_the_logit_effect_of_each_feature(tiny, hook, processed):
+    sae = tiny.sae if hook == POST else random_sae(16, 32, RESID, torch.Generator().manual_seed(3))
+    model = tiny.model if processed else unprocessed(tiny)
+    each = torch.stack([features.logit_effect(model, sae, feature, hook=hook) for feature in range(len(sae.W_dec))])
+    ours = features.token_effect(model, sae, 77, hook=hook)
+    assert ours.std() > 0.1
+    torch.testing.assert_close(ours, each[:, 77], rtol=0, atol=1e-4)
+
+
 # ---- what bad input gets ----
+
+@pytest.mark.parametrize("token", [-1, 4096])
+def test_a_token_that_does_not_exist(tiny, token):
+    with pytest.raises(ValueError, match=rf"token {token} is out of the vocabulary \(0\.\.4095\)"):
+        features.token_effect(tiny.model, tiny.sae, token)
+
+
+def test_token_effect_has_no_path_from_inside_a_block(tiny):
+    with pytest.raises(HookError, match="does not write to the residual stream"):
+        features.token_effect(tiny.model, tiny.sae, 5, hook="blocks.0.attn.hook_q")
+
 
 def test_a_decoder_that_is_not_finite(tiny):
     sae = with_weights(tiny.sae, W_dec=lambda w: w[7].fill_(NAN))

@@ -125,10 +125,10 @@ def test_values_come_as_tensors_of_any_shape():
 
 def test_the_legend_says_what_the_value_is_and_where_it_is_largest():
     legend = Reader(token_heatmap([" a", "<b>"], [0.5, 2.0], label="feature <7>, activation")._repr_html_()).legend
-    assert legend == "feature <7>, activation 0 0.5 1 1.5 2; largest here: 2 on <b>"
+    assert legend == "feature <7>, activation 0 0.5 1 1.5 2; largest 2 on <b>"
     legend = Reader(token_heatmap([" a", "b"], [1.0, -2.0])._repr_html_()).legend
-    assert legend == "value -2 -1 0 1 2; dashed line above: below zero; largest here: -2 on b"
-    assert "largest here: 40 on b, beyond the scale" in Reader(token_heatmap("ab", [1.0, 40.0], max_value=4)._repr_html_()).legend
+    assert legend == "value -2 -1 0 1 2; largest -2 on b; dashed line above: below zero"
+    assert "largest 40 on b, beyond the scale" in Reader(token_heatmap("ab", [1.0, 40.0], max_value=4)._repr_html_()).legend
     assert Reader(token_heatmap("ab", [0.0, 0.0])._repr_html_()).legend.endswith("; zero everywhere")
 
 
@@ -154,7 +154,7 @@ def test_two_values_a_token_are_a_colour_and_a_bar():
     seen = Reader(html)
     assert seen.values == ["[4|0]", "[0|2]", "[1|-0.1]"]
     assert seen.titles == ["a: 4 | 0", "b: 0 | 2", "c: 1 | -0.1", "d: 0 | 0"]
-    assert "bar below, as thick: two" in seen.legend
+    assert seen.legend.endswith("bar below, as thick: two; largest 2 on b")
     assert repr(heatmap) == "a[4|0]b[0|2]c[1|-0.1]d\n(one; strongest colour at 4; behind the bar: two)"
     assert token_heatmap("ab", [1.0, 0.0], second=[0.0, 8.0]).max_value == 8.0  # one scale for both
 

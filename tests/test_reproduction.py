@@ -70,6 +70,13 @@ def test_cleaning_leaves_nothing_of_this_machine():
     nbformat.validate(cleaned)
 
 
+def test_what_a_live_widget_holds_in_html_stays():
+    widget = {reproduction.WIDGET_MIME: {"model_id": "1"}, "text/plain": "explore()", "text/html": "<p>its last heatmap</p>"}
+    cleaned = reproduction.cleaned(notebook(dict(widget)))
+    assert [sorted(output.data) for output in cleaned.cells[1].outputs] == [["text/html", "text/plain"]]
+    assert "<p>its last heatmap</p>" in reproduction.page(notebook(dict(widget)), title="a page")
+
+
 def test_numbers_near_a_rounding_edge_are_found():
     edge, safe = show({"x": 1.23500001})._repr_mimebundle_(), show({"x": 1.232})._repr_mimebundle_()
     assert RAW_MIME in edge
