@@ -116,7 +116,7 @@ class Lab:
             "light => document.body.dataset.jpThemeLight === light && !document.getElementById('jupyterlab-splash')", arg=str(name == LIGHT).lower()
         )
 
-    def run_all(self, page, *, seconds: float = 120) -> list[dict]:
+    def run_all(self, page, *, seconds: float = 300) -> list[dict]:
         """Run every cell; returns the cells, with their outputs, once none is left to run."""
         page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
         page.wait_for_function(

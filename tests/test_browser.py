@@ -26,9 +26,9 @@ NOT_OURS = {"empty-table-header"}  # pandas leaves the corner of a table empty, 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
-    shutil.copy(labs.ROOT / "notebooks" / "00_start_here.ipynb", folder)
+    for name in ("00_start_here", "02_gelu_1l_rare_features"):
+        shutil.copy(labs.ROOT / "notebooks" / f"{name}.ipynb", folder)
     labs.write_notebook(folder / "explore.ipynb", *EXPLORE)
-    labs.write_notebook(folder / "figure.ipynb", "from saework import plots", "plots.bars([1, 3], [0, 1, 2], title='A title', x='L0 (features)', y='tokens')")
     with labs.jupyterlab(folder) as running:
         yield running
 
@@ -79,12 +79,13 @@ def test_the_first_notebook_runs_from_top_to_bottom(lab, visit):
     photograph(lab, page, "00_start_here-heatmap")
 
 
-def test_a_figure_is_drawn_by_jupyterlab(lab, visit):
-    page = visit("figure.ipynb")
-    assert errors_in(lab.run_all(page)) == []
-    page.locator("svg.main-svg").first.wait_for()
-    assert page.get_by_text("L0 (features)", exact=True).is_visible()
-    photograph(lab, page, "figure")
+def test_stored_figures_are_drawn_once_in_a_notebook_that_is_only_opened(lab, visit):
+    page = visit("02_gelu_1l_rare_features.ipynb")
+    page.locator(".jp-OutputArea svg.main-svg").first.wait_for()
+    assert page.locator(".jp-RenderedPlotly").count() == 4
+    assert page.locator(".jp-OutputArea img").count() == 0, "a figure's picture is shown beside it"
+    page.locator(".jp-RenderedPlotly").nth(1).scroll_into_view_if_needed()
+    photograph(lab, page, "02_gelu_1l_rare_features")
 
 
 def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
