@@ -235,8 +235,9 @@ class Explorer(widgets.VBox):
             workbook = self._workbook
             tokens = workbook.tokens[: max(1, LAZY_TOKENS // workbook.tokens.shape[1])]
             self._say(f"reading {tokens.numel():,} tokens for examples, once")
-            mask = tokens.cpu() != workbook.tokenizer.bos_token_id
-            mask = mask if mask.any() else torch.ones_like(mask)
+            mask = torch.ones(tokens.shape, dtype=torch.bool)
+            if tokens.shape[1] > 1 and workbook.tokenizer.bos_token_id is not None:
+                mask = tokens.cpu() != workbook.tokenizer.bos_token_id
             top_k = min(EXAMPLES, int(mask.sum()))
             self._scan = scan_tokens(workbook.model, workbook.sae, tokens, hook=workbook.hook, mask=mask, top_k=top_k, progress=False)
         return self._scan

@@ -161,7 +161,7 @@ def test_two_values_a_token_are_a_colour_and_a_bar():
 
 def test_a_marked_token_has_a_frame():
     html = token_heatmap("abc", [0.0, 1.0, 0.0], mark=1)._repr_html_()
-    assert re.findall(r'<b title="([^"]*)" style="[^"]*outline:2px solid"', html) == ["b: 1"] and html.count("outline") == 1
+    assert re.findall(r'<b title="([^"]*)" style="[^"]*outline:2px solid;outline-offset:1px"', html) == ["b: 1"] and html.count("outline:") == 1
 
 
 def test_each_line_has_the_direction_of_its_own_text():
