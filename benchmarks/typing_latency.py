@@ -40,6 +40,7 @@ for name in ("W_enc", "W_dec"):
 book = Workbook(model, sae, torch.randint(3, 4096, (8, 128)), tokenizer, "blocks.0.mlp.hook_post")"""
 TEXT = "def area(width, height):\n    # Multiply the two sides, and return the result.\n    return width * height\n"
 KEYS = "for name in sorted(names): print(name, len(name)) # and so on\n"
+BURST = "# as fast as it goes: 1 2 3 4 5 6 7 8 9"
 WATCH = """([text, heatmap]) => {
     window.times = [];
     let pressed = null;
@@ -55,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--keys", type=int, default=40, help="so many key presses a shape")
     keys = (KEYS * 9)[: parser.parse_args().keys]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, labs.jupyterlab(Path(folder)) as lab, labs.chromium() as browser:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, labs.jupyterlab(Path(folder), threads=None) as lab, labs.chromium() as browser:
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning; milliseconds from key to heatmap")
         for name, cell in {"gelu-1l-mini": MINI, "gelu-1l's shape": REAL}.items():
             labs.write_notebook(lab.folder / "explore.ipynb", cell, f"explore(book, 985, {TEXT!r})")
@@ -66,7 +67,7 @@ def main() -> None:
             cuts = statistics.quantiles(times, n=20, method="inclusive")
             print(
                 f"{name:16} median {statistics.median(times):.0f}, 95th percentile {cuts[18]:.0f}, longest {max(times):.0f} ({len(times)} keys); "
-                f"a burst of {len(keys)} keys: {burst:.0f} after its last"
+                f"a burst of {len(BURST)} keys: {burst:.0f} after its last"
             )
 
 
@@ -81,11 +82,9 @@ def measured(page, keys: str) -> tuple[list[float], float]:
         page.keyboard.press("Enter" if key == "\n" else key)
         page.wait_for_function("i => times.length >= i", arg=i, polling=5)
     times = page.evaluate("times")
-    for key in keys:
-        page.keyboard.press("Enter" if key == "\n" else key)
-    shown = (keys * 2).rstrip("\n").split("\n")[-1].replace(" ", "·")
-    there = f"([heatmap, end]) => ({labs.WORDS})(heatmap).includes(end) && performance.now() - changed > 500"
-    page.wait_for_function(there, arg=[heatmap.element_handle(), shown[-12:]])
+    page.keyboard.type(BURST)
+    there = f"([heatmap, end]) => ({labs.WORDS})(heatmap).includes(end)"
+    page.wait_for_function(there, arg=[heatmap.element_handle(), BURST[-8:].replace(" ", "·")])
     return times, page.evaluate("changed - last")
 
 

@@ -24,11 +24,13 @@ from saework import pictures  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
 LARGEST = 150_000  # bytes
-SIZE = {"width": 1000, "height": 680}
+SIZE = {"width": 1000, "height": 720}
 EXPLORER = (
     "from saework import explore, load\nbook = load('gelu-1l-mini')",
     "explore(book, 526, '''def area(width, height):\n    # It doesn't check its arguments, and won't round.\n    return width * height''')",
 )
+# Each figure is drawn, or its stored picture shown: that is what JupyterLab does until the mouse is over it.
+SHOWN = "() => [...document.querySelectorAll('.jp-RenderedPlotly')].every(figure => figure.querySelector('svg.main-svg') || figure.querySelector('img')?.src)"
 FEATURE = "from saework import feature_page, load\nfeature_page(load('gelu-1l-mini'), 985).save('feature.html')"
 
 
@@ -66,7 +68,7 @@ def take_pictures(lab, browser) -> None:
         page = watched.page
         lab.open(page, "02_gelu_1l_rare_features.ipynb")
         lab.theme(page, labs.LIGHT)
-        page.locator("svg.main-svg").first.wait_for()
+        page.wait_for_function(SHOWN)
         to_top(page, cell_with(page, "Cosine with the mean rare"))
         keep(page, "notebook-figure")
         lab.open(page, "01_gelu_1l_reconstruction.ipynb")
@@ -142,7 +144,7 @@ def scroll_through(lab, browser, name: str) -> None:
             whole = page.evaluate("() => { const area = document.querySelector('.jp-WindowedPanel-outer'); area.scrollTop = 0; return area.scrollHeight }")
             for i, top in enumerate(range(0, whole, height), 1):
                 page.evaluate("top => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = top }", top)
-                page.wait_for_function("() => [...document.querySelectorAll('.jp-RenderedPlotly')].every(figure => figure.querySelector('svg.main-svg'))")
+                page.wait_for_function(SHOWN)
                 page.screenshot(path=folder / f"{name}-{theme.split()[1].lower()}-{i:02d}.png")
         print(f"{name}: {whole} pixels; errors in the console: {watched.errors or 'none'}; outside requests: {watched.outside or 'none'}", flush=True)
 

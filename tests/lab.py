@@ -132,8 +132,11 @@ class Lab:
 
 
 @contextmanager
-def jupyterlab(folder: Path) -> Iterator[Lab]:
-    """JupyterLab over ``folder``, offline, with settings of its own; gone at the end, whatever happens."""
+def jupyterlab(folder: Path, *, threads: int | None = 1) -> Iterator[Lab]:
+    """JupyterLab over ``folder``, offline, with settings of its own; gone at the end, whatever happens.
+
+    Args: ``threads``: of each kernel; None leaves them as they are here.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -158,7 +161,7 @@ def jupyterlab(folder: Path) -> Iterator[Lab]:
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.extension_manager": "readonly",
     }
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     environment |= {f"JUPYTER_{part}_DIR": str(own / part.lower()) for part in ("CONFIG", "DATA", "RUNTIME")}
     environment.pop("PLOTLY_RENDERER", None)  # a reader has none
     log = own / "log"
