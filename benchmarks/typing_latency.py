@@ -65,10 +65,8 @@ def main() -> None:
                 lab.run_all(watched.page)
                 times, burst = measured(watched.page, keys)
             cuts = statistics.quantiles(times, n=20, method="inclusive")
-            print(
-                f"{name:16} median {statistics.median(times):.0f}, 95th percentile {cuts[18]:.0f}, longest {max(times):.0f} ({len(times)} keys); "
-                f"a burst of {len(BURST)} keys: {burst:.0f} after its last"
-            )
+            single = f"median {statistics.median(times):.0f}, 95th percentile {cuts[18]:.0f}, longest {max(times):.0f} ({len(times)} keys)"
+            print(f"{name:16} {single}; a burst of {len(BURST)} keys: {burst:.0f} after its last")
 
 
 def measured(page, keys: str) -> tuple[list[float], float]:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import lab as labs  # noqa: E402
+
 from saework import pictures  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
@@ -30,7 +31,9 @@ EXPLORER = (
     "explore(book, 526, '''def area(width, height):\n    # It doesn't check its arguments, and won't round.\n    return width * height''')",
 )
 # Each figure is drawn, or its stored picture shown: that is what JupyterLab does until the mouse is over it.
-SHOWN = "() => [...document.querySelectorAll('.jp-RenderedPlotly')].every(figure => figure.querySelector('svg.main-svg') || figure.querySelector('img')?.src)"
+SHOWN = """() => [...document.querySelectorAll('.jp-RenderedPlotly')].every(
+    figure => figure.querySelector('svg.main-svg') || figure.querySelector('img')?.src)"""
+AREA = "document.querySelector('.jp-WindowedPanel-outer')"
 FEATURE = "from saework import feature_page, load\nfeature_page(load('gelu-1l-mini'), 985).save('feature.html')"
 
 
@@ -141,12 +144,13 @@ def scroll_through(lab, browser, name: str) -> None:
         lab.open(page, f"{name}.ipynb")
         for theme in (labs.LIGHT, labs.DARK):
             lab.theme(page, theme)
-            whole = page.evaluate("() => { const area = document.querySelector('.jp-WindowedPanel-outer'); area.scrollTop = 0; return area.scrollHeight }")
+            whole = page.evaluate(f"() => {AREA}.scrollHeight")
             for i, top in enumerate(range(0, whole, height), 1):
-                page.evaluate("top => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = top }", top)
+                page.evaluate(f"top => {{ {AREA}.scrollTop = top }}", top)
                 page.wait_for_function(SHOWN)
                 page.screenshot(path=folder / f"{name}-{theme.split()[1].lower()}-{i:02d}.png")
-        print(f"{name}: {whole} pixels; errors in the console: {watched.errors or 'none'}; outside requests: {watched.outside or 'none'}", flush=True)
+        found = f"errors in the console: {watched.errors or 'none'}; outside requests: {watched.outside or 'none'}"
+        print(f"{name}: {whole} pixels; {found}", flush=True)
 
 
 if __name__ == "__main__":

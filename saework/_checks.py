@@ -43,7 +43,8 @@ def replaced_versions() -> list[str]:
 def check_versions() -> None:
     """Raise RuntimeError, before anything is downloaded or computed, if the session runs on packages that were replaced."""
     if found := replaced_versions():
-        raise RuntimeError(f"{'; '.join(found)}: an install replaced it after this session had begun; restart the session, and run all cells again")
+        remedy = "an install replaced it after this session had begun; restart the session, and run all cells again"
+        raise RuntimeError(f"{'; '.join(found)}: {remedy}")
 
 
 def unknown(kind: str, given: object, known: Iterable[str], *, see: str) -> UnknownNameError:

@@ -59,7 +59,8 @@ def drawn(figures: Sequence[dict]) -> list[str]:
 def smaller(png: bytes, *, colours: int = 128) -> bytes:
     """A PNG with a palette of so many colours: a third of the size or less, and drawings look the same.
 
-    The palette covers all colours; the usual one, by frequency, would give a few blue points among thousands of green ones their green.
+    The palette covers all colours; the usual one, by frequency, would paint a few blue points among
+    thousands of green ones green.
     """
     from PIL import Image
 
@@ -73,7 +74,8 @@ def described(figure: dict) -> str:
     layout = figure["layout"]
     axes = [f"{axis}: {text}" for axis in ("x", "y") if (text := _title(layout.get(f"{axis}axis", {})))]
     groups = list(dict.fromkeys(trace["name"] for trace in figure["data"] if trace.get("name")))
-    return "; ".join(filter(None, [_title(layout) or "A figure", *axes, f"groups: {', '.join(groups)}" if groups else ""]))
+    parts = [_title(layout) or "A figure", *axes, f"groups: {', '.join(groups)}" if groups else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _title(part: dict) -> str:

@@ -17,8 +17,8 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "x", "triangle-up", "square", "diamond")
 PATTERNS = ("", "/", "x", ".", "-")
 INK, FAINT = "#333333", "#e6e6e6"
-_AXIS = {"ticks": "outside", "ticklen": 4, "tickcolor": "#888888", "linecolor": "#888888", "showline": True, "gridcolor": FAINT, "zeroline": False}
-_AXIS |= {"title": {"standoff": 8}, "automargin": True}
+_AXIS = {"ticks": "outside", "ticklen": 4, "tickcolor": "#888888", "linecolor": "#888888", "showline": True}
+_AXIS |= {"gridcolor": FAINT, "zeroline": False, "title": {"standoff": 8}, "automargin": True}
 TEMPLATE = {
     "layout": {
         "colorway": COLOURS,

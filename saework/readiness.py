@@ -11,7 +11,6 @@ from saework._checks import check_versions
 from saework.catalogue import Release, release_named
 from saework.hub import NEW_TOKEN, NotAvailableError
 
-
 _GATE = {True: "licence to accept on the Hub", False: "none", None: "not known beforehand"}
 
 

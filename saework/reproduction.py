@@ -210,7 +210,7 @@ def _outputs(notebook, mime: str) -> Iterator[dict]:
 
 
 def record(path: Path, *, repository: str | None, say=print) -> None:
-    """Execute a committed notebook in place, and leave in it only what is the same on every machine, and a picture of each figure."""
+    """Execute a committed notebook in place; leave in it what is the same on every machine, and a picture of each figure."""
     notebook = nbformat.read(path, as_version=4)
     _set_badge(notebook, path.name, repository)
     _set_setup(notebook, repository)

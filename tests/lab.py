@@ -72,7 +72,8 @@ def chromium() -> Iterator:
     if pictures.missing():
         raise OSError(pictures.missing())
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=pictures.browser(), args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
+        no_names = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        browser = playwright.chromium.launch(executable_path=pictures.browser(), args=[no_names])
         try:
             yield browser
         finally:
@@ -113,7 +114,8 @@ class Lab:
     def theme(self, page, name: str) -> None:
         page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
         page.wait_for_function(
-            "light => document.body.dataset.jpThemeLight === light && !document.getElementById('jupyterlab-splash')", arg=str(name == LIGHT).lower()
+            "light => document.body.dataset.jpThemeLight === light && !document.getElementById('jupyterlab-splash')",
+            arg=str(name == LIGHT).lower(),
         )
 
     def run_all(self, page, *, seconds: float = 300) -> list[dict]:
@@ -124,7 +126,8 @@ class Lab:
                 const {content, sessionContext} = jupyterapp.shell.currentWidget;
                 const code = content.widgets.filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source.trim());
                 const stopped = code.some(cell => cell.model.outputs.toJSON().some(output => output.output_type === 'error'));
-                return sessionContext.session.kernel.status === 'idle' && (stopped || code.every(cell => cell.model.executionState === 'idle' && cell.model.executionCount));
+                const done = code.every(cell => cell.model.executionState === 'idle' && cell.model.executionCount);
+                return sessionContext.session.kernel.status === 'idle' && (stopped || done);
             }""",
             timeout=seconds * SECONDS,
         )

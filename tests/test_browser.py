@@ -21,7 +21,10 @@ from saework.reproduction import page as notebook_page
 import lab as labs
 
 pytestmark = pytest.mark.skipif(pictures.missing() is not None, reason=f"browser tests: {pictures.missing()}")
-EXPLORE = ("from saework import explore, load\nbook = load('gelu-1l-mini', check=False)", "explore(book, 985, 'def area(width):\\n    # A note.')")
+EXPLORE = (
+    "from saework import explore, load\nbook = load('gelu-1l-mini', check=False)",
+    "explore(book, 985, 'def area(width):\\n    # A note.')",
+)
 WAIT = 30 * labs.SECONDS
 NOT_OURS = {"empty-table-header"}  # pandas leaves the corner of a table empty, and so does Markdown
 
