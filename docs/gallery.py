@@ -64,7 +64,7 @@ def take_pictures(lab, browser) -> None:
             lab.open(page, f"{name}.ipynb")
             lab.theme(page, theme)
             lab.run_all(page)
-            choose(page, "·doesn")
+            labs.choose_token(page, "·doesn")
             to_top(page, 1)
             keep(page, name)
     with labs.watched_page(browser, home=lab.home, size=SIZE) as watched:
@@ -85,19 +85,6 @@ def take_pictures(lab, browser) -> None:
         with labs.watched_page(browser, size={**SIZE, "height": 900}) as watched:
             watched.page.goto((lab.folder / "feature.html").as_uri())
             keep(watched.page, "feature-page")
-
-
-def choose(page, token: str) -> None:
-    """Move the explorer's slider to a token, as the keyboard does it."""
-    from playwright.sync_api import expect
-
-    slider, readout = page.get_by_role("slider").first, page.locator(".widget-readout").first
-    slider.press("Home")
-    while not readout.inner_text().endswith(token):
-        before = readout.inner_text()
-        slider.press("ArrowRight")
-        expect(readout).not_to_have_text(before)
-    expect(page.locator(labs.HEATMAP).first.locator("b[title]")).to_contain_text(token, timeout=30 * labs.SECONDS)
 
 
 def keep(page, name: str) -> None:

@@ -204,6 +204,25 @@ def write_notebook(path: Path, *cells: str) -> Path:
     return path
 
 
+def choose_token(page, token: str, *, most: int = 60) -> None:
+    """Move the explorer's slider to a token, as the keyboard does it, and wait until it is framed in the heatmap.
+
+    Each step waits for what the slider says, as the kernel renews its tokens when the text has changed.
+    """
+    from playwright.sync_api import expect
+
+    slider, readout = page.get_by_role("slider").first, page.locator(".widget-readout").first
+    page.wait_for_function("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'")
+    slider.press("Home")
+    for _ in range(most):
+        before = readout.inner_text()
+        if before.endswith(token):
+            break
+        slider.press("ArrowRight")
+        expect(readout).not_to_have_text(before, timeout=30 * SECONDS)
+    expect(page.locator(HEATMAP).first.locator("b[title]")).to_contain_text(token, timeout=30 * SECONDS)
+
+
 def violations(page, part: str | None = None) -> list[str]:
     """What axe finds that keeps a page, or the part that a CSS selector names, from being read by everybody: rule, weight, where."""
     from axe_playwright_python.sync_playwright import Axe

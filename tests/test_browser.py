@@ -131,11 +131,7 @@ def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
     feature.press("Enter")
     changed(heatmap, before)
 
-    slider = page.get_by_role("slider").first  # choose a token: it is framed, and what fires there is listed
-    slider.press("Home")
-    for _ in range(5):
-        slider.press("ArrowRight")
-    expect(heatmap.locator("b[title]")).to_have_text(re.compile("^·doesn"), timeout=WAIT)
+    labs.choose_token(page, "·doesn")  # it is framed, and what fires there is listed
     fires = page.get_by_label("Fires here", exact=True)
     expect(fires.locator("option").first).to_contain_text("526", timeout=WAIT)
     photograph(lab, page, "explore-token")
