@@ -76,10 +76,13 @@ def main() -> None:
     def search(i):
         box.search.value = WORDS[i % len(WORDS)]
 
-    print(f"{n_tokens} tokens, {args.features} features, {torch.get_num_threads()} thread(s), HTML of {len(box.output.value) / 1000:.0f} kB")
-    for name, change in (("a letter typed", type_a_letter), ("another feature", next_feature), ("another token", next_token), ("a search by logit", search)):
+    kilobytes = len(box.output.value) / 1000
+    print(f"{n_tokens} tokens, {args.features} features, {torch.get_num_threads()} thread(s), HTML of {kilobytes:.0f} kB")
+    changes = {"a letter typed": type_a_letter, "another feature": next_feature, "another token": next_token, "a search by logit": search}
+    for name, change in changes.items():
         for what, taken in zip(("shown", "done"), timed(box, change, args.changes)):
-            print(f"{name:18} {what:5} median {statistics.median(taken):6.1f} ms, 95th percentile {statistics.quantiles(taken, n=20)[18]:6.1f} ms")
+            slow = statistics.quantiles(taken, n=20)[18]
+            print(f"{name:18} {what:5} median {statistics.median(taken):6.1f} ms, 95th percentile {slow:6.1f} ms")
 
 
 if __name__ == "__main__":

@@ -12,16 +12,17 @@ SEARCHES = (("features that raise its logit most (direct path)", BY_LOGIT), ("fe
 def add_controls(box: widgets.VBox, *, feature: int, text: str, d_sae: int) -> None:
     """Make the controls, each an attribute of the box with a label of its own; the keyboard reaches each."""
     wide = {"description_width": "8em"}
-    full, half = widgets.Layout(width="auto"), widgets.Layout(width="18em")
+    full, half, own = widgets.Layout(width="auto"), widgets.Layout(width="18em"), widgets.Layout(width="auto")
     area, listing = widgets.Layout(width="auto", height="7em"), widgets.Layout(width="auto", height="10em")
     box.text = widgets.Textarea(value=text, description="Text", style=wide, layout=area)
     box.feature = widgets.BoundedIntText(value=feature, min=0, max=d_sae - 1, description="Feature", style=wide, layout=half)
     box.maximum = widgets.BoundedFloatText(value=0, min=0, max=1e9, step=0.1, description="Maximum", style=wide, layout=half)
     box.maximum.tooltip = "the value with the strongest colour; 0 takes the largest in the text"
-    box.pin = widgets.Checkbox(value=False, description="Pin scale", indent=False, layout=widgets.Layout(width="auto"))
-    box.compare = widgets.Checkbox(value=False, description="Compare with a second feature", indent=False, layout=widgets.Layout(width="auto"))
+    box.pin = widgets.Checkbox(value=False, description="Pin scale", indent=False, layout=own)
+    box.compare = widgets.Checkbox(value=False, description="Compare with a second feature", indent=False, layout=own)
     other = feature + 1 if feature + 1 < d_sae else 0
-    box.second = widgets.BoundedIntText(value=other, min=0, max=d_sae - 1, description="Second feature", disabled=True, style=wide, layout=half)
+    box.second = widgets.BoundedIntText(value=other, min=0, max=d_sae - 1, description="Second feature", style=wide, layout=half)
+    box.second.disabled = True
     box.output, box.message = widgets.HTML(layout=full), widgets.HTML(layout=full)
     box.token = widgets.SelectionSlider(options=[("0", 0)], description="Token", style=wide, layout=full)
     box.fires = widgets.Select(options=(), description="Fires here", style=wide, layout=listing)
@@ -38,7 +39,7 @@ def arranged(box: widgets.VBox) -> list:
     """The box's children: the controls in rows that wrap."""
 
     def row(*parts):
-        return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+        return widgets.HBox(parts, layout=widgets.Layout(flex_flow="row wrap"))
 
     def column(*parts):
         return widgets.VBox(parts, layout=widgets.Layout(flex="1 1 24em"))
@@ -49,7 +50,7 @@ def arranged(box: widgets.VBox) -> list:
         row(box.second, box.compare),
         box.output,
         box.message,
-        widgets.HBox([column(box.token, box.fires), column(box.search, box.search_by, box.found)], layout=widgets.Layout(flex_flow="row wrap")),
+        row(column(box.token, box.fires), column(box.search, box.search_by, box.found)),
         row(box.example, box.previous, box.next, box.edit),
         box.example_output,
     ]

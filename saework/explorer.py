@@ -270,8 +270,10 @@ class Explorer(widgets.VBox):
         reading = self._row[1]
         here = float(reading.values(self.feature.value)[pos])
         heatmap = reading.heatmap(self.feature.value, max_value=self.maximum.value or None, mark=pos, window=self._window())
-        doubt = "" if math.isclose(here, scanned, rel_tol=0.02, abs_tol=1e-3) else f"; the scan has {scanned:.3g}: was it made with other weights or text?"
-        return f"<div>Example {number} of {of}: row {row}, position {pos}, activation {here:.3g}{doubt}</div>{heatmap._repr_html_()}"
+        said = f"Example {number} of {of}: row {row}, position {pos}, activation {here:.3g}"
+        if not math.isclose(here, scanned, rel_tol=0.02, abs_tol=1e-3):
+            said += f"; the scan has {scanned:.3g}: was it made with other weights or text?"
+        return f"<div>{said}</div>{heatmap._repr_html_()}"
 
     def _window(self) -> range:
         """The positions of an example's context; BOS only where the example lies on it."""

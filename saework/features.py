@@ -30,7 +30,7 @@ def feature_activations(model, sae, text_or_tokens, feature: int, *, hook: str |
 
 
 def encode_one(sae, x: torch.Tensor, feature: int) -> torch.Tensor:
-    """One feature's activations from the activations at the SAE's hook, ``[batch, pos, d_in]``: ``[batch, pos]``."""
+    """One feature's activations, ``[batch, pos]``, from those at the SAE's hook, ``[batch, pos, d_in]``."""
     architecture = sae.cfg.architecture() if hasattr(getattr(sae, "cfg", None), "architecture") else None
     if architecture not in ("standard", "jumprelu"):
         return sae.encode(x)[..., feature]
@@ -107,7 +107,7 @@ def token_effect(model, sae, token: int, *, hook: str | None = None) -> torch.Te
 
 
 def _direct_path(model, hook: str) -> tuple[torch.Tensor | None, object]:
-    """What lies between a hook and the residual stream: ``W_out`` of its layer, and the norm after the branch; None where there is none."""
+    """What lies between a hook and the residual stream: ``W_out`` of its layer and the norm after the branch, or None."""
     branch = BRANCH.fullmatch(hook)
     if branch is None and not RESIDUAL.fullmatch(hook):
         raise HookError(f"{hook} does not write to the residual stream, so it has no direct path to the logits; use an MLP or residual hook")

@@ -80,7 +80,8 @@ class TokenHeatmap:
         any_rtl = any(map(_is_rtl, self.strings))
         spans = "".join(self._span(i, any_rtl) for i in range(len(self.strings)))
         sheet = f"<style>{STYLE}</style>" if style else ""
-        return f'<div class="saework-heat" style="{_ROOT}">{sheet}<div dir="auto" style="unicode-bidi:plaintext">{spans}</div>{self._legend()}</div>'
+        text = f'<div dir="auto" style="unicode-bidi:plaintext">{spans}</div>'
+        return f'<div class="saework-heat" style="{_ROOT}">{sheet}{text}{self._legend()}</div>'
 
     def _repr_html_(self) -> str:
         return self.html()

@@ -44,7 +44,13 @@ class Reading:
         return firing_at(self.sae, self.x, pos, n)
 
     def heatmap(
-        self, feature: int, *, second: int | None = None, max_value: float | None = None, mark: int | None = None, window: range | None = None
+        self,
+        feature: int,
+        *,
+        second: int | None = None,
+        max_value: float | None = None,
+        mark: int | None = None,
+        window: range | None = None,
     ) -> TokenHeatmap:
         """One feature on the text, or two.
 
@@ -80,7 +86,7 @@ def read(workbook, text_or_tokens) -> Reading:
 
 
 def token_forms(text: str, tokenizer) -> list[int]:
-    """The ids of the tokens that a text is: as typed (with ``·``, ``↩`` and ``→`` read as space, newline and tab), and with a space in front.
+    """The ids of the tokens that a text is: as typed, and with a space in front; ``·``, ``↩``, ``→`` are read as space, newline, tab.
 
     Raises: ValueError, with its parts, if no form is a single token.
     """
@@ -119,10 +125,11 @@ def features_on(scan: FeatureScan, rows: torch.Tensor, tokens: list[int], *, n: 
     Raises: ValueError if the scan kept no positions, or the rows are not all given.
     """
     if scan.top_values.shape[1] == 0:
-        raise ValueError("this scan kept no positions (top_k=0, or a file that holds counts only); leave scan= out to make one from the workbook's text")
+        raise ValueError("this scan kept no positions (top_k=0, or a file of counts only); leave scan= out to have one made")
     row, pos = scan.top_positions.unbind(-1)
     if int(row.max()) >= rows.shape[0] or int(pos.max()) >= rows.shape[1]:
-        raise ValueError(f"the scan has examples outside these {rows.shape[0]} rows of {rows.shape[1]} tokens; give the rows that were scanned")
+        n_rows, n_pos = rows.shape
+        raise ValueError(f"the scan has examples outside these {n_rows} rows of {n_pos} tokens; give the rows that were scanned")
     kept = row >= 0
     on_them = kept & torch.isin(rows.cpu()[row.clamp(min=0), pos.clamp(min=0)], torch.tensor(tokens))
     found = _highest(on_them.sum(-1), n)

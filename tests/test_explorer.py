@@ -256,7 +256,10 @@ def test_a_search_counts_the_strongest_examples_on_the_token(workbook):
         assert [value for _, value in box.found.options] == expected
 
 
-@pytest.mark.parametrize("typed, message", [("two words", r"two·words is \d tokens here: two\|·words; type one of them"), ("<b>&x", "<b>&x is .* tokens here")])
+@pytest.mark.parametrize(
+    "typed, message",
+    [("two words", r"two·words is \d tokens here: two\|·words; type one of them"), ("<b>&x", "<b>&x is .* tokens here")],
+)
 def test_what_is_no_single_token_is_said_and_loses_nothing(box, typed, message):
     shown = box.output.value
     box.search.value = typed
@@ -270,7 +273,8 @@ def test_what_is_no_single_token_is_said_and_loses_nothing(box, typed, message):
 
 
 def masked_scan(workbook, **kwargs):
-    return scan(workbook.model, workbook.sae, workbook.tokens, mask=workbook.tokens != workbook.tokenizer.bos_token_id, progress=False, **kwargs)
+    mask = workbook.tokens != workbook.tokenizer.bos_token_id
+    return scan(workbook.model, workbook.sae, workbook.tokens, mask=mask, progress=False, **kwargs)
 
 
 def test_examples_are_stepped_through_in_their_context(workbook):

@@ -48,13 +48,23 @@ def test_a_feature_that_does_not_exist(workbook, feature):
 
 @pytest.mark.parametrize(
     "typed, forms",
-    [("return", ["return", " return"]), (" return", [" return"]), ("·return", [" return"]), ("↩", ["\n"]), ("\n", ["\n"]), ("(", ["(", " ("])],
+    [
+        ("return", ["return", " return"]),
+        (" return", [" return"]),
+        ("·return", [" return"]),
+        ("↩", ["\n"]),
+        ("\n", ["\n"]),
+        ("(", ["(", " ("]),
+    ],
 )
 def test_a_typed_token_is_read_as_typed_and_with_a_space_in_front(tiny, typed, forms):
     assert [tiny.tokenizer.decode([i]) for i in token_forms(typed, tiny.tokenizer)] == forms
 
 
-@pytest.mark.parametrize("typed, message", [("", "no token was typed; type one, such as ·return"), ("two words", r"two·words is \d tokens here: two\|·words; type one of them")])
+@pytest.mark.parametrize(
+    "typed, message",
+    [("", "no token was typed; type one, such as ·return"), ("two words", r"two·words is \d tokens here: two\|·words; type one of them")],
+)
 def test_what_is_no_single_token(tiny, typed, message):
     with pytest.raises(ValueError, match=message):
         token_forms(typed, tiny.tokenizer)
