@@ -11,14 +11,13 @@ import re
 import shutil
 from contextlib import ExitStack
 
+import lab as labs
 import nbformat
 import pytest
 
 from saework import pictures, token_heatmap
 from saework.reproduction import figures_in
 from saework.reproduction import page as notebook_page
-
-import lab as labs
 
 pytestmark = pytest.mark.skipif(pictures.missing() is not None, reason=f"browser tests: {pictures.missing()}")
 EXPLORE = (
