@@ -43,7 +43,7 @@ STYLE = (
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
-<style>:root{{color-scheme:light dark}}body{{margin:2rem auto;max-width:60rem;padding:0 1rem}}h1{{font:600 1.1rem system-ui,sans-serif}}
+<style>:root{{color-scheme:light dark;background:Canvas;color:CanvasText}}body{{margin:2rem auto;max-width:60rem;padding:0 1rem}}h1{{font:600 1.1rem system-ui,sans-serif}}
 {style}</style>
 </head><body><main>
 <h1>{title}</h1>

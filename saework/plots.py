@@ -1,4 +1,7 @@
-"""Numbers to plotly figures: labelled axes with units, one quiet look, colours that stay apart for all."""
+"""Numbers to plotly figures: labelled axes with units, one quiet look, and nothing that colour alone tells.
+
+The look is ``TEMPLATE``, plain data that each figure carries; plotly's own default stays as it was.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,30 @@ import plotly.graph_objects as go
 
 # Okabe and Ito's colours, which stay apart for every common colour blindness.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+# What tells groups apart on a grey print, in the order of the colours.
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+SYMBOLS = ("circle", "x", "triangle-up", "square", "diamond")
+PATTERNS = ("", "/", "x", ".", "-")
+INK, FAINT = "#333333", "#e6e6e6"
+_AXIS = {"ticks": "outside", "ticklen": 4, "tickcolor": "#888888", "linecolor": "#888888", "showline": True}
+_AXIS |= {"gridcolor": FAINT, "zeroline": False, "title": {"standoff": 8}, "automargin": True}
+TEMPLATE = {
+    "layout": {
+        "colorway": COLOURS,
+        "font": {"family": "sans-serif", "size": 12, "color": INK},
+        "title": {"font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "xaxis": {**_AXIS, "showgrid": False},
+        "yaxis": _AXIS,
+        "legend": {"itemwidth": 40},
+        "barmode": "overlay",
+        "hovermode": "closest",
+        "height": 340,
+        "margin": {"l": 60, "r": 20, "t": 45, "b": 45},
+    }
+}
+"""The one look of all figures, as data."""
 
 
 def histogram(
@@ -29,7 +56,7 @@ def histogram(
     low, high = limits or (everything.min(), everything.max())
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     figure = go.Figure()
-    for (name, group), colour in _coloured(values):
+    for i, (name, group) in enumerate(_few(values)):
         heights = np.histogram(group, edges)[0]
         shown = 100 * heights / max(1, len(group)) if percent else heights
         figure.add_bar(
@@ -37,7 +64,7 @@ def histogram(
             y=shown,
             width=np.diff(edges),
             name=f"{name} ({len(group):,})",
-            marker={"color": colour, "line": {"width": 0}},
+            marker=_filled(i),
             opacity=0.65 if len(values) > 1 else 1,
         )
     return _quiet(figure, title=title, x=x, y="percent of group" if percent else "count")
@@ -46,25 +73,26 @@ def histogram(
 def bars(heights, edges, *, title: str, x: str, y: str = "count") -> go.Figure:
     """Bars of given heights between given edges (a histogram that was counted already)."""
     heights, edges = np.asarray(heights), np.asarray(edges)
-    figure = go.Figure(go.Bar(x=(edges[1:] + edges[:-1]) / 2, y=heights, width=np.diff(edges), marker={"color": COLOURS[0]}))
+    figure = go.Figure(go.Bar(x=(edges[1:] + edges[:-1]) / 2, y=heights, width=np.diff(edges), marker=_filled(0)))
     return _quiet(figure, title=title, x=x, y=y)
 
 
 def scatter(groups: Mapping[str, tuple], *, title: str, x: str, y: str, log_x: bool = False) -> go.Figure:
     """Points by group: ``{name: (x values, y values)}``."""
     figure = go.Figure()
-    for (name, (xs, ys)), colour in _coloured(groups):
-        marker = {"color": colour, "size": 4, "opacity": 0.5}
+    for i, (name, (xs, ys)) in enumerate(_few(groups)):
+        marker = {"color": COLOURS[i], "symbol": SYMBOLS[i], "size": 6, "opacity": 0.5}
         figure.add_scattergl(x=np.asarray(xs), y=np.asarray(ys), mode="markers", name=name, marker=marker)
-    _quiet(figure, title=title, x=x, y=y)
+    _quiet(figure, title=title, x=x, y=y).update_layout(legend_itemsizing="constant")
     return figure.update_xaxes(type="log") if log_x else figure
 
 
 def line(groups: Mapping[str, tuple], *, title: str, x: str, y: str) -> go.Figure:
     """Lines by group: ``{name: (x values, y values)}``."""
     figure = go.Figure()
-    for (name, (xs, ys)), colour in _coloured(groups):
-        figure.add_scatter(x=np.asarray(xs), y=np.asarray(ys), mode="lines+markers", name=name, line={"color": colour})
+    for i, (name, (xs, ys)) in enumerate(_few(groups)):
+        look = {"line": {"color": COLOURS[i], "dash": DASHES[i]}, "marker": {"symbol": SYMBOLS[i], "size": 7}}
+        figure.add_scatter(x=np.asarray(xs), y=np.asarray(ys), mode="lines+markers", name=name, **look)
     return _quiet(figure, title=title, x=x, y=y)
 
 
@@ -85,15 +113,15 @@ def sorted_rates(rates, steps, *, title: str, floor: float) -> go.Figure:
 
 
 def histories(groups: Mapping[str, object], steps, *, marks=(), title: str) -> go.Figure:
-    """Firing rates over training on a log axis: ``{name: rates [steps, features]}``, a colour a group, a line a feature.
+    """Firing rates over training on a log axis: ``{name: rates [steps, features]}``, a colour and a dash a group, a line a feature.
 
     Args: ``marks``: steps at which a dotted line is drawn. Features that did not fire leave a gap.
     """
     figure = go.Figure()
-    for (name, rates), colour in _coloured(groups):
-        for i, history in enumerate(np.asarray(rates, dtype=float).T):
-            line = {"color": colour, "width": 1}
-            figure.add_scatter(x=steps, y=np.where(history > 0, history, np.nan), mode="lines", line=line, name=name, legendgroup=name, showlegend=i == 0)
+    for i, (name, rates) in enumerate(_few(groups)):
+        look = {"mode": "lines", "line": {"color": COLOURS[i], "dash": DASHES[i], "width": 1}, "name": name, "legendgroup": name}
+        for first, history in enumerate(np.asarray(rates, dtype=float).T):
+            figure.add_scatter(x=steps, y=np.where(history > 0, history, np.nan), showlegend=first == 0, **look)
     for mark in marks:
         figure.add_vline(x=mark, line={"width": 1, "dash": "dot", "color": "#999999"})
     return _quiet(figure, title=title, x="training step", y="firing rate (fraction of tokens)").update_yaxes(type="log", dtick="D2")
@@ -121,21 +149,19 @@ def differences(panels: Mapping[str, object], *, title: str, y: str) -> go.Figur
 
 
 def _quiet(figure: go.Figure, *, title: str, x: str, y: str) -> go.Figure:
-    return figure.update_layout(
-        template="plotly_white",
-        title={"text": title, "font": {"size": 15}},
-        xaxis_title=x,
-        yaxis_title=y,
-        barmode="overlay",
-        height=340,
-        margin={"l": 60, "r": 20, "t": 45, "b": 45},
-    )
+    return figure.update_layout(template=TEMPLATE, title_text=title, xaxis_title_text=x, yaxis_title_text=y)
 
 
-def _coloured(groups: Mapping[str, object]):
+def _filled(i: int) -> dict:
+    """The marker of a bar: colour, a pattern for every group but the first, and an edge that shows where bars overlap."""
+    pattern = {"shape": PATTERNS[i], "fillmode": "overlay", "size": 6, "solidity": 0.35} if PATTERNS[i] else None
+    return {"color": COLOURS[i], "line": {"width": 0}, **({"pattern": pattern} if pattern else {})}
+
+
+def _few(groups: Mapping[str, object]):
     if len(groups) > len(COLOURS):
         raise ValueError(f"{len(groups)} groups, but only {len(COLOURS)} colours stay apart for all; draw {len(COLOURS)} or fewer")
-    return zip(groups.items(), COLOURS)
+    return groups.items()
 
 
 def _finite(values) -> np.ndarray:

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 
+from saework._checks import check_versions
 from saework.catalogue import Release, release_named
 from saework.hub import NEW_TOKEN, NotAvailableError
 
@@ -119,7 +120,11 @@ def resource_problems(release: Release, missing_mb: float) -> list[str]:
 
 
 def check_resources(release: Release, sae_id: str | int | None, *, local: bool = False) -> None:
-    """Raise NotAvailableError, before anything is downloaded, if disk or memory will not do; ``local``: the SAE is here."""
+    """Raise, before anything is downloaded, if disk or memory will not do, or packages were replaced; ``local``: the SAE is here.
+
+    Raises: NotAvailableError; RuntimeError for packages whose loaded version is not the installed one.
+    """
+    check_versions()
     files = [(part, file, size) for part, file, size in release.files(None if local else sae_id) if size and not (local and part == "sae")]
     missing = [size for part, file, size in files if not release.repositories[part].cached(file)]
     if problems := resource_problems(release, sum(missing)):

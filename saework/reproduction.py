@@ -12,11 +12,12 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 
 import nbformat
 
-from saework import replay
+from saework import pictures, replay
 from saework._checks import unknown
 from saework.catalogue import STUDIES, release_named
 from saework.claims import LEDGER_MIME, Ledger
@@ -44,7 +45,11 @@ ENVIRONMENT = {"PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
 _PAGE = """{%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
-{%- block html_head_js_mermaidjs -%}{%- endblock -%}"""
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}{{ super() }}<style>
+:root { --jp-cell-prompt-not-active-opacity: 1; --jp-cell-inprompt-font-color: #2a5d84; --jp-cell-outprompt-font-color: #9c4221;
+  --jp-mirror-editor-comment-color: #2f6f6f; --jp-mirror-editor-number-color: #1d6b1d; --jp-mirror-editor-operator-color: #8a00d4; }
+</style>{%- endblock -%}"""
 
 
 def notebook_folder() -> Path:
@@ -186,8 +191,11 @@ def _draw_figures(notebook) -> None:
     for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
         figure = output.get("data", {}).pop(PLOTLY_MIME, None)
         if figure:
+            output.data.pop(pictures.PNG, None)  # the figure itself is drawn
+            words = escape(pictures.described(figure), quote=True)
             figure = plotly.io.from_json(json.dumps({key: figure[key] for key in ("data", "layout")}))
-            output.data["text/html"] = plotly.io.to_html(figure, full_html=False, include_plotlyjs=script)
+            drawing = plotly.io.to_html(figure, full_html=False, include_plotlyjs=script)
+            output.data["text/html"] = f'<div role="figure" aria-label="{words}">{drawing}</div>'
             script = False
 
 
@@ -202,7 +210,7 @@ def _outputs(notebook, mime: str) -> Iterator[dict]:
 
 
 def record(path: Path, *, repository: str | None, say=print) -> None:
-    """Execute a committed notebook in place, and leave in it only what is the same on every machine."""
+    """Execute a committed notebook in place; leave in it what is the same on every machine, and a picture of each figure."""
     notebook = nbformat.read(path, as_version=4)
     _set_badge(notebook, path.name, repository)
     _set_setup(notebook, repository)
@@ -215,7 +223,25 @@ def record(path: Path, *, repository: str | None, say=print) -> None:
     executed = nbformat.read(path, as_version=4)
     for number in edges_in(executed):
         say(f"{path.name}: {number!r} lies within 1e-4 of a rounding edge, so another processor may print it differently")
-    nbformat.write(cleaned(executed), path)
+    notebook = cleaned(executed)
+    if pictures.missing() is None:
+        add_pictures(notebook)
+    elif figures_in(notebook):
+        say(f"{path.name}: its figures got no picture, so GitHub will show none: {pictures.missing()}")
+    nbformat.write(notebook, path)
+
+
+def figures_in(notebook) -> list:
+    """The outputs of a notebook that are plotly figures."""
+    return [output for cell in notebook.cells for output in cell.get("outputs", []) if PLOTLY_MIME in output.get("data", {})]
+
+
+def add_pictures(notebook) -> None:
+    """Put a PNG, and what it shows in words, beside each plotly figure: GitHub runs no script."""
+    figures = figures_in(notebook)
+    for output, picture in zip(figures, pictures.drawn([output.data[PLOTLY_MIME] for output in figures])):
+        output.data[pictures.PNG] = picture
+        output.metadata = {pictures.PNG: {"alt": pictures.described(output.data[PLOTLY_MIME])}}
 
 
 def cleaned(notebook):
@@ -241,17 +267,25 @@ def edges_in(notebook) -> list[float]:
 
 def _set_setup(notebook, repository: str | None) -> None:
     """The cell that installs saework where it is missing; while the address is unknown it points to what to set."""
-    remedy = (
-        f'%pip install --quiet "git+{repository}"'
-        if repository
-        else 'raise ModuleNotFoundError("run: pip install -e . (on Colab: README, The notebooks)")'
-    )
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []):
-            cell.source = (
-                "import importlib.util\n\n"
-                f'if importlib.util.find_spec("saework") is None:  # nothing that is installed is replaced\n    {remedy}'
-            )
+            cell.source = setup_cell(repository)
+
+
+def setup_cell(repository: str | None) -> str:
+    """Its text. numpy and torch are handed to pip as they are, so that it keeps them, or says why it cannot and installs nothing."""
+    if repository is None:
+        return (
+            'import importlib.util\n\nif importlib.util.find_spec("saework") is None:  # nothing that is installed is replaced\n'
+            '    raise ModuleNotFoundError("run: pip install -e . (on Colab: README, The notebooks)")'
+        )
+    return f"""import importlib.util
+from importlib.metadata import version
+
+if importlib.util.find_spec("saework") is None:
+    # numpy and torch stay as they are; if pip cannot do with them, it says so and installs nothing
+    kept = " ".join(f"{{name}}=={{version(name)}}" for name in ("numpy", "torch") if importlib.util.find_spec(name))
+    %pip install --quiet "git+{repository}" {{kept}}"""
 
 
 def _set_badge(notebook, name: str, repository: str | None) -> None:

@@ -59,9 +59,15 @@ def show(data, *, columns: list[str] | None = None, digits: int = DIGITS) -> Tab
 
 
 def versions() -> Table:
-    """Which versions are loaded here: the first thing to compare when a number differs."""
+    """Which versions are loaded here: the first thing to compare when a number differs.
+
+    Raises: RuntimeError if a package was replaced under this session, as an install on Colab can do.
+    """
     from importlib.metadata import version
 
+    from saework._checks import check_versions
+
+    check_versions()
     names = ("saework", "torch", "transformer_lens", "sae_lens", "transformers", "numpy", "pandas", "plotly")
     return show({name: version(name) for name in names}, columns=["version"])
 

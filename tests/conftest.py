@@ -192,3 +192,30 @@ def machine(monkeypatch):
 
     set_to()
     return set_to
+
+
+# ---- what a reader sees ----
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """An installed Chromium that reaches loopback only; the test is skipped, with the reason, where there is none.
+
+    Gone with the module: Playwright keeps an event loop running, which kernels started by other tests cannot bear.
+    """
+    import lab
+    from saework import pictures
+
+    if pictures.missing():
+        pytest.skip(f"browser tests: {pictures.missing()}")
+    lab.SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with lab.chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def axe():
+    """``axe(page)``: what keeps a page that is open in ``browser`` from being read by everybody, as lines; [] is good."""
+    from lab import violations
+
+    return violations

@@ -13,7 +13,7 @@ import saework
 PACKAGE = Path(saework.__file__).parent
 LEVELS = {
     0: ["_checks"],
-    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "encoding", "firings", "predictions", "controls"],
+    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "encoding", "firings", "predictions", "controls", "pictures"],
     2: ["heatmap", "rare", "matching", "formats", "corpus", "collecting", "order_training", "saebench", "replay"],
     3: ["run", "feature_scan", "labels", "models", "training_text", "catalogue", "page_parts", "page_style"],
     4: ["features", "quality", "steering", "validation", "scoring", "checkpoints", "plots", "training", "probing", "page_view"],

@@ -124,3 +124,23 @@ def test_values_that_are_not_finite_are_counted(bad):
     message = "decoder weights hold 2 NaN or infinite values out of 4; load the weights again, or use float32"
     with pytest.raises(ValueError, match=message):
         checks.check_finite(torch.tensor([[bad, 1.0], [2.0, bad]]), "decoder weights")
+
+
+def test_packages_that_were_replaced_under_a_session_stop_it_before_anything_else(monkeypatch):
+    from saework.readiness import check_resources
+    from saework.tables import versions
+
+    assert checks.replaced_versions() == []
+    installed = np.__version__
+    monkeypatch.setattr(np, "__version__", "2.0.2")
+    message = f"numpy 2.0.2 is loaded but {installed} is installed: an install replaced it after this session had begun; restart the session"
+    for call in (checks.check_versions, versions, lambda: check_resources(None, None)):  # no release is even looked at
+        with pytest.raises(RuntimeError, match=re.escape(message)):
+            call()
+
+
+def test_builds_of_one_version_are_no_other_version(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", torch.__version__.partition("+")[0] + "+cu126")
+    assert checks.replaced_versions() == []
+    monkeypatch.setitem(checks.sys.modules, "tokenizers", None)  # not loaded: nothing to compare
+    assert checks.replaced_versions() == []

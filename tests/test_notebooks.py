@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import nbformat
 import pytest
 
 from saework.claims import LEDGER_MIME
-from saework.reproduction import BADGE_START, NOTEBOOKS, repository_address
+from saework.pictures import PNG, described
+from saework.reproduction import BADGE_START, NOTEBOOKS, PLOTLY_MIME, figures_in, repository_address
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -78,11 +80,40 @@ def test_a_badge_is_there_only_when_the_address_is_known(notebook):
     assert nb.cells[0].source.startswith(BADGE_START) == (repository_address(ROOT) is not None)
 
 
+def test_the_badge_opens_this_very_notebook(notebook):
+    path, nb = notebook
+    badge = nb.cells[0].source.split("\n")[0]
+    if badge.startswith(BADGE_START):
+        assert badge.endswith(f"/blob/main/notebooks/{path.name})") and f"/{repository_address(ROOT).removeprefix('https://github.com/').rstrip('/')}/" in badge
+
+
+def test_versions_are_checked_before_anything_is_loaded(notebook):
+    _, nb = notebook
+    sources = [cell.source for cell in code_cells(nb)]
+    checked = next(i for i, source in enumerate(sources) if "versions()" in source)
+    loading = [i for i, source in enumerate(sources) if re.search(r"^\w.*\bload\(", source, flags=re.M)]
+    assert all(checked < i for i in loading)
+
+
 def test_every_figure_has_labelled_axes(notebook):
     _, nb = notebook
-    figures = [o.data["application/vnd.plotly.v1+json"] for c in code_cells(nb) for o in c.outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
-    for figure in figures:
-        assert figure["layout"]["xaxis"]["title"]["text"] and figure["layout"]["yaxis"]["title"]["text"]
+    for output in figures_in(nb):
+        layout = output.data[PLOTLY_MIME]["layout"]
+        assert layout["xaxis"]["title"]["text"] and layout["yaxis"]["title"]["text"]
+
+
+def test_every_figure_has_a_small_picture_beside_it_and_words(notebook):
+    _, nb = notebook
+    for output in figures_in(nb):
+        assert PNG in output.data, "GitHub would show nothing; record the notebook where Chromium is installed"
+        assert len(base64.b64decode(output.data[PNG])) < 60_000
+        assert output.metadata[PNG]["alt"] == described(output.data[PLOTLY_MIME])
+
+
+def test_cells_with_figures_are_not_compared_by_nbval(notebook):
+    _, nb = notebook
+    with_figures = [cell for cell in code_cells(nb) if any(PLOTLY_MIME in output.get("data", {}) for output in cell.outputs)]
+    assert all("nbval-ignore-output" in cell.metadata.get("tags", []) for cell in with_figures)
 
 
 def test_the_ledger_of_the_mini_holds(notebook):

@@ -96,4 +96,29 @@ def test_the_badge_and_the_setup_cell_follow_the_address(address):
     else:
         assert nb.cells[0].source.count("colab.research.google.com/github/someone/saework/blob/main/notebooks/00_start_here.ipynb") == 1
         assert nb.cells[0].source.endswith("# Title?")
-        assert '%pip install --quiet "git+https://github.com/someone/saework"' in nb.cells[2].source
+        assert nb.cells[2].source.endswith('    %pip install --quiet "git+https://github.com/someone/saework" {kept}')
+
+
+def test_the_setup_cell_keeps_numpy_and_torch(monkeypatch):
+    """Run as a reader on Colab runs it, with saework missing and pip noted down instead of started."""
+    import importlib.metadata
+    import importlib.util
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "saework" else find(name))
+    shell, ran = InteractiveShell(), []
+    shell.register_magic_function(ran.append, magic_name="pip")
+    shell.run_cell(reproduction.setup_cell("https://github.com/someone/saework")).raise_error()
+    kept = " ".join(f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "torch"))
+    assert ran == [f'install --quiet "git+https://github.com/someone/saework" {kept}']
+
+
+def test_the_setup_cell_without_an_address_says_what_to_run(monkeypatch):
+    import importlib.util
+
+    exec(reproduction.setup_cell(None))  # saework is here: nothing happens
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"run: pip install -e \. \(on Colab: README, The notebooks\)"):
+        exec(reproduction.setup_cell(None))

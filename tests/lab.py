@@ -1,0 +1,231 @@
+"""A JupyterLab of its own on loopback, and a Chromium that reaches nothing else: what readers see, for tests, pictures and timings."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+
+from saework import pictures
+
+ROOT = Path(__file__).parent.parent
+SCREENSHOTS = ROOT / "build" / "screenshots"
+SIZE = {"width": 1200, "height": 900}
+LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
+HEATMAP = ".jp-OutputArea .widget-html-content"
+# A heatmap's text in the page, without the values behind its tokens, as a JavaScript function of its element.
+WORDS = """heatmap => {
+    const copy = heatmap.cloneNode(true);
+    copy.querySelectorAll('sub, style, wbr').forEach(part => part.remove());
+    return copy.textContent;
+}"""
+SECONDS = 1000  # of Playwright's milliseconds
+# Nothing that asks a network, and every cell in the page, so that what is looked for is there.
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}',
+    "@jupyterlab/notebook-extension/tracker": '{"windowingMode": "none"}',
+    "@jupyterlab/extensionmanager-extension/plugin": '{"enabled": false}',
+}
+# What JupyterLab itself writes to the console, and why that is nobody's mistake here.
+HARMLESS = ()
+
+
+@dataclass
+class Watched:
+    """A page, and all that it said and asked for."""
+
+    page: object
+    home: str
+    """The only address that it may ask, such as ``http://127.0.0.1:8888``; empty for none."""
+    errors: list[str] = field(default_factory=list)
+    """Errors in the console, and uncaught exceptions, those in ``HARMLESS`` left out."""
+    outside: list[str] = field(default_factory=list)
+    """Requests to any other address."""
+
+    def _error(self, text: str) -> None:
+        if not any(known in text for known in HARMLESS):
+            self.errors.append(text)
+
+    def _asked(self, url: str) -> None:
+        scheme, host = urlsplit(url)[:2]
+        if scheme not in ("data", "blob", "about", "file") and host != urlsplit(self.home).netloc:
+            self.outside.append(url)
+
+
+@contextmanager
+def chromium() -> Iterator:
+    """Debian's Chromium, or whichever is installed; no name but loopback's resolves in it."""
+    from playwright.sync_api import sync_playwright
+
+    if pictures.missing():
+        raise OSError(pictures.missing())
+    with sync_playwright() as playwright:
+        no_names = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+        browser = playwright.chromium.launch(executable_path=pictures.browser(), args=[no_names])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def watched_page(browser, *, home: str = "", dark: bool = False, size: dict = SIZE, scale: float = 1) -> Iterator[Watched]:
+    """A fresh page that notes errors and requests; without ``home`` the network is off."""
+    context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light", offline=not home, device_scale_factor=scale)
+    context.set_default_timeout(60 * SECONDS)
+    page = context.new_page()
+    watched = Watched(page, home)
+    page.on("console", lambda message: watched._error(f"{message.text} ({message.location.get('url')})") if message.type == "error" else None)
+    page.on("pageerror", lambda error: watched._error(str(error)))
+    page.on("request", lambda request: watched._asked(request.url))
+    page.on("websocket", lambda asked: watched._asked(asked.url))
+    try:
+        yield watched
+    finally:
+        context.close()
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running JupyterLab."""
+
+    home: str
+    token: str
+    folder: Path
+
+    def open(self, page, name: str) -> None:
+        """Open a notebook of its folder, alone on the page, its kernel ready."""
+        page.goto(f"{self.home}/doc/tree/{name}?token={self.token}")
+        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+        page.wait_for_function("() => !document.getElementById('jupyterlab-splash')")
+
+    def theme(self, page, name: str) -> None:
+        page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
+        page.wait_for_function(
+            "light => document.body.dataset.jpThemeLight === light && !document.getElementById('jupyterlab-splash')",
+            arg=str(name == LIGHT).lower(),
+        )
+
+    def run_all(self, page, *, seconds: float = 300) -> list[dict]:
+        """Run every cell; returns the cells, with their outputs, once none is left to run."""
+        page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
+        page.wait_for_function(
+            """() => {
+                const {content, sessionContext} = jupyterapp.shell.currentWidget;
+                const code = content.widgets.filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source.trim());
+                const stopped = code.some(cell => cell.model.outputs.toJSON().some(output => output.output_type === 'error'));
+                const done = code.every(cell => cell.model.executionState === 'idle' && cell.model.executionCount);
+                return sessionContext.session.kernel.status === 'idle' && (stopped || done);
+            }""",
+            timeout=seconds * SECONDS,
+        )
+        return page.evaluate("() => jupyterapp.shell.currentWidget.content.model.toJSON().cells")
+
+
+@contextmanager
+def jupyterlab(folder: Path, *, threads: int | None = 1) -> Iterator[Lab]:
+    """JupyterLab over ``folder``, offline, with settings of its own; gone at the end, whatever happens.
+
+    Args: ``threads``: of each kernel; None leaves them as they are here.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    own = folder / ".jupyter"
+    for name, settings in SETTINGS.items():
+        path = own / "settings" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(settings)
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": folder,
+        "ServerApp.allow_root": True,
+        "ServerApp.shutdown_no_activity_timeout": 900,  # should this process be killed
+        "IdentityProvider.token": token,
+        "LabApp.expose_app_in_browser": True,
+        "LabApp.user_settings_dir": own / "settings",
+        "LabApp.workspaces_dir": own / "workspaces",
+        "LabApp.news_url": None,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "LabApp.extension_manager": "readonly",
+    }
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment |= {f"JUPYTER_{part}_DIR": str(own / part.lower()) for part in ("CONFIG", "DATA", "RUNTIME")}
+    environment.pop("PLOTLY_RENDERER", None)  # a reader has none
+    log = own / "log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{name}={value}" for name, value in options.items())],
+            env=environment, stdout=out, stderr=out, start_new_session=True,
+        )
+    try:
+        lab = Lab(f"http://127.0.0.1:{port}", token, folder)
+        _wait_for(lab, server, log)
+        yield lab
+    finally:
+        server.send_signal(signal.SIGTERM)  # it ends its kernels
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)  # kernels end with their parent
+            server.wait()
+
+
+def _wait_for(lab: Lab, server: subprocess.Popen, log: Path, *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(f"{lab.home}/api?token={lab.token}", timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def write_notebook(path: Path, *cells: str) -> Path:
+    """A notebook of code cells."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel), path)
+    return path
+
+
+def choose_token(page, token: str, *, most: int = 60) -> None:
+    """Move the explorer's slider to a token, as the keyboard does it, and wait until it is framed in the heatmap.
+
+    Each step waits for what the slider says, as the kernel renews its tokens when the text has changed.
+    """
+    from playwright.sync_api import expect
+
+    slider, readout = page.get_by_role("slider").first, page.locator(".widget-readout").first
+    page.wait_for_function("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'")
+    slider.press("Home")
+    for _ in range(most):
+        before = readout.inner_text()
+        if before.endswith(token):
+            break
+        slider.press("ArrowRight")
+        expect(readout).not_to_have_text(before, timeout=30 * SECONDS)
+    expect(page.locator(HEATMAP).first.locator("b[title]")).to_contain_text(token, timeout=30 * SECONDS)
+
+
+def violations(page, part: str | None = None) -> list[str]:
+    """What axe finds that keeps a page, or the part that a CSS selector names, from being read by everybody: rule, weight, where."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, context=part).response["violations"]
+    return [f"{rule['id']} ({rule['impact']}): {node['target']} {node['html'][:160]}" for rule in found for node in rule["nodes"]]
