@@ -106,7 +106,7 @@ def check_mask(mask, shape: Sequence[int], *, what: str = "mask") -> torch.Tenso
 
 def check_finite(values: torch.Tensor, what: str, *, rows: Sequence[int] = ()) -> torch.Tensor:
     """The tensor itself, if it holds neither NaN nor infinity. ``rows``: what its first axis is called in the error."""
-    if not bool(torch.isfinite(values).all()):
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):  # the sum alone takes a tenth of the time
         bad = ~torch.isfinite(values)
         bad_rows = list(dict.fromkeys(int(row) for row, wrong in zip(rows, bad.reshape(len(bad), -1).any(1).tolist()) if wrong))
         where = f", in rows {', '.join(map(str, bad_rows[:10]))}{' and more' * (len(bad_rows) > 10)}" * bool(bad_rows)

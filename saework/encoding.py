@@ -78,9 +78,11 @@ class Encoder:
 
     def active(self, features: torch.Tensor) -> Active:
         """Where a block's features are not zero (NaN is not), and their values."""
-        on = torch.ne(features, 0, out=None if self._on is None else self._on[: len(features)]).flatten()
-        # on a CPU, numpy finds the few places in a tenth of torch's time
-        place = on.nonzero()[:, 0] if on.device.type != "cpu" else torch.from_numpy(np.flatnonzero(on.numpy()))
+        if features.device.type == "cpu" and features.dtype.itemsize >= 4:  # numpy finds the few places in a quarter of torch's time
+            on = np.not_equal(features.numpy(), 0, out=None if self._on is None else self._on[: len(features)].numpy())
+            place = torch.from_numpy(np.flatnonzero(on))
+        else:
+            place = features.flatten().nonzero()[:, 0]
         token = place.div(features.shape[1], rounding_mode="floor")
         return Active(token, place - token * features.shape[1], features.flatten()[place])
 
@@ -122,6 +124,10 @@ def encode_columns(sae, x: torch.Tensor, feature: int | torch.Tensor) -> torch.T
     x = _as_read(sae, x.flatten(2))
     if _architecture(sae) not in _PLAIN:
         return sae.encode(x)[..., feature]
-    before = sae.process_sae_in(x) @ sae.W_enc[:, feature] + sae.b_enc[feature]
-    after = torch.relu(before)
-    return after * (before > sae.threshold[feature]) if hasattr(sae, "threshold") else after
+    columns, parts = sae.W_enc[:, feature].contiguous(), []
+    for block in x.flatten(0, 1).split(BLOCK):
+        before = sae.process_sae_in(block) @ columns + sae.b_enc[feature]
+        after = torch.relu(before)
+        parts.append(after * (before > sae.threshold[feature]) if hasattr(sae, "threshold") else after)
+    values = torch.cat(parts)
+    return values.reshape(x.shape[:2] + values.shape[1:])

@@ -125,14 +125,14 @@ def reconstruction_sums(x: torch.Tensor, x_hat: torch.Tensor, l0: torch.Tensor, 
     Args: ``x`` and ``x_hat`` ``[token, d_in]``; ``l0`` and ``l1`` ``[token]``: number and sum of sizes of the features that
     are not zero; ``mean`` ``[d_in]``: of ``x`` over all tokens.
     """
-    x, x_hat = x.double(), x_hat.double()
-    error, spread = (x - x_hat).pow(2).sum(-1), (x - mean).pow(2).sum(-1)
-    norm, norm_hat, dot = x.norm(dim=-1), x_hat.norm(dim=-1), (x * x_hat).sum(-1)
+    total = lambda values: values.sum(-1, dtype=torch.float64)  # noqa: E731
+    error, spread, squares = total((x - x_hat).pow(2)), total((x - mean).pow(2)), total(x.pow(2))
+    norm, norm_hat, dot = squares.sqrt(), total(x_hat.pow(2)).sqrt(), total(x * x_hat)
     per_token = {
         "error": error,
         "spread": spread,
         "legacy": 1 - error / spread,
-        "squares": x.pow(2).sum(-1),
+        "squares": squares,
         "l0": l0,
         "l1": l1,
         "l2_ratio": norm_hat / torch.where(norm < 1e-4, 1.0, norm),

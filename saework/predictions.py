@@ -1,6 +1,6 @@
 """Losses of next-token predictions without logits: the vocabulary goes by in blocks, with running sums.
 
-``[token, d_vocab]`` never exists. A block of 4,096 tokens of the vocabulary is multiplied, its exponentials are added to
+``[token, d_vocab]`` never exists. A block of 2,048 tokens of the vocabulary is multiplied, its exponentials are added to
 each prediction's running sum (rescaled whenever a larger logit turns up), and it makes room for the next: the
 log-sum-exp of all logits, computed as FlashAttention computes its softmax. The Kullback-Leibler divergence takes one more
 running sum, of ``exp(clean) * (clean - other)``, rescaled in the same way. Blocks of this size stay in the processor's
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-VOCAB_BLOCK = 4096
+VOCAB_BLOCK = 2048
 TOKEN_BLOCK = 512
 
 
@@ -71,7 +71,7 @@ def next_token_losses(model, states: list[torch.Tensor], targets: torch.Tensor, 
         kl: without it, the divergences are zeros.
 
     Returns: nats, float64 ``[state, row, pos]`` twice.
-    Memory: a few blocks of ``[512, 4096]`` logits, 8 MB each, and 28 bytes a state and token.
+    Memory: a few blocks of ``[512, 2048]`` logits, 4 MB each, and 28 bytes a state and token.
     """
     running = [_Running.of(state, targets) for state in states]
     rows = max(1, TOKEN_BLOCK // targets.shape[1])

@@ -187,6 +187,9 @@ def spliced_states(model, tokens: torch.Tensor, hook: str, splice: Callable, n: 
         return torch.cat([x, *spliced]) if wide else None
 
     widen = [(wide, lambda value, hook: value.repeat(1 + n, *[1] * (value.ndim - 1)))] if wide not in (None, hook) else []
+    branch = hook.replace("mlp.hook_post", "ln2.hook_normalized")  # the way into the MLP, which need not run for copies of the same rows
+    if widen and branch != hook and branch in model.hook_dict:
+        widen.append((branch, lambda value, hook: value[: len(tokens)]))
     states = capture(model, tokens, UNEMBED_INPUT, [*widen, (hook, at_hook)])
     if not spliced:
         _never_fired(hook)

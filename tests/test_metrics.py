@@ -197,8 +197,8 @@ def test_variance_explained_of_sums_is_the_plain_ones():
     x_hat = x + 0.5 * torch.randn(30, 5, generator=generator)
     total = Counter(LOSSES) + Counter(metrics.reconstruction_sums(x, x_hat, torch.ones(30), torch.ones(30), x.double().mean(0)))
     found = metrics.pooled_reconstruction(total, x.double().mean(0))
-    assert found["variance_explained"] == pytest.approx(metrics.variance_explained(x, x_hat), abs=1e-12)
-    assert found["variance_explained_global"] == pytest.approx(1 - float((x_hat - x).double().pow(2).mean() / x.double().var()), abs=1e-9)
+    assert found["variance_explained"] == pytest.approx(metrics.variance_explained(x, x_hat), rel=1e-7)
+    assert found["variance_explained_global"] == pytest.approx(1 - float((x_hat - x).double().pow(2).mean() / x.double().var()), abs=1e-7)
 
 
 def test_reconstruction_of_nothing_counted_is_unknown():
