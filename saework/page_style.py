@@ -13,7 +13,8 @@ font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
 .saework-page h2{font-size:1.1rem;line-height:1.3;font-weight:600;margin:2.6rem 0 .3rem;padding-top:1rem;border-top:1px solid var(--line)}
 .saework-page p{margin:.35rem 0;max-width:46rem}
 .saework-page .lead{font-size:1.15rem;line-height:1.5;margin:.9rem 0}
-.saework-page .source,.saework-page .note,.saework-page caption,.saework-page summary{font-size:.84rem;opacity:.78}
+.saework-page .source,.saework-page .note,.saework-page caption,.saework-page summary{font-size:.84rem}
+.saework-page .source,.saework-page .note,.saework-page summary{opacity:.78}
 .saework-page .source,.saework-page .token{overflow-wrap:anywhere}
 .saework-page table{border-collapse:collapse;margin:.9rem 0 1.2rem;font-size:.88rem;font-variant-numeric:tabular-nums;background:none}
 .saework-page caption{text-align:left;padding:0 0 .35rem;caption-side:top}

@@ -6,6 +6,7 @@ Skipped, with the reason in pytest's summary, where there is no Chromium. Screen
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 import shutil
@@ -15,6 +16,7 @@ import lab as labs
 import nbformat
 import pytest
 
+import saework
 from saework import pictures, token_heatmap
 from saework.reproduction import figures_in
 from saework.reproduction import page as notebook_page
@@ -199,6 +201,24 @@ def test_a_heatmaps_page_is_readable_by_everybody(open_page, axe, tmp_path, dark
     path = token_heatmap(strings, [0, 1, 2.5, 0, 0.1, 4, 0, -3, 0, 0, 1, -1]).save(tmp_path / "heatmap.html")
     page = open_page(path, dark=dark, picture=f"heatmap-{'dark' if dark else 'light'}")
     assert axe(page) == []
+
+
+@pytest.fixture(scope="module")
+def feature_pages_of_the_mini():
+    """A feature that fires, and one that is dead."""
+    book = saework.load("gelu-1l-mini", check=False)
+    book = dataclasses.replace(book, tokens=book.tokens[:64])
+    scan = saework.scan(book.model, book.sae, book.tokens, mask=book.tokens != book.tokenizer.bos_token_id, cofiring=[526], progress=False)
+    dead = int(scan.dead.nonzero()[0])
+    return [saework.feature_page(book, feature, scan=scan) for feature in (526, dead)]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_features_page_is_readable_by_everybody(open_page, axe, feature_pages_of_the_mini, tmp_path, dark):
+    for what, page in zip(("live", "dead"), feature_pages_of_the_mini, strict=True):
+        assert page.dead == (what == "dead")
+        shown = open_page(page.save(tmp_path / f"{what}.html"), dark=dark, picture=f"feature-{what}-{'dark' if dark else 'light'}")
+        assert axe(shown) == [] and shown.locator("script").count() == 0
 
 
 def test_the_checks_can_fail(browser, axe, tmp_path):
