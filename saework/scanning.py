@@ -64,7 +64,7 @@ def scan(
     that rebuild something else; HookError if hook and SAE do not fit; WeightsError for a checkpoint that is damaged or
     of another scan; RuntimeError if the executor dies.
     Memory: of each feature 31 counts, ``20 * top_k`` bytes of lists, at most 3 kB of samples and 8 bytes a ``cofiring``
-    feature; one block of features (``5 * 1024 * d_sae`` bytes); whatever the number of tokens.
+    feature; one block of features (``4 * 1024 * d_sae`` bytes); whatever the number of tokens.
     Source: ``get_freqs`` of the gelu-1l notebook for the firing rates.
     """
     tokens = run.as_tokens(model, tokens)
@@ -131,7 +131,7 @@ class _Job:
                 flat = x.flatten(2)[torch.from_numpy(on).to(x.device)]
                 for start in range(0, len(flat), BLOCK):
                     block = slice(start, start + BLOCK)
-                    found.add(encode.active(encode(flat[block])), places[block])
+                    found.add(encode(flat[block])[1], places[block])
             advance(on.size)
         found.end_part()
 

@@ -104,11 +104,11 @@ def recons_score(
         on = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         baseline = mean_activations(model, tokens, hook, on[None], batch_size=batch_size)[0].float()
 
-    encode = Encoder(sae)
+    encode = Encoder(sae, keep)
     losses = torch.empty(3, len(tokens), tokens.shape[1] - 1)
     for part in progress_bar(row_blocks(len(tokens), batch_size), show=progress, desc="recons score"):
         on = None if mask is None else mask[part].to(tokens.device)
-        splice = lambda x: [masked(new, x, on) for new in (encode.reconstruct(x, keep).x_hat, torch.zeros_like(x) + baseline)]  # noqa: E731, B023
+        splice = lambda x: [masked(new, x, on) for new in (encode.reconstruct(x).x_hat, torch.zeros_like(x) + baseline)]  # noqa: E731, B023
         states = spliced_states(model, tokens[part], hook, splice, 2)
         losses[:, part] = next_token_losses(model, [state[:, :-1] for state in states], tokens[part, 1:])[0].cpu().float()
 
