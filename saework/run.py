@@ -242,7 +242,7 @@ def rows_at_a_time(model, tokens: torch.Tensor, batch_size: int | None) -> int:
     device, cfg, n_pos = _device(model), model.cfg, tokens.shape[1]
     if batch_size is None:
         return max(1, (TOKENS_AT_A_TIME if device.type == "cpu" else 16 * TOKENS_AT_A_TIME) // n_pos)
-    free = psutil.virtual_memory().available if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     row = 4 * n_pos * (8 * cfg.d_model + 3 * (cfg.d_mlp or 0) + 3 * cfg.n_heads * n_pos)  # bytes that one layer holds at once
     if min(check_positive(batch_size, "batch_size"), len(tokens)) * row > free:
         raise ValueError(
