@@ -134,10 +134,6 @@ def encode_columns(sae, x: torch.Tensor, feature: int | torch.Tensor) -> torch.T
     x = _as_read(sae, x.flatten(2))
     if _architecture(sae) not in _PLAIN:
         return sae.encode(x)[..., feature]
-    columns, parts = sae.W_enc[:, feature].contiguous(), []
-    for block in x.flatten(0, 1).split(BLOCK):
-        before = sae.process_sae_in(block) @ columns + sae.b_enc[feature]
-        after = torch.relu(before)
-        parts.append(after * (before > sae.threshold[feature]) if hasattr(sae, "threshold") else after)
-    values = torch.cat(parts)
-    return values.reshape(x.shape[:2] + values.shape[1:])
+    before = sae.process_sae_in(x) @ sae.W_enc[:, feature].contiguous() + sae.b_enc[feature]
+    after = torch.relu(before)
+    return after * (before > sae.threshold[feature]) if hasattr(sae, "threshold") else after

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 import psutil
 import torch
 from tqdm.auto import tqdm
-from transformer_lens import HookedTransformer
 
 from saework._checks import HookError, check_finite, check_positive, check_tokens, unknown
 from saework.predictions import next_token_losses
@@ -200,6 +199,8 @@ def spliced_states(model, tokens: torch.Tensor, hook: str, splice: Callable, n: 
 
 def _widened_at(model, hook: str, n_rows: int) -> str | None:
     """Where the batch can be multiplied for a splice at the hook, if anywhere."""
+    from transformer_lens import HookedTransformer  # makes modules when it is imported, and without a model there need be none
+
     if n_rows == 1 or not isinstance(model, HookedTransformer):
         return hook if n_rows == 1 else None
     if STREAM.fullmatch(hook):

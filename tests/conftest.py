@@ -204,6 +204,7 @@ def browser():
     Gone with the module: Playwright keeps an event loop running, which kernels started by other tests cannot bear.
     """
     import lab
+
     from saework import pictures
 
     if pictures.missing():

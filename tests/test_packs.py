@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from saework import packs, plots, show, token_heatmap
 from saework.claims import Claim, Ledger
-from saework.run import ReconsScore
+from saework.scoring import ReconsScore
 
 PLAIN = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False) | st.text(max_size=8)
 NESTED = st.recursive(
