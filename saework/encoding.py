@@ -74,11 +74,11 @@ class Encoder:
                 self._buffer = x.new_empty(len(x), sae.W_enc.shape[1])
             features = torch.mm(x, sae.W_enc, out=self._buffer[: len(x)])
         else:
-            features = sae.encode(x).clone()
+            features = sae.encode(x) if self.keep is None else sae.encode(x).clone()
         places = []
         for i, rows in enumerate(features.split(IN_CACHE)):
             if self.plain:
-                _activate(sae, rows.add_(sae.b_enc))
+                _activate(rows.add_(sae.b_enc), getattr(sae, "threshold", None))
             if self.keep is not None:
                 rows.mul_(self.keep.to(rows.device))
             places.append(_not_zero(rows) + i * IN_CACHE * rows.shape[1])
@@ -109,13 +109,12 @@ class Encoder:
         return Reconstruction(x_hat.reshape(x.shape), l0.reshape(x.shape[:2]), l1.reshape(x.shape[:2]))
 
 
-def _activate(sae, rows: torch.Tensor) -> None:
-    """Pre-activations to features, in place."""
-    if hasattr(sae, "threshold"):
-        on = rows > sae.threshold
-        rows.relu_().mul_(on)
-    else:
-        rows.relu_()
+def _activate(before: torch.Tensor, threshold: torch.Tensor | None) -> torch.Tensor:
+    """Pre-activations to features, in place: ReLU, and JumpReLU where there is a threshold."""
+    if threshold is None:
+        return before.relu_()
+    on = before > threshold
+    return before.relu_().mul_(on)
 
 
 def _not_zero(rows: torch.Tensor) -> torch.Tensor:
@@ -135,5 +134,4 @@ def encode_columns(sae, x: torch.Tensor, feature: int | torch.Tensor) -> torch.T
     if _architecture(sae) not in _PLAIN:
         return sae.encode(x)[..., feature]
     before = sae.process_sae_in(x) @ sae.W_enc[:, feature].contiguous() + sae.b_enc[feature]
-    after = torch.relu(before)
-    return after * (before > sae.threshold[feature]) if hasattr(sae, "threshold") else after
+    return _activate(before, sae.threshold[feature] if hasattr(sae, "threshold") else None)

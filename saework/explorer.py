@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from html import escape
 
 import ipywidgets as widgets
-import torch
 
 from saework._checks import check_feature
 from saework.controls import BY_LOGIT, EXAMPLES, add_controls, arranged, set_options
@@ -16,7 +15,7 @@ from saework.heatmap import TokenHeatmap
 from saework.reading import features_on, features_raising, read, token_forms
 from saework.scanning import scan as scan_tokens
 from saework.shelf import Workbook
-from saework.tokens import str_tokens, visible
+from saework.tokens import not_bos, str_tokens, visible
 
 SAMPLE = "def area(width, height):\n    # Multiply the two sides, and return the result.\n    return width * height"
 LAZY_TOKENS = 8_192  # scanned for examples where no scan was given: a few seconds for gelu-1l
@@ -235,9 +234,7 @@ class Explorer(widgets.VBox):
             workbook = self._workbook
             tokens = workbook.tokens[: max(1, LAZY_TOKENS // workbook.tokens.shape[1])]
             self._say(f"reading {tokens.numel():,} tokens for examples, once")
-            mask = torch.ones(tokens.shape, dtype=torch.bool)
-            if tokens.shape[1] > 1 and workbook.tokenizer.bos_token_id is not None:
-                mask = tokens.cpu() != workbook.tokenizer.bos_token_id
+            mask = not_bos(tokens, workbook.tokenizer)
             top_k = min(EXAMPLES, int(mask.sum()))
             self._scan = scan_tokens(workbook.model, workbook.sae, tokens, hook=workbook.hook, mask=mask, top_k=top_k, progress=False)
         return self._scan

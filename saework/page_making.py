@@ -21,7 +21,7 @@ from saework.matching import chance_cosine, nearest_rows, unit_rows
 from saework.page_parts import Example
 from saework.page_view import FeaturePage, Interval, LogitEffect
 from saework.scanning import scan as scan_tokens
-from saework.tokens import decode_each, visible
+from saework.tokens import decode_each, not_bos, visible
 
 N_LOGITS, N_NEAREST, N_OTHER, N_COFIRING = 10, 5, 3, 8
 FEATURES_AT_ONCE = 64
@@ -33,9 +33,7 @@ class PageMaker:
     def __init__(self, workbook, source: str, features: list[int], *, scan: FeatureScan | None, other, other_source: str, progress: bool):
         self.book, self.source, self.features, self.known = workbook, source, features, sorted(set(features))
         self.other, self.other_source = other, other_source
-        bos, tokens = getattr(workbook.tokenizer, "bos_token_id", None), workbook.tokens
-        with_bos = bos is not None and bool((tokens != bos).any())
-        self.not_bos = tokens != bos if with_bos else torch.ones_like(tokens, dtype=torch.bool)
+        self.not_bos = not_bos(workbook.tokens, workbook.tokenizer)
         self.scan = self._scanned(progress) if scan is None else self._checked(scan)
         self.counted, self.counted_words = self._counted()
         self.places = closeups.choose(self.scan, self.known)

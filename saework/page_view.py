@@ -103,14 +103,18 @@ class FeaturePage:
     @property
     def mean_loss_change(self) -> float:
         """Nats, the mean over all firings as the intervals' samples estimate it: each interval by its share of the firings."""
-        fair = self.ablation[(self.ablation["interval"] != "top") & (self.ablation["tokens"] > 0)]
+        fair = self._fair_ablation()
         return float((fair["loss_change"] * fair["weight"]).sum() / fair["weight"].sum()) if len(fair) else math.nan
 
     @property
     def loss_change_error(self) -> float:
         """Standard error of ``mean_loss_change``, nats; NaN if an interval has one token only of several."""
-        fair = self.ablation[(self.ablation["interval"] != "top") & (self.ablation["tokens"] > 0)]
+        fair = self._fair_ablation()
         return math.sqrt((fair["weight"] ** 2 * fair["variance"]).sum(skipna=False)) / fair["weight"].sum() if len(fair) else math.nan
+
+    def _fair_ablation(self) -> pd.DataFrame:
+        """The intervals in which something was measured; the top examples are no fair draw."""
+        return self.ablation[(self.ablation["interval"] != "top") & (self.ablation["tokens"] > 0)]
 
     @property
     def headline(self) -> str:

@@ -48,6 +48,7 @@ class _Running:
 
     @classmethod
     def of(cls, state: torch.Tensor, targets: torch.Tensor) -> _Running:
+        """Before the first block."""
         zeros = torch.zeros(targets.shape, dtype=torch.float64, device=targets.device)
         return cls(
             state.contiguous(),
@@ -58,6 +59,7 @@ class _Running:
         )
 
     def log_sum(self) -> torch.Tensor:
+        """Log of the sum of all exponentials so far."""
         return self.top.double() + self.total.log()
 
 

@@ -11,24 +11,11 @@ from collections import Counter
 import pandas as pd
 import torch
 
+from saework import run
 from saework._checks import HookError, check_finite, check_mask
 from saework.encoding import Encoder
 from saework.metrics import RECONSTRUCTION, pooled_reconstruction, reconstruction_sums
 from saework.predictions import next_token_losses
-from saework.run import (
-    UNEMBED_INPUT,
-    as_tokens,
-    capture,
-    counted_predictions,
-    hook_of,
-    masked,
-    mean_activations,
-    progress_bar,
-    row_blocks,
-    rows_at_a_time,
-    sae_input,
-    spliced_states,
-)
 
 SITE_TOKENS = 512  # a batch's tokens, of which every fitting site's activations are held at once
 NO_SITE = ("hook_cos", "hook_sin", "hook_pattern", "hook_attn_scores")  # tables over positions, whatever their width
@@ -59,16 +46,13 @@ def reconstruction_metrics(
     of logits. Time: a pass to the hook for the mean, and one to the output, fivefold behind the hook.
     Source: in each row.
     """
-    hook = hook_of(sae, hook)
-    tokens = as_tokens(model, tokens)
-    mask = check_mask(mask, tokens.shape)
-    counted_predictions(tokens, mask)
-    sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
-    batch_size = rows_at_a_time(model, tokens, batch_size)
+    tokens, hook, mask, batch_size = run.prepared(model, sae, tokens, hook, mask, batch_size)
+    run.counted_predictions(tokens, mask)  # that there are any
+    run.sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
     masks = _with_and_without_bos(model, tokens, mask)
-    means = mean_activations(model, tokens, hook, masks, batch_size=batch_size).flatten(1)
+    means = run.mean_activations(model, tokens, hook, masks, batch_size=batch_size).flatten(1)
     totals, encode = (Counter(), Counter()), Encoder(sae)
-    for part in progress_bar(row_blocks(len(tokens), batch_size), show=progress, desc="reconstruction metrics"):
+    for part in run.progress_bar(run.row_blocks(len(tokens), batch_size), show=progress, desc="reconstruction metrics"):
         on = masks[:, part]
         if not on[0].any():
             continue
@@ -78,7 +62,7 @@ def reconstruction_metrics(
             check_finite(made.x_hat, f"the SAE's reconstructions at {hook}")
             for total, some, mean in zip(totals, on, means):
                 total.update(reconstruction_sums(x.flatten(2)[some], made.x_hat.flatten(2)[some], made.l0[some], made.l1[some], mean))
-            return [masked(new, x, mask) for mask in kinds for new in (made.x_hat, torch.zeros_like(x))]
+            return [run.masked(new, x, mask) for mask in kinds for new in (made.x_hat, torch.zeros_like(x))]
 
         kinds = on[:1] if torch.equal(*on) else on
         pairs = kinds[:, :, 1:] & kinds[:, :, :-1]
@@ -108,7 +92,7 @@ def _with_and_without_bos(model, tokens: torch.Tensor, mask: torch.Tensor | None
 def _spliced_losses(model, tokens: torch.Tensor, hook: str, splice, pairs: torch.Tensor):
     """Cross-entropy and KL, nats, ``[mask, (clean, spliced, ablated), row, pos-1]`` each, for one mask or two."""
     n = 2 * len(pairs)
-    clean, *states = (state[:, :-1] for state in spliced_states(model, tokens, hook, splice, n))
+    clean, *states = (state[:, :-1] for state in run.spliced_states(model, tokens, hook, splice, n))
     # where BOS alone was left out, and nothing reads it later, the other tokens' states are the same bits: once is enough
     new = [i for i, state in enumerate(states) if i < 2 or not _same(state, states[i - 2], pairs[1])]
     ce, kl = next_token_losses(model, [clean, *(states[i] for i in new)], tokens[:, 1:], kl=True)
@@ -142,7 +126,7 @@ def find_site(model, sae, tokens, *, mask=None) -> pd.DataFrame:
     the 300 sites of an 18-layer model 2,048 wide; it does not grow with the tokens.
     Source: ``reconstruction_metrics``'s ``variance_explained``.
     """
-    tokens = as_tokens(model, tokens)
+    tokens = run.as_tokens(model, tokens)
     on = _with_and_without_bos(model, tokens, check_mask(mask, tokens.shape))[1]
     if int(on.sum()) < 2:
         raise ValueError(
@@ -151,7 +135,7 @@ def find_site(model, sae, tokens, *, mask=None) -> pd.DataFrame:
     kept = on.any(1)  # a row that counts nothing need not run
     tokens, on = tokens[kept], on[kept]
     groups, totals, encode = None, {}, Encoder(sae)
-    for part in progress_bar(row_blocks(len(tokens), max(1, SITE_TOKENS // tokens.shape[1])), show=True, desc="sites"):
+    for part in run.progress_bar(run.row_blocks(len(tokens), max(1, SITE_TOKENS // tokens.shape[1])), show=True, desc="sites"):
         sites = _sites(model, tokens[part], sae.W_enc.shape[0], groups)
         groups = groups or _grouped(model, sites)
         for site in groups:
@@ -184,7 +168,7 @@ def _sites(model, tokens: torch.Tensor, d_in: int, wanted=None) -> dict[str, tor
         gate = next((flag for end, flag in GATED.items() if name.endswith(end)), None)
         if not name.endswith(NO_SITE) and (gate is None or getattr(model.cfg, gate, False)) and (wanted is None or name in wanted):
             hooks.setdefault(id(point), (name, recorder(name)))
-    capture(model, tokens, UNEMBED_INPUT, list(hooks.values()))
+    run.capture(model, tokens, run.UNEMBED_INPUT, list(hooks.values()))
     if not found:
         raise HookError(
             f"no hook of this model is {d_in} wide, as the SAE needs; there are {', '.join(map(str, sorted(widths)))}. Is it this model's?"

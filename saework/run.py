@@ -14,7 +14,7 @@ import psutil
 import torch
 from tqdm.auto import tqdm
 
-from saework._checks import HookError, check_finite, check_positive, check_tokens, unknown
+from saework._checks import HookError, check_finite, check_mask, check_positive, check_tokens, unknown
 from saework.predictions import next_token_losses
 
 UNEMBED_INPUT = "unembed.hook_in"
@@ -233,6 +233,13 @@ def mean_activations(model, tokens, hook: str, masks: torch.Tensor, *, batch_siz
         total = total + masks[:, part].flatten(1).to(x.device, torch.float64) @ x.double().flatten(0, 1).flatten(1)
     means = total / masks.sum((1, 2)).to(total.device)[:, None]
     return means.reshape(len(masks), *x.shape[2:])
+
+
+def prepared(model, sae, tokens, hook: str | None, mask, batch_size: int | None) -> tuple[torch.Tensor, str, torch.Tensor | None, int]:
+    """What each pass over many tokens starts with, checked: tokens, hook, mask and rows at a time."""
+    hook = hook_of(sae, hook)
+    tokens = as_tokens(model, tokens)
+    return tokens, hook, check_mask(mask, tokens.shape), rows_at_a_time(model, tokens, batch_size)
 
 
 def rows_at_a_time(model, tokens: torch.Tensor, batch_size: int | None) -> int:

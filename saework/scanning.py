@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from saework import run
-from saework._checks import HookError, WeightsError, check_feature, check_mask, check_positive
+from saework._checks import check_feature, check_positive
 from saework.checkpoints import Checkpoint, model_fingerprint, sae_fingerprint, work_fingerprint
 from saework.collecting import Collector
 from saework.encoding import BLOCK, Encoder
@@ -67,9 +67,7 @@ def scan(
     feature; one block of features (``4 * 1024 * d_sae`` bytes); whatever the number of tokens.
     Source: ``get_freqs`` of the gelu-1l notebook for the firing rates.
     """
-    tokens = run.as_tokens(model, tokens)
-    hook = run.hook_of(sae, hook)
-    mask = check_mask(mask, tokens.shape)
+    tokens, hook, mask, batch_size = run.prepared(model, sae, tokens, hook, mask, batch_size)
     check_positive(top_k, "top_k", minimum=0), check_positive(first_row, "first_row", minimum=0)
     n_counted = tokens.numel() if mask is None else int(mask.sum())
     if top_k > n_counted:
@@ -78,13 +76,13 @@ def scan(
         raise ValueError("executor= and rebuild= go together: give a picklable function without arguments that returns (model, sae)")
     d_sae = sae.W_dec.shape[0]
     cofiring = list(dict.fromkeys(check_feature(feature, d_sae) for feature in cofiring))
-    batch_size = run.rows_at_a_time(model, tokens, batch_size)
     job = _Job(hook, top_k, tuple(cofiring), batch_size)
     parts = run.row_blocks(len(tokens), batch_size * max(1, PART // (batch_size * tokens.shape[1])))
     found, rows_done, fingerprint = job.collector(d_sae), 0, sae_fingerprint(sae, hook)
     keeper = None
     if checkpoint is not None:
-        keeper = Checkpoint(checkpoint, work_fingerprint(model, sae, hook, tokens, mask, asdict(job) | {"first_row": first_row}))
+        settings = asdict(job) | {"first_row": first_row, "part": PART}
+        keeper = Checkpoint(checkpoint, work_fingerprint(model, sae, hook, tokens, mask, settings))
         if before := keeper.read():
             found.absorb(vars(before))
             rows_done = before.rows[0][1] - first_row
@@ -116,6 +114,7 @@ class _Job:
     batch_size: int
 
     def collector(self, d_sae: int) -> Collector:
+        """An empty one, for this work."""
         return Collector(d_sae, self.top_k, self.cofiring)
 
     @torch.no_grad()
@@ -146,6 +145,7 @@ class _Rows:
 
     @classmethod
     def of(cls, tokens: torch.Tensor, mask: torch.Tensor | None, part: slice, first_row: int) -> _Rows:
+        """A part of all rows; ``first_row``: the number of the first of all."""
         some = tokens[part].cpu().numpy()
         return cls(some, np.ones(some.shape, dtype=bool) if mask is None else mask[part].cpu().numpy(), first_row + part.start)
 
@@ -168,7 +168,7 @@ def _elsewhere(found: Collector, job: _Job, model, sae, work: list[_Rows], bar, 
                 waiting.append((rows, executor.submit(_scan_part, rebuild, expected, job, rows)))
             rows, future = waiting.popleft()
             part = future.result()
-        except (ValueError, HookError, WeightsError):  # what a worker found wrong with the work
+        except ValueError:  # what a worker found wrong with the work
             raise
         except Exception as error:  # each kind of executor has its own way to say that it died
             raise RuntimeError(

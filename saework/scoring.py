@@ -6,22 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
+from saework import run
 from saework._checks import check_finite, check_mask
 from saework.encoding import Encoder
 from saework.metrics import bootstrap_interval, loss_recovered
 from saework.predictions import next_token_losses
-from saework.run import (
-    as_tokens,
-    counted_predictions,
-    hook_of,
-    masked,
-    mean_activations,
-    progress_bar,
-    row_blocks,
-    rows_at_a_time,
-    sae_input,
-    spliced_states,
-)
 
 ABLATIONS = ("zero", "mean")
 
@@ -90,26 +79,23 @@ def recons_score(
     Memory: only ``token_losses`` grows with the tokens: 12 bytes each, and for a moment 24 more when they are summed.
     Source: ``get_recons_loss`` of the gelu-1l notebook.
     """
-    hook = hook_of(sae, hook)
     if ablation not in ABLATIONS:
         raise ValueError(f"ablation is {ablation!r}; give one of {', '.join(map(repr, ABLATIONS))}")
-    tokens = as_tokens(model, tokens)
-    mask = check_mask(mask, tokens.shape)
+    tokens, hook, mask, batch_size = run.prepared(model, sae, tokens, hook, mask, batch_size)
     keep = check_mask(keep, (sae.W_dec.shape[0],), what="keep")
-    counted = counted_predictions(tokens, mask).cpu()
-    batch_size = rows_at_a_time(model, tokens, batch_size)
-    sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
+    counted = run.counted_predictions(tokens, mask).cpu()
+    run.sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
     baseline = 0.0
     if ablation == "mean":
         on = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        baseline = mean_activations(model, tokens, hook, on[None], batch_size=batch_size)[0].float()
+        baseline = run.mean_activations(model, tokens, hook, on[None], batch_size=batch_size)[0].float()
 
     encode = Encoder(sae, keep)
     losses = torch.empty(3, len(tokens), tokens.shape[1] - 1)
-    for part in progress_bar(row_blocks(len(tokens), batch_size), show=progress, desc="recons score"):
+    for part in run.progress_bar(run.row_blocks(len(tokens), batch_size), show=progress, desc="recons score"):
         on = None if mask is None else mask[part].to(tokens.device)
-        splice = lambda x: [masked(new, x, on) for new in (encode.reconstruct(x).x_hat, torch.zeros_like(x) + baseline)]  # noqa: E731, B023
-        states = spliced_states(model, tokens[part], hook, splice, 2)
+        splice = lambda x: [run.masked(new, x, on) for new in (encode.reconstruct(x).x_hat, torch.zeros_like(x) + baseline)]  # noqa: E731, B023
+        states = run.spliced_states(model, tokens[part], hook, splice, 2)
         losses[:, part] = next_token_losses(model, [state[:, :-1] for state in states], tokens[part, 1:])[0].cpu().float()
 
     check_finite(losses, "losses")

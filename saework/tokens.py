@@ -58,6 +58,13 @@ def decode_each(ids: Sequence[int], tokenizer) -> list[str]:
     return list(texts)
 
 
+def not_bos(tokens: torch.Tensor, tokenizer) -> torch.Tensor:
+    """Bool, in the tokens' shape: False on BOS; True everywhere if the tokenizer has none, or there is nothing else."""
+    bos = getattr(tokenizer, "bos_token_id", None)
+    others = torch.ones_like(tokens, dtype=torch.bool) if bos is None else tokens != bos
+    return others if others.any() else ~others
+
+
 def token_df(tokens, tokenizer, *, len_prefix: int = 5, len_suffix: int = 1, **columns) -> pd.DataFrame:
     """One row a token, with its context.
 

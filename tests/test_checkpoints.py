@@ -123,6 +123,13 @@ def test_a_foreign_checkpoint_is_refused_and_kept(scan, tiny, tokens, half_done,
     assert half_done.read_bytes() == before
 
 
+def test_parts_of_another_size_are_another_scan(scan, half_done, monkeypatch):
+    """Their borders may not fall where this one stopped."""
+    monkeypatch.setattr(scanning, "PART", 60)
+    with pytest.raises(WeightsError, match="is of another scan"):
+        scan(checkpoint=half_done)
+
+
 def other_model(model):
     model = copy.deepcopy(model)
     model.blocks[0].mlp.W_in += 0.01

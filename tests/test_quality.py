@@ -242,8 +242,8 @@ def test_a_mask_without_bos_makes_the_columns_equal(lively):  # noqa: F811
 def test_what_is_shared_is_computed_once(lively, monkeypatch):  # noqa: F811
     """One pass through the model, and one unembedding of each state that differs."""
     spliced, unembedded = [], []
-    splice, losses = quality.spliced_states, quality.next_token_losses
-    monkeypatch.setattr(quality, "spliced_states", lambda *args: spliced.append(args[-1]) or splice(*args))
+    splice, losses = run.spliced_states, quality.next_token_losses
+    monkeypatch.setattr(run, "spliced_states", lambda *args: spliced.append(args[-1]) or splice(*args))
     monkeypatch.setattr(quality, "next_token_losses", lambda model, states, *args, **kw: unembedded.append(len(states)) or losses(model, states, *args, **kw))
     plain = values(lively.model, lively.sae, lively.tokens, batch_size=6)
     assert (spliced, unembedded) == ([4], [3]), "no later token reads what the MLP of the only layer did to BOS"

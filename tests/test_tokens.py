@@ -1,6 +1,7 @@
 """Tokens as people read them, against the published notebook's own functions."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saework.tokens import decode_each, str_tokens, token_df, visible, vocab_df
+from saework.tokens import decode_each, not_bos, str_tokens, token_df, visible, vocab_df
 
 any_text = st.text(st.characters(codec=None) | st.sampled_from(" \n\t\r\0\u200f\u200d\ufeff\ud800\udfff\u2028<&"))
 
@@ -178,3 +179,11 @@ def test_vocab_df_covers_a_padded_vocabulary(tiny):
 def test_vocab_df_wants_one_value_a_token(tiny, shape):
     with pytest.raises(ValueError, match=r"logits have shape \(.*\); give one value a token, \[d_vocab\]"):
         vocab_df(torch.zeros(shape), tiny.tokenizer)
+
+
+def test_not_bos():
+    tokens = torch.tensor([[1, 7, 1], [1, 8, 9]])
+    assert not_bos(tokens, SimpleNamespace(bos_token_id=1)).tolist() == [[False, True, False], [False, True, True]]
+    for nothing_else in (SimpleNamespace(bos_token_id=None), SimpleNamespace()):
+        assert not_bos(tokens, nothing_else).all()
+    assert not_bos(tokens[:1, :1], SimpleNamespace(bos_token_id=1)).tolist() == [[True]]
