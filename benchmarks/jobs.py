@@ -103,11 +103,11 @@ def lists_share(job: Job, runs: dict, ours: dict) -> str:
 
 def constants(job: Job, runs: dict, ours: dict) -> str:
     """For planning: see README."""
-    rate = median(job.rows * 128 / run["seconds"] / run["threads"] for run in runs["ours"])
+    rate = median(job.rows * 128 / run["values"]["scan_seconds"] / run["threads"] for run in runs["ours"])
     merge = median(run["values"]["merge_seconds"] for run in runs["ours"])
     flop = 2 * 2048 * 16_384 * rate / 1e9
     return (
-        f"{rate:,.0f} tokens a second and core (encoding alone: {flop:.0f} GFLOP/s a core); a part of {job.rows * 64:,} tokens "
+        f"{rate:,.0f} tokens a second and core (the encoder's share of it: {flop:.0f} GFLOP/s a core); a part of {job.rows * 64:,} tokens "
         f"is a file of {float(ours['part_bytes']) / 1e6:.1f} MB; merging two takes {merge:.2f} s"
     )
 

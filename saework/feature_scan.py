@@ -22,7 +22,7 @@ from saework.tokens import token_df
 _ARRAYS = ("count", "max_activation", "l0_histogram", "histogram", "top_values", "top_positions")
 _SAMPLES = ("sample_feature", "sample_value", "sample_position")
 _COUNTS = ("histogram", "l0_histogram", "cofiring")  # int32 in the file where that is enough
-_LATER = ("total_activation", "cofiring_features", "cofiring")  # not in files of the first releases
+_LATER = ("total_activation", "cofiring_features", "cofiring")  # not in files written before they were kept
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class FeatureScan:
     sample_position: torch.Tensor
     """int64 ``[sample, 2]``."""
     total_activation: torch.Tensor
-    """float64 ``[d_sae]``: sum over the tokens; NaN in files of saework 0.1, which did not keep it."""
+    """float64 ``[d_sae]``: sum over the tokens; NaN in files written before it was kept."""
     cofiring_features: torch.Tensor
     """int64 ``[c]``: the features chosen for ``cofiring``."""
     cofiring: torch.Tensor

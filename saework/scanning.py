@@ -68,16 +68,10 @@ def scan(
     Source: ``get_freqs`` of the gelu-1l notebook for the firing rates.
     """
     tokens, hook, mask, batch_size = run.prepared(model, sae, tokens, hook, mask, batch_size)
-    check_positive(top_k, "top_k", minimum=0), check_positive(first_row, "first_row", minimum=0)
-    n_counted = tokens.numel() if mask is None else int(mask.sum())
-    if top_k > n_counted:
-        raise ValueError(f"top_k is {top_k}, but there are only {n_counted} tokens to count; give at most that")
-    if (executor is None) != (rebuild is None):
-        raise ValueError("executor= and rebuild= go together: give a picklable function without arguments that returns (model, sae)")
+    _check_choices(tokens, mask, top_k, first_row, executor, rebuild)
     d_sae = sae.W_dec.shape[0]
-    cofiring = list(dict.fromkeys(check_feature(feature, d_sae) for feature in cofiring))
-    job = _Job(hook, top_k, tuple(cofiring), batch_size)
-    parts = run.row_blocks(len(tokens), batch_size * max(1, PART // (batch_size * tokens.shape[1])))
+    cofiring = tuple(dict.fromkeys(check_feature(feature, d_sae) for feature in cofiring))
+    job = _Job(hook, top_k, cofiring, batch_size)
     found, rows_done, fingerprint = job.collector(d_sae), 0, sae_fingerprint(sae, hook)
     keeper = None
     if checkpoint is not None:
@@ -88,20 +82,28 @@ def scan(
             rows_done = before.rows[0][1] - first_row
 
     so_far = lambda: FeatureScan.of(found.arrays(), ((first_row, first_row + rows_done),), fingerprint)  # noqa: E731
-    with run.progress_bar(
-        total=tokens.numel(), initial=rows_done * tokens.shape[1], show=progress, desc="scan", unit=" tokens", unit_scale=True
-    ) as bar:
-        work = [_Rows.of(tokens, mask, part, first_row) for part in parts if part.start >= rows_done]
-        scanned = (
-            _here(found, job, model, sae, work, bar)
-            if executor is None
-            else _elsewhere(found, job, model, sae, work, bar, executor, rebuild)
-        )
+    parts = run.row_blocks(len(tokens), batch_size * max(1, PART // (batch_size * tokens.shape[1])))
+    work = [_Rows.of(tokens, mask, part, first_row) for part in parts if part.start >= rows_done]
+    done_before = rows_done * tokens.shape[1]
+    with run.progress_bar(total=tokens.numel(), initial=done_before, show=progress, desc="scan", unit=" tokens", unit_scale=True) as bar:
+        if executor is None:
+            scanned = _here(found, job, model, sae, work, bar)
+        else:
+            scanned = _elsewhere(found, job, model, sae, work, bar, executor, rebuild)
         for rows in scanned:
             rows_done += len(rows.tokens)
             if keeper:
                 keeper.write(so_far())
     return so_far()
+
+
+def _check_choices(tokens: torch.Tensor, mask: torch.Tensor | None, top_k: int, first_row: int, executor, rebuild) -> None:
+    check_positive(top_k, "top_k", minimum=0), check_positive(first_row, "first_row", minimum=0)
+    n_counted = tokens.numel() if mask is None else int(mask.sum())
+    if top_k > n_counted:
+        raise ValueError(f"top_k is {top_k}, but there are only {n_counted} tokens to count; give at most that")
+    if (executor is None) != (rebuild is None):
+        raise ValueError("executor= and rebuild= go together: give a picklable function without arguments that returns (model, sae)")
 
 
 @dataclass(frozen=True)
@@ -158,26 +160,28 @@ def _here(found: Collector, job: _Job, model, sae, work: list[_Rows], bar) -> It
 
 
 def _elsewhere(found: Collector, job: _Job, model, sae, work: list[_Rows], bar, executor, rebuild: Callable) -> Iterator[_Rows]:
-    """Parts by an executor's workers, added in their order, whichever is ready first."""
-    expected, waiting, left = (model_fingerprint(model), sae_fingerprint(sae, job.hook)), deque(), deque(work)
-    done = 0
-    while left or waiting:
-        try:
-            while left and len(waiting) < AHEAD:
-                rows = left.popleft()
-                waiting.append((rows, executor.submit(_scan_part, rebuild, expected, job, rows)))
-            rows, future = waiting.popleft()
-            part = future.result()
-        except ValueError:  # what a worker found wrong with the work
-            raise
-        except Exception as error:  # each kind of executor has its own way to say that it died
-            raise RuntimeError(
-                f"the executor failed after {done} of {len(work)} parts ({type(error).__name__}: {error}). With checkpoint=, the same call with a new executor goes on from there"
-            ) from error
-        found.absorb(part)
-        done += 1
-        bar.update(rows.tokens.size)
-        yield rows
+    """Parts by an executor's workers, added in their order, whichever is ready first; none waits on after a failure."""
+    expected, waiting = (model_fingerprint(model), sae_fingerprint(sae, job.hook)), deque()
+    left = deque(work)
+    try:
+        for done, rows in enumerate(work):
+            try:
+                while left and len(waiting) < AHEAD:
+                    waiting.append(executor.submit(_scan_part, rebuild, expected, job, left.popleft()))
+                part = waiting.popleft().result()
+            except ValueError:  # what a worker found wrong with the work
+                raise
+            except Exception as error:  # each kind of executor has its own way to say that it died
+                raise RuntimeError(
+                    f"the executor failed after {done} of {len(work)} parts ({type(error).__name__}: {error}). "
+                    "With checkpoint=, the same call with a new executor goes on from there"
+                ) from error
+            found.absorb(part)
+            bar.update(rows.tokens.size)
+            yield rows
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 _worker = threading.local()

@@ -164,3 +164,17 @@ def test_a_dask_cluster_that_loses_a_worker(scan, expected, one_thread, tmp_path
             alive = set(client.run(os.getpid).values())
     assert len(killed) == 1 and killed[0] not in alive
     assert_same(result, expected)
+
+
+def test_after_a_failure_no_part_waits(scan):
+    class Asked(list):
+        def submit(self, *work):
+            self.append(Future())
+            if len(self) == 8:
+                self[0].set_exception(MemoryError("the machine is full"))
+            return self[-1]
+
+    asked = Asked()
+    with pytest.raises(RuntimeError, match=r"failed after 0 of 8 parts \(MemoryError: the machine is full"):
+        scan(executor=asked, rebuild=gelu_mini)
+    assert [future.cancelled() for future in asked] == [False] + 7 * [True]

@@ -91,10 +91,12 @@ def long(s):
 
 
 def plan(s):
-    """What one part of a scan costs to send and to merge."""
+    """What a scan takes, and what one part of it costs to send and to merge."""
     half = len(s.tokens) // 2
-    a, b = (saework.scan(s.model, s.sae, s.tokens[first : first + half], first_row=first, progress=False) for first in (0, half))
     start = time.perf_counter()
+    a, b = (saework.scan(s.model, s.sae, s.tokens[first : first + half], first_row=first, progress=False) for first in (0, half))
+    scanned = time.perf_counter()
     a + b
-    merge = time.perf_counter() - start
-    return {"merge_seconds": torch.tensor(merge), "part_bytes": torch.tensor(a.save(s.folder / "part").stat().st_size)}
+    seconds = {"scan_seconds": scanned - start, "merge_seconds": time.perf_counter() - scanned}
+    size = a.save(s.folder / "part").stat().st_size
+    return {name: torch.tensor(value) for name, value in (seconds | {"part_bytes": size}).items()}
