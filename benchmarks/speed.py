@@ -62,18 +62,18 @@ def near_threshold(job: Job, folder: Path):
 
 
 def measure(job: Job, rounds: int, folder: Path, peers: Path | None) -> tuple[dict, str]:
-    """``{"theirs": runs, "ours": runs}`` that took turns, and how the results agree."""
+    """``{"theirs": runs, "ours": runs}`` that took turns, and how the results of the last turn agree; those of each turn must."""
     ways = {"theirs": job.theirs, "ours": job.ours} if job.theirs else {"ours": job.ours}
     for way in ways.values():
         python_of(way[0], peers)  # before the first minute is spent
     setting.make(job.shape, folder)
-    runs = {who: [] for who in ways}
+    runs, told = {who: [] for who in ways}, ""
     for _ in range(rounds):
         for who, way in ways.items():
             runs[who].append(run(job, way, folder, peers))
-    if not job.theirs:
-        return runs, ""
-    return runs, job.agree(runs["theirs"][-1]["result"], runs["ours"][-1]["result"], lambda: near_threshold(job, folder))
+        if job.theirs:
+            told = job.agree(runs["theirs"][-1]["result"], runs["ours"][-1]["result"], lambda: near_threshold(job, folder))
+    return runs, told
 
 
 def spread(values: list[float], unit: str) -> str:
