@@ -52,6 +52,26 @@ def tiny():
     return SimpleNamespace(model=model, sae=sae, tokens=tokens, tokenizer=tokenizer, hook=hook, config=config, state=state)
 
 
+@pytest.fixture(scope="session")
+def book(tiny):
+    """The tiny model, SAE and tokens as a workbook."""
+    from saework import Workbook
+
+    return Workbook(tiny.model, tiny.sae, tiny.tokens, tiny.tokenizer, tiny.hook)
+
+
+def draw(*shape, seed=0):
+    """Normal numbers, the same ones each time."""
+    import torch
+
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_features(model, sae, tokens, hook):
+    """``[batch, pos, d_sae]``: the whole model on all rows, and the whole dictionary."""
+    return sae.encode(model.run_with_cache(tokens, names_filter=hook)[1][hook])
+
+
 def random_sae(d_in: int, d_sae: int, hook: str, generator, architecture: str = "standard"):
     """An sae_lens SAE with random weights, a few of whose features never fire."""
     import torch
@@ -61,11 +81,11 @@ def random_sae(d_in: int, d_sae: int, hook: str, generator, architecture: str = 
     classes = {"standard": (StandardSAE, StandardSAEConfig), "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig)}
     cls, config = classes[architecture]
     sae = cls(config(d_in=d_in, d_sae=d_sae, apply_b_dec_to_input=architecture == "standard", metadata=SAEMetadata(hook_name=hook)))
-    draw = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
-    state = {"W_enc": draw(d_in, d_sae), "W_dec": 0.3 * draw(d_sae, d_in), "b_enc": 0.1 * draw(d_sae), "b_dec": 0.1 * draw(d_in)}
+    normal = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+    state = {"W_enc": normal(d_in, d_sae), "W_dec": 0.3 * normal(d_sae, d_in), "b_enc": 0.1 * normal(d_sae), "b_dec": 0.1 * normal(d_in)}
     state["b_enc"][:3] = -100.0
     if architecture == "jumprelu":
-        state["threshold"] = draw(d_sae).abs()
+        state["threshold"] = normal(d_sae).abs()
     sae.load_state_dict(state)
     return sae.eval().requires_grad_(False)
 

@@ -38,8 +38,6 @@ SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": '{"windowingMode": "none"}',
     "@jupyterlab/extensionmanager-extension/plugin": '{"enabled": false}',
 }
-# What JupyterLab itself writes to the console, and why that is nobody's mistake here.
-HARMLESS = ()
 
 
 @dataclass
@@ -50,13 +48,9 @@ class Watched:
     home: str
     """The only address that it may ask, such as ``http://127.0.0.1:8888``; empty for none."""
     errors: list[str] = field(default_factory=list)
-    """Errors in the console, and uncaught exceptions, those in ``HARMLESS`` left out."""
+    """Errors in the console, and uncaught exceptions."""
     outside: list[str] = field(default_factory=list)
     """Requests to any other address."""
-
-    def _error(self, text: str) -> None:
-        if not any(known in text for known in HARMLESS):
-            self.errors.append(text)
 
     def _asked(self, url: str) -> None:
         scheme, host = urlsplit(url)[:2]
@@ -87,8 +81,8 @@ def watched_page(browser, *, home: str = "", dark: bool = False, size: dict = SI
     context.set_default_timeout(60 * SECONDS)
     page = context.new_page()
     watched = Watched(page, home)
-    page.on("console", lambda message: watched._error(f"{message.text} ({message.location.get('url')})") if message.type == "error" else None)
-    page.on("pageerror", lambda error: watched._error(str(error)))
+    page.on("console", lambda message: watched.errors.append(f"{message.text} ({message.location.get('url')})") if message.type == "error" else None)
+    page.on("pageerror", lambda error: watched.errors.append(str(error)))
     page.on("request", lambda request: watched._asked(request.url))
     page.on("websocket", lambda asked: watched._asked(asked.url))
     try:
@@ -226,9 +220,9 @@ def choose_token(page, token: str, *, most: int = 60) -> None:
     expect(page.locator(HEATMAP).first.locator("b[title]")).to_contain_text(token, timeout=30 * SECONDS)
 
 
-def violations(page, part: str | None = None) -> list[str]:
-    """What axe finds that keeps a page, or the part that a CSS selector names, from being read by everybody: rule, weight, where."""
+def violations(page) -> list[str]:
+    """What axe finds that keeps a page from being read by everybody: rule, weight, where."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page, context=part).response["violations"]
+    found = Axe().run(page).response["violations"]
     return [f"{rule['id']} ({rule['impact']}): {node['target']} {node['html'][:160]}" for rule in found for node in rule["nodes"]]

@@ -8,7 +8,9 @@ import random
 import resource
 import signal
 import time
+import traceback
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,22 +35,30 @@ def scan(tiny, tokens, monkeypatch):
 
 
 @pytest.fixture
-def half_done(scan, tmp_path, monkeypatch):
-    """The checkpoint of a scan that was interrupted after 50 parts."""
-    path, kept = tmp_path / "half.safetensors", []
-    write = checkpoints.Checkpoint.write
+def interrupted(scan, tmp_path, monkeypatch):
+    """``interrupted(**changes)``: the checkpoint of such a scan that was interrupted after 50 parts."""
 
-    def interrupted(self, found):
-        write(self, found)
-        kept.append(found)
-        if len(kept) == 50:
-            raise KeyboardInterrupt
+    def interrupted(**changes) -> Path:
+        path, kept, write = tmp_path / "half.safetensors", [], checkpoints.Checkpoint.write
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Checkpoint, "write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            scan(checkpoint=path)
-    return path
+        def write_or_stop(self, found):
+            write(self, found)
+            kept.append(found)
+            if len(kept) == 50:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints.Checkpoint, "write", write_or_stop)
+            with pytest.raises(KeyboardInterrupt):
+                scan(checkpoint=path, **changes)
+        return path
+
+    return interrupted
+
+
+@pytest.fixture
+def half_done(interrupted):
+    return interrupted()
 
 
 def counting_parts(monkeypatch) -> list:
@@ -67,28 +77,47 @@ def test_an_interrupted_scan_goes_on_where_it_stopped(scan, half_done, monkeypat
     assert parts == list(range(50, 120)), "a finished scan is read from its file"
 
 
-def test_a_first_row_and_a_mask(scan, tokens, tmp_path, half_done):
-    mask = tokens != 1
-    whole = scan(mask=mask, first_row=1000)
-    assert_same(scan(mask=mask, first_row=1000, checkpoint=tmp_path / "c.safetensors"), whole)
-    assert_same(scan(mask=mask, first_row=1000, checkpoint=tmp_path / "c.safetensors"), whole)
+def test_a_first_row_and_a_mask(scan, tokens, interrupted, monkeypatch):
+    changes = {"mask": tokens != 1, "first_row": 1000}
+    whole, path = scan(**changes), interrupted(**changes)
+    parts = counting_parts(monkeypatch)
+    assert FeatureScan.load(path).rows == ((1000, 1050),)
+    assert_same(scan(checkpoint=path, **changes), whole)
+    assert_same(scan(checkpoint=path, **changes), whole)
+    assert parts == list(range(1050, 1120))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork, by which this test kills scans quickly")
+# ---- killed ----
+
+
+def in_a_child(work) -> int:
+    """A process that does some work, as a copy of this one; it exits with 0 only if the work got to its end."""
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return child
+
+
+def exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def test_killed_at_any_moment_many_times(scan, tmp_path):
     """SIGKILL, at random moments, until a call gets through: the result is that of a scan left alone."""
     whole, path, rng, kills = scan(), tmp_path / "killed.safetensors", random.Random(0), 0
     while True:
-        child = os.fork()
-        if child == 0:
-            torch.set_num_threads(1)
-            try:
-                scan(checkpoint=path, progress=False)
-            finally:
-                os._exit(0)
+        child = in_a_child(lambda: scan(checkpoint=path, progress=False))
         time.sleep(rng.uniform(0.01, 0.12))
         os.kill(child, signal.SIGKILL)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        code = exit_code(child)
+        assert code in {0, -signal.SIGKILL}
+        if code == 0:
             break
         kills += 1
         if path.exists():
@@ -96,6 +125,26 @@ def test_killed_at_any_moment_many_times(scan, tmp_path):
         assert kills < 1000
     assert kills >= 5
     assert_same(scan(checkpoint=path), whole)
+
+
+@pytest.mark.parametrize(("replaced", "rows_done"), [(False, 50), (True, 51)])
+def test_killed_while_the_file_is_written(scan, half_done, replaced, rows_done):
+    """Just before, and just after, the new file takes the place of the old one."""
+    replace = Path.replace
+
+    def replace_and_die(self, target):
+        if replaced:
+            replace(self, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def work():
+        Path.replace = replace_and_die  # in the child alone
+        scan(checkpoint=half_done, progress=False)
+
+    assert exit_code(in_a_child(work)) == -signal.SIGKILL
+    assert FeatureScan.load(half_done).rows == ((0, rows_done),)
+    assert_same(scan(checkpoint=half_done), scan())
+    assert [path.name for path in half_done.parent.iterdir()] == [half_done.name], "what the killed scan left is gone"
 
 
 # ---- files of something else ----

@@ -6,6 +6,7 @@ from html import unescape
 
 import pytest
 import torch
+from conftest import slow_features
 
 from saework import Workbook, explorer, feature_activations, logit_effect, scan
 from saework._checks import UnknownNameError
@@ -16,29 +17,24 @@ from saework.tokens import str_tokens, visible
 TEXT = "def f(x): # a note"
 
 
-@pytest.fixture(scope="module")
-def workbook(tiny):
-    return Workbook(tiny.model, tiny.sae, tiny.tokens, tiny.tokenizer, tiny.hook)
+@pytest.fixture
+def box(book):
+    return explore(book, feature=7, text=TEXT)
 
 
 @pytest.fixture
-def box(workbook):
-    return explore(workbook, feature=7, text=TEXT)
-
-
-@pytest.fixture
-def runs(workbook):
+def runs(book):
     """A list that grows by one each time the model runs."""
     counted = []
-    handle = workbook.model.blocks[0].register_forward_pre_hook(lambda *args: counted.append(1))
+    handle = book.model.blocks[0].register_forward_pre_hook(lambda *args: counted.append(1))
     yield counted
     handle.remove()
 
 
-def all_features(workbook, tokens) -> torch.Tensor:
-    """``[pos, d_sae]``, the slow way: the whole model, the whole dictionary."""
-    tokens = workbook.model.to_tokens(tokens, prepend_bos=True) if isinstance(tokens, str) else tokens[None]
-    return workbook.sae.encode(workbook.model.run_with_cache(tokens)[1][workbook.hook])[0]
+def all_features(book, tokens) -> torch.Tensor:
+    """``[pos, d_sae]``, of one text or row."""
+    tokens = book.model.to_tokens(tokens, prepend_bos=True) if isinstance(tokens, str) else tokens[None]
+    return slow_features(book.model, book.sae, tokens, book.hook)[0]
 
 
 def said(box) -> str:
@@ -46,35 +42,34 @@ def said(box) -> str:
     return unescape(re.sub("<[^>]*>", "", box.message.value))
 
 
-def test_text_heatmap_is_one_feature_on_one_text_without_bos(workbook):
-    tokens = workbook.model.to_tokens(TEXT, prepend_bos=True)
-    values = workbook.sae.encode(workbook.model.run_with_cache(tokens)[1][workbook.hook])[0, 1:, 7]
-    heatmap = text_heatmap(workbook, TEXT, 7)
+def test_text_heatmap_is_one_feature_on_one_text_without_bos(book):
+    values = all_features(book, TEXT)[1:, 7]
+    heatmap = text_heatmap(book, TEXT, 7)
     assert "".join(heatmap.strings) == TEXT
     assert list(heatmap.values) == pytest.approx(values.tolist(), abs=1e-4)
     assert heatmap.max_value == max(map(abs, heatmap.values))
-    assert text_heatmap(workbook, TEXT, 7, max_value=5.0).max_value == 5.0
+    assert text_heatmap(book, TEXT, 7, max_value=5.0).max_value == 5.0
 
 
-def test_text_heatmap_of_no_text_shows_bos(workbook):
-    assert text_heatmap(workbook, "", 7).strings == (workbook.tokenizer.bos_token,)
+def test_text_heatmap_of_no_text_shows_bos(book):
+    assert text_heatmap(book, "", 7).strings == (book.tokenizer.bos_token,)
 
 
-def test_it_begins_with_the_heatmap(workbook, box):
-    assert box.output.value == text_heatmap(workbook, TEXT, 7)._repr_html_()
+def test_it_begins_with_the_heatmap(book, box):
+    assert box.output.value == text_heatmap(book, TEXT, 7)._repr_html_()
     assert (box.feature.value, box.text.value, box.maximum.value, box.message.value) == (7, TEXT, 0, "")
     assert (box.feature.min, box.feature.max) == (0, 47)
 
 
-def test_each_control_updates_the_heatmap(workbook, box):
+def test_each_control_updates_the_heatmap(book, box):
     box.text.value = "other words"
-    assert box.output.value == text_heatmap(workbook, "other words", 7)._repr_html_()
+    assert box.output.value == text_heatmap(book, "other words", 7)._repr_html_()
     box.feature.value = 20
-    assert box.output.value == text_heatmap(workbook, "other words", 20)._repr_html_()
+    assert box.output.value == text_heatmap(book, "other words", 20)._repr_html_()
     box.maximum.value = 3.5
-    assert box.output.value == text_heatmap(workbook, "other words", 20, max_value=3.5)._repr_html_()
+    assert box.output.value == text_heatmap(book, "other words", 20, max_value=3.5)._repr_html_()
     box.maximum.value = 0
-    assert box.output.value == text_heatmap(workbook, "other words", 20)._repr_html_()
+    assert box.output.value == text_heatmap(book, "other words", 20)._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -142,16 +137,16 @@ def test_another_feature_token_scale_or_search_runs_no_model(box, runs):
 # ---- the scale ----
 
 
-def test_a_pinned_scale_stays_while_text_and_feature_change(workbook, box):
-    largest = float(all_features(workbook, TEXT)[1:, 7].max())
+def test_a_pinned_scale_stays_while_text_and_feature_change(book, box):
+    largest = float(all_features(book, TEXT)[1:, 7].max())
     box.pin.value = True
     assert largest <= box.maximum.value <= largest * 1.01
     pinned = box.maximum.value
     box.text.value = "other words"
     box.feature.value = 20
-    assert box.heatmap == text_heatmap(workbook, "other words", 20, max_value=pinned)
+    assert box.heatmap == text_heatmap(book, "other words", 20, max_value=pinned)
     box.pin.value = False
-    assert box.maximum.value == 0 and box.heatmap == text_heatmap(workbook, "other words", 20)
+    assert box.maximum.value == 0 and box.heatmap == text_heatmap(book, "other words", 20)
     box.maximum.value = 3.0
     assert box.pin.value
     box.maximum.value = 0
@@ -166,25 +161,25 @@ def test_a_scale_is_rounded_up(value, expected):
 # ---- two features ----
 
 
-def test_a_second_feature_stands_beside_the_first(workbook, box):
+def test_a_second_feature_stands_beside_the_first(book, box):
     assert box.second.disabled and box.heatmap.second is None
     box.compare.value, box.second.value = True, 20
-    features = all_features(workbook, TEXT)[1:]
+    features = all_features(book, TEXT)[1:]
     assert not box.second.disabled
     assert box.heatmap.values == pytest.approx(features[:, 7].tolist(), abs=1e-4)
     assert box.heatmap.second == pytest.approx(features[:, 20].tolist(), abs=1e-4)
     assert box.heatmap.max_value == pytest.approx(float(features[:, [7, 20]].max()), abs=1e-4)
     assert "feature 7, activation" in box.output.value and "feature 20, activation" in box.output.value
     box.compare.value = False
-    assert box.heatmap == text_heatmap(workbook, TEXT, 7)
+    assert box.heatmap == text_heatmap(book, TEXT, 7)
 
 
 # ---- what fires here ----
 
 
-def test_the_slider_lists_what_fires_on_its_token(workbook, box):
-    features = all_features(workbook, TEXT)
-    strings = str_tokens(workbook.model.to_tokens(TEXT)[0], workbook.tokenizer)
+def test_the_slider_lists_what_fires_on_its_token(book, box):
+    features = all_features(book, TEXT)
+    strings = str_tokens(book.model.to_tokens(TEXT)[0], book.tokenizer)
     assert [label for label, _ in box.token.options] == [f"{i}: {visible(strings[i])}" for i in range(1, len(strings))]
     for pos in (1, len(strings) - 1, 3):
         box.token.value = pos
@@ -194,12 +189,12 @@ def test_the_slider_lists_what_fires_on_its_token(workbook, box):
         assert box.heatmap.mark == pos - 1
 
 
-def test_what_fires_is_chosen_and_follows_the_feature(workbook, box):
+def test_what_fires_is_chosen_and_follows_the_feature(book, box):
     box.token.value = 3
     assert box.fires.value in (None, 7)
     second = box.fires.options[1][1]
     box.fires.index = 1
-    assert box.feature.value == second and box.heatmap.values == text_heatmap(workbook, TEXT, second).values
+    assert box.feature.value == second and box.heatmap.values == text_heatmap(book, TEXT, second).values
     box.feature.value = box.fires.options[0][1]
     assert box.fires.index == 0
     box.feature.value = next(i for i in range(48) if i not in dict(box.fires.options).values())
@@ -219,11 +214,11 @@ def test_the_slider_stays_at_its_token_and_within_the_text(box):
 # ---- search over tokens ----
 
 
-def test_a_search_ranks_features_by_their_direct_effect_on_the_tokens_logit(workbook, box):
-    ids = [workbook.tokenizer(form, add_special_tokens=False)["input_ids"] for form in ("return", " return")]
+def test_a_search_ranks_features_by_their_direct_effect_on_the_tokens_logit(book, box):
+    ids = [book.tokenizer(form, add_special_tokens=False)["input_ids"] for form in ("return", " return")]
     assert [len(form) for form in ids] == [1, 1]
     (bare,), (spaced,) = ids
-    effects = torch.stack([logit_effect(workbook.model, workbook.sae, feature) for feature in range(48)])
+    effects = torch.stack([logit_effect(book.model, book.sae, feature) for feature in range(48)])
     box.search.value = "return"
     best = effects[:, [bare, spaced]].max(1).values
     assert [value for _, value in box.found.options] == best.argsort(descending=True)[:20].tolist()
@@ -237,23 +232,22 @@ def test_a_search_ranks_features_by_their_direct_effect_on_the_tokens_logit(work
     assert box.feature.value == box.found.options[4][1]
 
 
-def test_a_search_counts_the_strongest_examples_on_the_token(workbook):
-    kept = scan(workbook.model, workbook.sae, workbook.tokens, top_k=5, progress=False)
+def test_a_search_counts_the_strongest_examples_on_the_token(book):
+    kept = scan(book.model, book.sae, book.tokens, top_k=5, progress=False)
     places = [[tuple(place) for place in kept.top_positions[feature].tolist() if place[0] >= 0] for feature in range(48)]
-    row, pos = places[int(kept.count.argmax())][0]
-    token = int(workbook.tokens[row, pos])
-    counts = {feature: sum(int(workbook.tokens[place]) == token for place in found) for feature, found in enumerate(places)}
+    listed = [int(book.tokens[place]) for found in places for place in found]
+    texts = {token: book.tokenizer.decode([token]) for token in listed}
+    token = next(i for i, text in texts.items() if text[0] == " " and book.tokenizer(text, add_special_tokens=False)["input_ids"] == [i])
+    counts = {feature: sum(int(book.tokens[place]) == token for place in found) for feature, found in enumerate(places)}
     expected = sorted((feature for feature in counts if counts[feature]), key=lambda feature: -counts[feature])[:20]
-    found = explorer.features_on(kept, workbook.tokens, [token])
+    found = explorer.features_on(kept, book.tokens, [token])
     assert found["index"].tolist() == expected
     assert found["value"].tolist() == [counts[feature] for feature in expected]
     assert found["of"].tolist() == [len(places[feature]) for feature in expected]
-    box = explore(workbook, 7, TEXT, scan=kept)
+    box = explore(book, 7, TEXT, scan=kept)
     box.search_by.value = "examples"
-    text = workbook.tokenizer.decode([token])
-    if workbook.tokenizer(text, add_special_tokens=False)["input_ids"] == [token] and text[:1] == " ":
-        box.search.value = text
-        assert [value for _, value in box.found.options] == expected
+    box.search.value = texts[token]
+    assert [value for _, value in box.found.options] == expected
 
 
 @pytest.mark.parametrize(
@@ -272,15 +266,15 @@ def test_what_is_no_single_token_is_said_and_loses_nothing(box, typed, message):
 # ---- examples ----
 
 
-def masked_scan(workbook, **kwargs):
-    mask = workbook.tokens != workbook.tokenizer.bos_token_id
-    return scan(workbook.model, workbook.sae, workbook.tokens, mask=mask, progress=False, **kwargs)
+def masked_scan(book, **kwargs):
+    mask = book.tokens != book.tokenizer.bos_token_id
+    return scan(book.model, book.sae, book.tokens, mask=mask, progress=False, **kwargs)
 
 
-def test_examples_are_stepped_through_in_their_context(workbook):
-    kept = masked_scan(workbook, top_k=4)
-    box = explore(workbook, 7, TEXT, scan=kept)
-    examples = kept.top_examples(7, workbook.tokens, workbook.tokenizer)
+def test_examples_are_stepped_through_in_their_context(book):
+    kept = masked_scan(book, top_k=4)
+    box = explore(book, 7, TEXT, scan=kept)
+    examples = kept.top_examples(7, book.tokens, book.tokenizer)
     assert box.example_output.value == "" and box.edit.disabled
     box.previous.click()
     assert box.example.value == 0
@@ -289,8 +283,8 @@ def test_examples_are_stepped_through_in_their_context(workbook):
         row, pos, activation = (examples.loc[number - 1, name] for name in ("batch", "pos", "activation"))
         assert box.example.value == number
         assert f"Example {number} of 4: row {row}, position {pos}, activation {activation:.3g}</div>" in box.example_output.value
-        strings = str_tokens(workbook.tokens[row], workbook.tokenizer)[1:]
-        values = all_features(workbook, workbook.tokens[row])[1:, 7]
+        strings = str_tokens(book.tokens[row], book.tokenizer)[1:]
+        values = all_features(book, book.tokens[row])[1:, 7]
         heatmap = token_heatmap(strings, values, label="feature 7, activation", mark=pos - 1)
         assert box.example_output.value.endswith(heatmap._repr_html_())
     box.next.click()
@@ -301,28 +295,31 @@ def test_examples_are_stepped_through_in_their_context(workbook):
     assert (box.example.value, box.example_output.value, box.edit.disabled) == (0, "", True)
 
 
-def test_without_a_scan_one_is_made_once_when_examples_are_asked_for(workbook, box, runs, monkeypatch):
+def test_without_a_scan_one_is_made_once_when_examples_are_asked_for(book, monkeypatch):
     made = []
     monkeypatch.setattr(explorer, "scan_tokens", lambda *args, **kwargs: made.append(scan(*args, **kwargs)) or made[-1])
-    assert made == []
+    box = explore(book, 7, TEXT)
+    box.search.value = "return"
+    assert box.found.options and made == []
     box.next.click()
-    kept = masked_scan(workbook)
+    kept = masked_scan(book)
     assert made[0].n_tokens == kept.n_tokens and torch.equal(made[0].top_positions, kept.top_positions)
     assert box.example.value == 1
     box.next.click()
     box.search_by.value = "examples"
+    assert said(box) == "return or ·return: 0 features, none has its strongest examples there"
     assert len(made) == 1 and box._scan is made[0]
 
 
-def test_a_lazy_scan_reads_so_many_tokens_at_most(workbook, monkeypatch):
+def test_a_lazy_scan_reads_so_many_tokens_at_most(book, monkeypatch):
     monkeypatch.setattr(explorer, "LAZY_TOKENS", 45)
-    box = explore(workbook, 7, TEXT)
+    box = explore(book, 7, TEXT)
     box.next.click()
     assert box._scan.n_tokens == 2 * 19
 
 
-def test_a_feature_without_examples_is_said(workbook):
-    box = explore(workbook, 0, TEXT, scan=masked_scan(workbook))  # feature 0 never fires
+def test_a_feature_without_examples_is_said(book):
+    box = explore(book, 0, TEXT, scan=masked_scan(book))  # feature 0 never fires
     box.next.click()
     assert box.example.value == 0 and box.example_output.value == "" and box.edit.disabled
     assert said(box) == "feature 0 has 0 examples in the 114 tokens scanned"
@@ -331,44 +328,44 @@ def test_a_feature_without_examples_is_said(workbook):
 def test_an_example_becomes_the_text_and_the_slider_points_at_its_token(tiny):
     text = "The area is the product of the two sides"
     tokens = tiny.model.to_tokens(text)
-    workbook = Workbook(tiny.model, tiny.sae, tokens, tiny.tokenizer, tiny.hook)
-    box = explore(workbook, 7, TEXT)
+    book = Workbook(tiny.model, tiny.sae, tokens, tiny.tokenizer, tiny.hook)
+    box = explore(book, 7, TEXT)
     box.next.click()
     pos = int(box._example["pos"])
     box.edit.click()
     assert box.text.value == text and box.token.value == pos and box.heatmap.mark == pos - 1
-    assert box.heatmap.values == pytest.approx(all_features(workbook, text)[1:, 7].tolist(), abs=1e-4)
+    assert box.heatmap.values == pytest.approx(all_features(book, text)[1:, 7].tolist(), abs=1e-4)
     activation = f"{box._example['activation']:.3g}"
     assert said(box).startswith(f"activation {activation} in its row, {activation} here")
     box.text.value += ", of course"
-    assert box.heatmap == replace(text_heatmap(workbook, text + ", of course", 7), mark=pos - 1)
+    assert box.heatmap == replace(text_heatmap(book, text + ", of course", 7), mark=pos - 1)
 
 
-def test_a_scan_without_positions_is_said(workbook):
-    box = explore(workbook, 7, TEXT, scan=masked_scan(workbook, top_k=0))
+def test_a_scan_without_positions_is_said(book):
+    box = explore(book, 7, TEXT, scan=masked_scan(book, top_k=0))
     box.next.click()
     assert "kept no positions" in said(box) and (box.example.value, box.example_output.value) == (0, "")
     box.search_by.value, box.search.value = "examples", "return"
     assert "kept no positions" in said(box) and box.found.options == ()
 
 
-def test_a_scan_of_other_weights_is_doubted(workbook):
-    kept = masked_scan(workbook)
-    box = explore(workbook, 7, TEXT, scan=replace(kept, top_values=kept.top_values * 2))
+def test_a_scan_of_other_weights_is_doubted(book):
+    kept = masked_scan(book)
+    box = explore(book, 7, TEXT, scan=replace(kept, top_values=kept.top_values * 2))
     box.next.click()
     assert "was it made with other weights or text?" in box.example_output.value
 
 
-def test_a_scan_of_another_width(workbook):
-    kept = masked_scan(workbook)
+def test_a_scan_of_another_width(book):
+    kept = masked_scan(book)
     with pytest.raises(ValueError, match="the scan has 40 features and this SAE 48; give a scan of this SAE"):
-        explore(workbook, scan=replace(kept, count=kept.count[:40]))
+        explore(book, scan=replace(kept, count=kept.count[:40]))
 
 
 # ---- without a kernel ----
 
 
-def test_the_last_state_can_be_read_without_a_kernel(workbook, box):
+def test_the_last_state_can_be_read_without_a_kernel(book, box):
     box.text.value = "<i>other</i> words"
     box.token.value = 2
     bundle = box._repr_mimebundle_(include=None, exclude=None)
@@ -394,21 +391,21 @@ def test_hostile_tokens_are_inert_in_every_part(box):
 
 
 @pytest.mark.parametrize("feature", [-1, 48])
-def test_a_first_feature_that_does_not_exist(workbook, feature):
+def test_a_first_feature_that_does_not_exist(book, feature):
     with pytest.raises(ValueError, match=rf"feature {feature} does not exist; this SAE has features 0\.\.47"):
-        explore(workbook, feature=feature, text=TEXT)
+        explore(book, feature=feature, text=TEXT)
 
 
-def test_a_first_text_that_cannot_be_run(workbook):
+def test_a_first_text_that_cannot_be_run(book):
     with pytest.raises(ValueError, match="the model's context is 32"):
-        explore(workbook, text="word " * 100)
+        explore(book, text="word " * 100)
 
 
-def test_a_static_rendering_matches_the_packages_own_pieces(workbook):
-    tokens = workbook.model.to_tokens(TEXT)[0]
-    values = feature_activations(workbook.model, workbook.sae, tokens, 7)
-    expected = token_heatmap(str_tokens(tokens, workbook.tokenizer)[1:], values[1:], label="feature 7, activation")
-    assert text_heatmap(workbook, TEXT, 7) == expected
+def test_a_static_rendering_matches_the_packages_own_pieces(book):
+    tokens = book.model.to_tokens(TEXT)[0]
+    values = feature_activations(book.model, book.sae, tokens, 7)
+    expected = token_heatmap(str_tokens(tokens, book.tokenizer)[1:], values[1:], label="feature 7, activation")
+    assert text_heatmap(book, TEXT, 7) == expected
 
 
 def test_a_workbook_on_a_hook_that_the_model_lacks(tiny):

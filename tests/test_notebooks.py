@@ -11,7 +11,7 @@ import pytest
 
 from saework.claims import LEDGER_MIME
 from saework.pictures import PNG, described
-from saework.reproduction import BADGE_START, NOTEBOOKS, PLOTLY_MIME, figures_in, repository_address
+from saework.reproduction import BADGE_START, NOTEBOOKS, PLOTLY_MIME, _set_badge, figures_in, repository_address
 
 ROOT = Path(__file__).parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -82,9 +82,13 @@ def test_a_badge_is_there_only_when_the_address_is_known(notebook):
 
 def test_the_badge_opens_this_very_notebook(notebook):
     path, nb = notebook
-    badge = nb.cells[0].source.split("\n")[0]
-    if badge.startswith(BADGE_START):
-        assert badge.endswith(f"/blob/main/notebooks/{path.name})") and f"/{repository_address(ROOT).removeprefix('https://github.com/').rstrip('/')}/" in badge
+    committed = nb.cells[0].source
+    _set_badge(nb, path.name, repository_address(ROOT))
+    assert nb.cells[0].source == committed
+    _set_badge(nb, path.name, "https://github.com/someone/saework/")
+    badge, _, title = nb.cells[0].source.split("\n")[:3]
+    assert badge.endswith(f"](https://colab.research.google.com/github/someone/saework/blob/main/notebooks/{path.name})")
+    assert title.startswith("# ")
 
 
 def test_versions_are_checked_before_anything_is_loaded(notebook):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from conftest import random_sae
+from conftest import draw, random_sae
 from sae_lens import GatedSAE, GatedSAEConfig
-from test_encoding import draw, top_k_sae
+from test_encoding import top_k_sae
 
 import saework
 from saework import select_features
@@ -27,15 +29,15 @@ SAES = {name: random_sae(24, 48, HOOK, torch.Generator().manual_seed(3), name) f
 @pytest.mark.parametrize("name", SAES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_some_features_are_those_of_the_whole(name, dtype):
-    sae = SAES[name].to(dtype=dtype)
-    chosen = [40, 7, 21]
+    sae = copy.deepcopy(SAES[name]).to(dtype=dtype)
+    before, chosen = copy.deepcopy(sae.state_dict()), [40, 7, 21]
     small = select_features(sae, chosen)
     x = draw(30, 24).to(dtype)
     features = sae.encode(x)[:, chosen]
     torch.testing.assert_close(small.encode(x), features)
     torch.testing.assert_close(small.decode(features), features @ sae.W_dec[chosen] + sae.b_dec)
     assert (small.cfg.d_sae, small.cfg.metadata.hook_name, small.W_enc.dtype) == (3, sae.cfg.metadata.hook_name, dtype)
-    assert sae.W_dec.shape == (48, 24), "the one given is as it was"
+    torch.testing.assert_close(sae.state_dict(), before, rtol=0, atol=0, msg=lambda words: f"the one given is no longer as it was: {words}")
 
 
 def test_a_scan_of_some_features(tiny):

@@ -11,10 +11,10 @@ import nbformat
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
 from saework import pictures, plots, reproduction
 
-Image = pytest.importorskip("PIL.Image", reason="Pillow is in the extra test")
 GROUPS = {"rare": ([1, 2], [3, 4]), "the rest": ([5], [6])}
 
 

@@ -7,15 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saework import predictions
 from saework.predictions import next_token_losses
-
-
-def draw(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def readout(d_vocab=50, d_model=6, cap=None, dtype=torch.float32):

@@ -6,14 +6,8 @@ from conftest import random_sae
 from test_run import PlainSAE
 
 from saework import Workbook, feature_activations, scan
-from saework.feature_scan import FeatureScan
 from saework.features import active_features
 from saework.reading import features_on, read, token_forms
-
-
-@pytest.fixture(scope="module")
-def workbook(tiny):
-    return Workbook(tiny.model, tiny.sae, tiny.tokens, tiny.tokenizer, tiny.hook)
 
 
 @pytest.mark.parametrize("architecture", ["standard", "jumprelu", "plain"])
@@ -28,22 +22,22 @@ def test_any_feature_on_any_token_after_one_run(tiny, architecture):
         assert reading.firing(pos, n=5).equals(active_features(tiny.model, sae, "a few words", pos=pos, n=5, hook=tiny.hook))
 
 
-def test_a_window_shows_its_positions_and_marks_what_lies_in_it(workbook):
-    reading = read(workbook, workbook.tokens[1])
+def test_a_window_shows_its_positions_and_marks_what_lies_in_it(book):
+    reading = read(book, book.tokens[1])
     whole, part = reading.heatmap(7), reading.heatmap(7, window=range(4, 9), mark=6)
     assert len(whole.strings) == 19 and part.strings == whole.strings[3:8] and part.values == whole.values[3:8]
     assert part.mark == 2 and reading.heatmap(7, window=range(4, 9), mark=9).mark is None
 
 
-def test_several_rows(workbook):
+def test_several_rows(book):
     with pytest.raises(ValueError, match="6 rows were given; give text or one row"):
-        read(workbook, workbook.tokens)
+        read(book, book.tokens)
 
 
 @pytest.mark.parametrize("feature", [-1, 48])
-def test_a_feature_that_does_not_exist(workbook, feature):
+def test_a_feature_that_does_not_exist(book, feature):
     with pytest.raises(ValueError, match=rf"feature {feature} does not exist"):
-        read(workbook, "a").values(feature)
+        read(book, "a").values(feature)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +64,12 @@ def test_what_is_no_single_token(tiny, typed, message):
         token_forms(typed, tiny.tokenizer)
 
 
-def test_a_search_over_examples_wants_the_rows_that_were_scanned(workbook):
-    kept = scan(workbook.model, workbook.sae, workbook.tokens, top_k=5, progress=False)
-    assert isinstance(kept, FeatureScan)
+def test_a_search_over_examples_wants_the_rows_that_were_scanned(book):
+    kept = scan(book.model, book.sae, book.tokens, top_k=5, progress=False)
     with pytest.raises(ValueError, match="the scan has examples outside these 2 rows of 20 tokens"):
-        features_on(kept, workbook.tokens[:2], [5])
+        features_on(kept, book.tokens[:2], [5])
     with pytest.raises(ValueError, match="outside these 6 rows of 3 tokens"):
-        features_on(kept, workbook.tokens[:, :3], [5])
+        features_on(kept, book.tokens[:, :3], [5])
     with pytest.raises(ValueError, match="kept no positions"):
-        features_on(kept.without_positions(), workbook.tokens, [5])
-    assert len(features_on(kept, workbook.tokens, [0])) == 0
+        features_on(kept.without_positions(), book.tokens, [5])
+    assert len(features_on(kept, book.tokens, [0])) == 0

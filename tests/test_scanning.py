@@ -9,7 +9,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from conftest import random_sae
+from conftest import random_sae, slow_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -20,7 +20,7 @@ from saework import FeatureScan, collecting, feature_scan, scanning
 from saework._checks import HookError, UnknownNameError, WeightsError
 from saework.collecting import Collector
 from saework.encoding import Active
-from saework.firings import BIN_EDGES, place_of
+from saework.firings import BIN_EDGES, BINS, SAMPLES_PER_BIN, place_of
 from saework.metrics import rate_bound
 
 RESID = "blocks.0.hook_resid_post"
@@ -67,8 +67,7 @@ def slow_firings(model, sae, tokens, hook, mask=None, first_row=0):
     """``(feature, value, row, pos)`` of each firing, and how many features fire on each token."""
     table, l0 = [], []
     for b, row in enumerate(tokens):
-        x = model.run_with_cache(row[None], names_filter=hook)[1][hook][0]
-        for p, values in enumerate(sae.encode(x).float().tolist()):
+        for p, values in enumerate(slow_features(model, sae, row[None], hook)[0].float().tolist()):
             if mask is None or mask[b, p]:
                 active = [(feature, value, first_row + b, p) for feature, value in enumerate(values) if value > 0]
                 table += active
@@ -174,15 +173,19 @@ def every_firing(features: torch.Tensor) -> Active:
     return Active(token, feature, features[token, feature])
 
 
-@pytest.mark.parametrize("pending", [1, 3_000, 500_000])
-def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending):
-    """The collector lets go of firings that cannot be listed any more, and takes in no new ones of that kind."""
+@pytest.mark.parametrize(("pending", "taken_in"), [(1, 0.1), (3_000, 0.1), (500_000, 1)])
+def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending, taken_in):
+    """The collector lets go of firings that cannot be listed any more, and takes in no new ones of that kind.
+
+    ``taken_in``: the share of a later block's firings that it may take in; all, if nothing was cut down before.
+    """
     monkeypatch.setattr(collecting, "PENDING", pending)
     features = torch.rand(3, 600, 300, generator=torch.Generator().manual_seed(0)) ** 3
     features[2, 0] = features[0, 0]  # ties between the first block and the last
     places = place_of(*np.divmod(np.arange(1800), 20)).reshape(3, 600)
-    together = Collector(300, TOP_K)
-    parts = []
+    together, taken, parts = Collector(300, TOP_K), [], []
+    keep = together._keep
+    monkeypatch.setattr(together, "_keep", lambda firings: taken.append(len(firings.value)) or keep(firings))
     for i in range(3):
         together.add(every_firing(features[i]), places[i])
         together.end_part()
@@ -190,8 +193,9 @@ def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending):
         alone.add(every_firing(features[i]), places[i])
         alone.end_part()
         parts.append(FeatureScan.of(alone.arrays(), ((30 * i, 30 * i + 30),), ""))
-    held = sum(len(firings.value) for firings in together._pending)
-    assert held < features.numel() / 2
+    held = sum(len(firings.value) for firings in (together._kept, *together._pending))
+    assert 0 < held <= 300 * (TOP_K + SAMPLES_PER_BIN * BINS)
+    assert taken[0] == features[0].numel() and max(taken[1:]) <= taken_in * taken[0]
     together = FeatureScan.of(together.arrays(), ((0, 90),), "")
     assert_same(together, sum(parts[1:], parts[0]))  # sums too: parts are added in their order
     assert torch.equal(together.top_values, features.flatten(0, 1).topk(TOP_K, dim=0).values.T)
@@ -403,7 +407,7 @@ def test_activations_that_are_not_finite_say_their_rows(tiny, tokens):
 # ---- sums, and features that fire together ----
 
 
-def test_sums(tiny, tokens, mask, whole):
+def test_sums(tiny, tokens, whole):
     table, _ = slow_firings(tiny.model, tiny.sae, tokens, tiny.hook)
     expected = np.bincount([feature for feature, *_ in table], weights=[value for _, value, *_ in table], minlength=48)
     np.testing.assert_allclose(whole.total_activation, expected, rtol=1e-6)
@@ -411,7 +415,7 @@ def test_sums(tiny, tokens, mask, whole):
 
 
 def test_features_that_fire_together(tiny, tokens, mask):
-    on = torch.stack([tiny.sae.encode(tiny.model.run_with_cache(row[None], names_filter=tiny.hook)[1][tiny.hook][0]) > 0 for row in tokens])[mask]
+    on = torch.cat([slow_features(tiny.model, tiny.sae, row[None], tiny.hook) > 0 for row in tokens])[mask]
     chosen = [7, 0, 33, 7]
     scan = rowwise(tiny, tokens, mask=mask, cofiring=chosen)
     assert scan.cofiring_features.tolist() == [7, 0, 33]
