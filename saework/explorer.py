@@ -214,7 +214,7 @@ class Explorer(widgets.VBox):
         first, strings = self._reading.first, self._reading.strings
         labels = [f"{pos}: {visible(strings[pos])}" for pos in range(first, len(strings))]
         at = self.token.index if self._marked else len(labels) - 1
-        with self._quietly(), self.token.hold_sync():
+        with self._quietly():  # tokens first, and then where: sent together, the browser keeps the old range
             self.token.options = list(zip(labels, range(first, len(strings))))
             self.token.index = min(at, len(labels) - 1)
         self._draw()

@@ -109,6 +109,9 @@ def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
     heatmap = page.locator(labs.HEATMAP).first
     text, feature = page.get_by_label("Text", exact=True), page.get_by_label("Feature", exact=True)
     says(heatmap, "def·area(width):↩····#·A·note.")
+    for shorter_and_longer, last in (("import os", "2: ·os"), ("import os and", "3: ·and")):
+        text.fill(shorter_and_longer)
+        expect(page.locator(".widget-readout").first).to_have_text(last, timeout=WAIT)
     text.press("ControlOrMeta+a")
     text.press_sequentially("import os\n# It doesn't matter.")
     says(heatmap, "import·os↩#·It·doesn't·matter.")
