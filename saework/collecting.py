@@ -2,7 +2,7 @@
 
 Counts are integers and lists break ties by position, so neither depends on the order in which blocks come. Of the
 firings only those are kept that may still end up in a list: once a feature's list is full, its weakest entry bounds
-what can enter, and so for the samples. Sorting them half a million at a time costs a few percent of the encoding.
+what can enter, and so for the samples. Sorting them half a million at a time costs 7 to 11 percent of the encoding.
 """
 
 from __future__ import annotations
