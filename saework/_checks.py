@@ -53,7 +53,7 @@ def call_once_alone() -> None:
     The oneMKL 2024 in torch's wheels picks a function's kernel at its first call. When several threads make that call
     together, one of them may run a kernel of 12 bits, and only that once: in 7 of 40 fresh processes the first large
     ``sqrt`` (a model's first norm) was wrong by 3e-4 in half of its rows, and in 0 of 40 after this.
-    Source: https://github.com/pytorch/pytorch/issues/188792.
+    Source: https://github.com/pytorch/pytorch/issues/188792; ``benchmarks/first_call.py`` counts.
     """
     for dtype in (torch.float32, torch.float64):
         for function in (torch.sqrt, torch.exp, torch.log, torch.log10, torch.sin, torch.cos, torch.tanh, torch.erf):

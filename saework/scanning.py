@@ -132,7 +132,8 @@ class _Job:
                 flat = x.flatten(2)[torch.from_numpy(on).to(x.device)]
                 for start in range(0, len(flat), BLOCK):
                     block = slice(start, start + BLOCK)
-                    found.add(encode(flat[block])[1], places[block])
+                    _, active = encode(flat[block])
+                    found.add(active, places[block])
             advance(on.size)
         found.end_part()
 
