@@ -51,8 +51,8 @@ def call_once_alone() -> None:
     """Call each elementwise function that models and metrics use once, on one number, before threads do.
 
     The oneMKL 2024 in torch's wheels picks a function's kernel at its first call. When several threads make that call
-    together, one of them may run a kernel of 12 bits, and only that once: in 7 of 40 fresh processes the first large
-    ``sqrt`` (a model's first norm) was wrong by 3e-4 in half of its rows, and in 0 of 40 after this.
+    together, one of them may run a kernel of 12 bits, and only that once: in 7 and in 3 of 40 fresh processes (two
+    runs) the first large ``sqrt``, a model's first norm, was wrong by 3e-4 in half of its rows; in 0 of 40, twice, after this.
     Source: https://github.com/pytorch/pytorch/issues/188792; ``benchmarks/first_call.py`` counts.
     """
     for dtype in (torch.float32, torch.float64):
