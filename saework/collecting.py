@@ -1,8 +1,7 @@
 """What a scan keeps of each feature, gathered block by block, or from the results of other scans.
 
 Counts are integers and lists break ties by position, so neither depends on the order in which blocks come. Of the
-firings only those are kept that may still end up in a list: once a feature's list is full, its weakest entry bounds
-what can enter, and so for the samples. Sorting them half a million at a time costs 7 to 11 percent of the encoding.
+firings only those are kept that may still end up in a list (``Shortlist``): 2 percent on top of the encoding.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ import numpy as np
 
 from saework._checks import check_finite
 from saework.encoding import Active
-from saework.firings import BINS, SAMPLES_PER_BIN, Firings, bin_of, hash_of, place_of, rank_in_group, row_and_pos
-
-PENDING = 500_000  # firings, 10 MB
+from saework.firings import BINS, SAMPLES_PER_BIN, Firings, Shortlist, bin_of, hash_of, place_of, rank_in_group, row_and_pos, weakness_of
 
 
 class Collector:
@@ -31,9 +28,8 @@ class Collector:
         self._part_total = np.zeros(d_sae)
         self.cofiring_features = np.asarray(cofiring_features, dtype=np.int64)
         self.cofiring = np.zeros((len(self.cofiring_features), d_sae), dtype=np.int64)
-        self._kept, self._pending = Firings.none(), []
-        self._weakest_listed = np.zeros(d_sae, dtype=np.float32)
-        self._highest_hash = np.full(d_sae * BINS if top_k else 0, 2**64 - 1, dtype=np.uint64)
+        self._top = Shortlist(d_sae, top_k)
+        self._samples = Shortlist(d_sae * BINS if top_k else 0, SAMPLES_PER_BIN)
 
     def add(self, active: Active, places: np.ndarray) -> None:
         """Take in the features of one block, whose tokens lie at ``places`` (as ``place_of`` gives them), in that order.
@@ -57,8 +53,8 @@ class Collector:
             self._add_pairs(token, feature, l0)
         if self.top_k:
             place = places[token]
-            listed = (value >= self._weakest_listed[feature]) | (hash_of(place) <= self._highest_hash[group])
-            self._keep(Firings(feature[listed], value[listed], place[listed]))
+            self._top.add(Firings(feature, weakness_of(value), value, place))
+            self._samples.add(Firings(group, hash_of(places)[token], value, place))
 
     def end_part(self) -> None:
         """Sums in float64 hang on their order: parts of a scan are summed on their own, and then added in their order."""
@@ -74,25 +70,25 @@ class Collector:
         self.histogram += arrays["histogram"].ravel()
         np.maximum(self.max_activation, arrays["max_activation"], out=self.max_activation)
         feature, rank = np.nonzero(arrays["top_positions"][..., 0] >= 0)
-        listed = Firings(feature, arrays["top_values"][feature, rank], place_of(*arrays["top_positions"][feature, rank].T))
-        self._keep(listed + Firings(arrays["sample_feature"], arrays["sample_value"], place_of(*arrays["sample_position"].T)))
+        value, place = arrays["top_values"][feature, rank], place_of(*arrays["top_positions"][feature, rank].T)
+        self._top.add(Firings(feature, weakness_of(value), value, place))
+        value, place = arrays["sample_value"], place_of(*arrays["sample_position"].T)
+        self._samples.add(Firings(arrays["sample_feature"] * BINS + bin_of(value), hash_of(place), value, place))
 
     def arrays(self) -> dict[str, int | np.ndarray]:
         """All that was found, as the fields of a ``FeatureScan``."""
-        self._compact()
+        top, samples = self._top.best(), self._samples.best()
         top_values = np.zeros((self.d_sae, self.top_k), dtype=np.float32)
         top_positions = np.full((self.d_sae, self.top_k, 2), -1, dtype=np.int64)
-        top = self._kept[self._kept.strongest(self.top_k)]
-        rank = rank_in_group(top.feature)
-        top_values[top.feature, rank], top_positions[top.feature, rank] = top.value, row_and_pos(top.place)
-        samples = self._kept[self._kept.samples()]
+        rank = rank_in_group(top.group)
+        top_values[top.group, rank], top_positions[top.group, rank] = top.value, row_and_pos(top.place)
         names = ("count", "max_activation", "l0_histogram", "total_activation", "cofiring_features", "cofiring")
         return {name: getattr(self, name).copy() for name in names} | {
             "n_tokens": self.n_tokens,
             "histogram": self.histogram.reshape(self.d_sae, BINS).copy(),
             "top_values": top_values,
             "top_positions": top_positions,
-            "sample_feature": samples.feature,
+            "sample_feature": samples.group // BINS,
             "sample_value": samples.value,
             "sample_position": row_and_pos(samples.place),
         }
@@ -105,20 +101,3 @@ class Collector:
         first, lengths = (np.cumsum(l0) - l0)[token[chosen]], l0[token[chosen]]
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         np.add.at(self.cofiring, (np.repeat(row_of[feature[chosen]], lengths), feature[np.repeat(first, lengths) + within]), 1)
-
-    def _keep(self, firings: Firings) -> None:
-        self._pending.append(firings)
-        if sum(len(each.value) for each in self._pending) > PENDING:
-            self._compact()
-
-    def _compact(self) -> None:
-        """Let go of what can no longer be listed, and note what a firing must surpass from now on."""
-        every = Firings.concatenate([self._kept, *self._pending]).unique()
-        top, samples = every.strongest(self.top_k), every.samples()
-        last = top[rank_in_group(every.feature[top]) == self.top_k - 1]
-        self._weakest_listed[every.feature[last]] = every.value[last]
-        group = every.group[samples]
-        last = rank_in_group(group) == SAMPLES_PER_BIN - 1
-        if self.top_k:
-            self._highest_hash[group[last]] = hash_of(every.place[samples[last]])
-        self._kept, self._pending = every[np.union1d(top, samples)], []

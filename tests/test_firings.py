@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saework.firings import BIN_EDGES, SAMPLES_PER_BIN, Firings, bin_of, hash_of, place_of, rank_in_group, row_and_pos
+from saework import firings
+from saework.firings import (
+    BIN_EDGES,
+    BINS,
+    SAMPLES_PER_BIN,
+    Firings,
+    Shortlist,
+    bin_of,
+    hash_of,
+    place_of,
+    rank_in_group,
+    row_and_pos,
+    weakness_of,
+)
 
 fast = settings(max_examples=60, deadline=None, database=None)
 
@@ -21,16 +34,25 @@ tables = st.dictionaries(st.tuples(st.integers(0, 2), places), values, max_size=
 )
 
 
-def firings(table) -> Firings:
-    """From ``(feature, value, row, pos)``."""
-    if not table:
-        return Firings.none()
-    feature, value, row, pos = zip(*table)
-    return Firings(np.array(feature, np.int64), np.array(value, np.float32), place_of(np.array(row), np.array(pos)))
+def columns(table) -> tuple[np.ndarray, ...]:
+    """Feature, value and place, from ``(feature, value, row, pos)``."""
+    feature, value, row, pos = zip(*table) if table else ((),) * 4
+    return np.array(feature, np.int64), np.array(value, np.float32), place_of(np.array(row, np.int64), np.array(pos, np.int64))
 
 
-def table(firings: Firings) -> list[tuple]:
-    return [(f, v, *p) for f, v, p in zip(firings.feature.tolist(), firings.value.tolist(), row_and_pos(firings.place).tolist())]
+def by_strength(table) -> Firings:
+    feature, value, place = columns(table)
+    return Firings(feature, weakness_of(value), value, place)
+
+
+def by_hash(table) -> Firings:
+    feature, value, place = columns(table)
+    return Firings(feature * BINS + bin_of(value), hash_of(place), value, place)
+
+
+def table_of(firings: Firings, groups_of_a_feature: int = 1) -> list[tuple]:
+    feature = firings.group // groups_of_a_feature
+    return [(f, v, *p) for f, v, p in zip(feature.tolist(), firings.value.tolist(), row_and_pos(firings.place).tolist())]
 
 
 def first_of_each(table, order, group, k) -> list[tuple]:
@@ -60,37 +82,55 @@ def slow_samples(table):
 
 
 @fast
-@given(table_=tables, k=st.integers(0, 7))
-def test_strongest(table_, k):
-    every = firings(table_)
-    assert table(every[every.strongest(k)]) == slow_strongest(table_, k)
+@given(table=tables, k=st.integers(1, 7), data=st.data(), pending=st.integers(0, 40))
+def test_the_best_of_any_parts_in_any_order(table, k, data, pending):
+    """Whatever comes first, and whenever the others are let go."""
+    order = data.draw(st.permutations(table))
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(order)), max_size=4)))
+    top, samples = Shortlist(3, k), Shortlist(3 * BINS, SAMPLES_PER_BIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(firings, "PENDING", pending)
+        for start, end in zip([0, *cuts], [*cuts, len(order)]):
+            top.add(by_strength(order[start:end]))
+            samples.add(by_hash(order[start:end]))
+            if data.draw(st.booleans()):
+                top.best()
+    assert table_of(top.best()) == slow_strongest(table, k)
+    assert table_of(samples.best(), BINS) == slow_samples(table)
+
+
+def test_a_shortlist_holds_no_more_than_its_size_and_turns_the_rest_away():
+    best = [(0, 3.0, 0, 0), (0, 2.0, 0, 1), (2, 1.0, 0, 2)]
+    shortlist = Shortlist(3, 2)
+    shortlist.add(by_strength([*best, (0, 1.0, 0, 3)]))
+    assert table_of(shortlist.best()) == best and len(shortlist.best().value) == 3
+    shortlist.add(by_strength([(0, 1.9, 0, 4)]))
+    assert sum(len(each.value) for each in shortlist._pending) == 0  # below the last of a full group
+    tie, other = (0, 2.0, 0, 0), (2, 0.5, 5, 5)
+    shortlist.add(by_strength([other, tie]))
+    assert table_of(shortlist.best()) == [best[0], tie, best[2], other]
 
 
 @fast
-@given(table_=tables)
-def test_samples(table_):
-    every = firings(table_)
-    assert table(every[every.samples()]) == slow_samples(table_)
+@given(
+    groups=st.lists(st.integers(0, 3), max_size=60),
+    largest=st.sampled_from([1, 3, 16_384, 2**20 * BINS, 2**40]),
+    data=st.data(),
+)
+def test_best_first_is_the_order_by_all_three(groups, largest, data):
+    """However few of the score's bits there is room for beside the group."""
+    group = np.array([*groups, largest])
+    scores = st.sampled_from([0, 1, 2, 2**20, 2**63, 2**63 + 1, 2**64 - 1])
+    score = np.array([data.draw(scores) for _ in group], np.uint64)
+    place = np.array(data.draw(st.permutations(range(len(group)))))
+    expected = sorted(range(len(group)), key=lambda i: (int(group[i]), int(score[i]), int(place[i])))
+    assert Firings(group, score, np.ones(len(group), np.float32), place).best_first().tolist() == expected
 
 
-@fast
-@given(table_=tables, data=st.data(), k=st.integers(1, 7))
-def test_choosing_from_the_chosen_of_each_part_is_choosing_from_all(table_, data, k):
-    chosen = Firings.none()
-    order = data.draw(st.permutations(table_))
-    cut = data.draw(st.integers(0, len(order)))
-    for part in (firings(order[:cut]), firings(order[cut:])):
-        chosen = chosen + part[part.strongest(k)] + part[part.samples()]
-    chosen = chosen.unique()
-    assert table(chosen[chosen.strongest(k)]) == slow_strongest(table_, k)
-    assert table(chosen[chosen.samples()]) == slow_samples(table_)
-
-
-@fast
-@given(table_=tables)
-def test_unique_takes_each_once(table_):
-    every = firings(table_)
-    assert sorted(table((every + every).unique())) == sorted(table_)
+def test_weakness_is_the_order_of_the_values_backwards():
+    info = np.finfo(np.float32)
+    values = np.array([info.smallest_subnormal, info.tiny, 0.1, np.nextafter(np.float32(0.1), np.float32(1)), 1, 3, info.max], np.float32)
+    assert (np.diff(weakness_of(values).astype(object)) < 0).all()
 
 
 @fast

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from test_firings import slow_bin, slow_samples, slow_strongest
 
 import saework
-from saework import FeatureScan, collecting, feature_scan, scanning
+from saework import FeatureScan, feature_scan, firings, scanning
 from saework._checks import HookError, UnknownNameError, WeightsError
 from saework.collecting import Collector
 from saework.encoding import Active
@@ -173,19 +173,14 @@ def every_firing(features: torch.Tensor) -> Active:
     return Active(token, feature, features[token, feature])
 
 
-@pytest.mark.parametrize(("pending", "taken_in"), [(1, 0.1), (3_000, 0.1), (500_000, 1)])
-def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending, taken_in):
-    """The collector lets go of firings that cannot be listed any more, and takes in no new ones of that kind.
-
-    ``taken_in``: the share of a later block's firings that it may take in; all, if nothing was cut down before.
-    """
-    monkeypatch.setattr(collecting, "PENDING", pending)
+@pytest.mark.parametrize("pending", [1, 3_000, 500_000])
+def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending):
+    """The collector lets go of firings that cannot be listed any more."""
+    monkeypatch.setattr(firings, "PENDING", pending)
     features = torch.rand(3, 600, 300, generator=torch.Generator().manual_seed(0)) ** 3
     features[2, 0] = features[0, 0]  # ties between the first block and the last
     places = place_of(*np.divmod(np.arange(1800), 20)).reshape(3, 600)
-    together, taken, parts = Collector(300, TOP_K), [], []
-    keep = together._keep
-    monkeypatch.setattr(together, "_keep", lambda firings: taken.append(len(firings.value)) or keep(firings))
+    together, parts = Collector(300, TOP_K), []
     for i in range(3):
         together.add(every_firing(features[i]), places[i])
         together.end_part()
@@ -193,9 +188,8 @@ def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending, taken_in):
         alone.add(every_firing(features[i]), places[i])
         alone.end_part()
         parts.append(FeatureScan.of(alone.arrays(), ((30 * i, 30 * i + 30),), ""))
-    held = sum(len(firings.value) for firings in (together._kept, *together._pending))
-    assert 0 < held <= 300 * (TOP_K + SAMPLES_PER_BIN * BINS)
-    assert taken[0] == features[0].numel() and max(taken[1:]) <= taken_in * taken[0]
+    for shortlist, most in ((together._top, 300 * TOP_K), (together._samples, 300 * SAMPLES_PER_BIN * BINS)):
+        assert 0 < sum(len(part.value) for part in (shortlist._best, *shortlist._pending)) <= most + pending < features.numel()
     together = FeatureScan.of(together.arrays(), ((0, 90),), "")
     assert_same(together, sum(parts[1:], parts[0]))  # sums too: parts are added in their order
     assert torch.equal(together.top_values, features.flatten(0, 1).topk(TOP_K, dim=0).values.T)

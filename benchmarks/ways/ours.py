@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from functools import partial
+from collections import Counter
+from contextlib import ExitStack
+from unittest.mock import patch
 
 import torch
 
 import saework
-
-BLOCK = 1024  # tokens, of the bare encoder
 
 
 def rates(s):
@@ -62,24 +62,31 @@ def all_features(s):
 
 
 def lists(s):
-    """Seconds of the encoder alone, of the scan without lists and with them, in turn in one process."""
-    from saework.run import activations
+    """Seconds that encoding and collecting take inside a scan, without lists and with them.
 
-    def encoder():
-        for rows in s.tokens.split(BLOCK // s.tokens.shape[1]):
-            s.sae.encode(activations(s.model, rows, s.hook).flatten(0, 1))
+    A difference of whole scans would drown in the noise of the encoder.
+    """
+    from saework.collecting import Collector
+    from saework.encoding import Encoder
 
-    def scan(top_k):
-        saework.scan(s.model, s.sae, s.tokens, top_k=top_k, progress=False)
+    seconds = Counter()
 
-    calls = {"encoder": encoder, "top_0": partial(scan, 0), "top_20": partial(scan, 20)}
-    seconds = {name: [] for name in calls}
-    for _ in range(2):
-        for name, call in calls.items():
+    def timed(name, function):
+        def call(*args):
             start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: torch.tensor(min(values)) for name, values in seconds.items()}
+            result = function(*args)
+            seconds[name] += time.perf_counter() - start
+            return result
+
+        return call
+
+    for top_k in (0, 20):
+        parts = (Encoder, "__call__", "encoder"), (Collector, "add", "collector"), (Collector, "arrays", "collector")
+        with ExitStack() as stack:
+            for owner, method, name in parts:
+                stack.enter_context(patch.object(owner, method, timed(f"{name}_{top_k}", getattr(owner, method))))
+            saework.scan(s.model, s.sae, s.tokens, top_k=top_k, progress=False)
+    return {name: torch.tensor(value) for name, value in seconds.items()}
 
 
 def short(s):
