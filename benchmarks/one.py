@@ -22,7 +22,7 @@ def main(asked: dict) -> None:
     s.features, s.folder = asked["features"], Path(asked["folder"])
     if asked["tokenizer"]:
         s.tokenizer = setting.tokenizer()
-    for function in (torch.sqrt, torch.exp, torch.log, torch.tanh, torch.erf):  # as saework does, see _checks.call_once_alone
+    for function in (torch.sqrt, torch.exp, torch.log, torch.tanh, torch.erf):  # as saework does, see _torch.call_once_alone
         function(torch.ones(1)), function(torch.ones(1, dtype=torch.float64))
     with torch.no_grad():
         getattr(module, f"before_{asked['call']}", lambda s: None)(s)  # what is made ready, and not measured

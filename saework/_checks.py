@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+import saework._torch  # noqa: F401, before the first work with torch
+
 
 class UnknownNameError(ValueError):
     """A release, id or hook that does not exist; the message names the nearest ones."""
@@ -45,22 +47,6 @@ def check_versions() -> None:
     if found := replaced_versions():
         remedy = "an install replaced it after this session had begun; restart the session, and run all cells again"
         raise RuntimeError(f"{'; '.join(found)}: {remedy}")
-
-
-def call_once_alone() -> None:
-    """Call each elementwise function that models and metrics use once, on one number, before threads do.
-
-    The oneMKL 2024 in torch's wheels picks a function's kernel at its first call. When several threads make that call
-    together, one of them may run a kernel of 12 bits, and only that once: in 7 and in 3 of 40 fresh processes (two
-    runs) the first large ``sqrt``, a model's first norm, was wrong by 3e-4 in half of its rows; in 0 of 40, twice, after this.
-    Source: https://github.com/pytorch/pytorch/issues/188792; ``benchmarks/first_call.py`` counts.
-    """
-    for dtype in (torch.float32, torch.float64):
-        for function in (torch.sqrt, torch.exp, torch.log, torch.log10, torch.sin, torch.cos, torch.tanh, torch.erf):
-            function(torch.ones(1, dtype=dtype))
-
-
-call_once_alone()
 
 
 def unknown(kind: str, given: object, known: Iterable[str], *, see: str) -> UnknownNameError:

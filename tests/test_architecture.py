@@ -1,6 +1,7 @@
 """The shape of the package, read from its source: levels, light imports, names, docstrings."""
 
 import ast
+import platform
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -12,15 +13,16 @@ import saework
 
 PACKAGE = Path(saework.__file__).parent
 LEVELS = {
-    0: ["_checks"],
-    1: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "encoding", "firings", "predictions", "controls", "pictures"],
-    2: ["heatmap", "rare", "matching", "formats", "corpus", "collecting", "order_training", "saebench", "replay"],
-    3: ["run", "feature_scan", "labels", "models", "training_text", "catalogue", "page_parts", "page_style"],
-    4: ["features", "quality", "steering", "validation", "scoring", "checkpoints", "plots", "training", "probing", "page_view"],
-    5: ["readiness", "sae_training", "scanning", "reading", "closeups"],
-    6: ["shelf", "page_making"],
-    7: ["minis", "explorer", "reproduction", "ordering", "pages"],
-    8: ["cli"],
+    0: ["_torch"],
+    1: ["_checks"],
+    2: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "encoding", "firings", "predictions", "controls", "pictures"],
+    3: ["heatmap", "rare", "matching", "formats", "corpus", "collecting", "order_training", "saebench", "replay"],
+    4: ["run", "feature_scan", "labels", "models", "training_text", "catalogue", "page_parts", "page_style"],
+    5: ["features", "quality", "steering", "validation", "scoring", "checkpoints", "plots", "training", "probing", "page_view"],
+    6: ["readiness", "sae_training", "scanning", "reading", "closeups"],
+    7: ["shelf", "page_making"],
+    8: ["minis", "explorer", "reproduction", "ordering", "pages"],
+    9: ["cli"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
 SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
@@ -141,3 +143,25 @@ print([first.get(f"aten::{name} torch.{dtype}") for name in "sqrt exp log sin co
 def test_elementwise_functions_are_first_called_by_one_thread():
     """Otherwise a session's first norm is wrong by 3e-4 now and then: https://github.com/pytorch/pytorch/issues/188792."""
     assert run_python(FIRST_CALLS).strip() == str([1] * 14)
+
+
+MAPPED_BLOCKS = """
+{before}
+import ctypes, torch
+
+class Mallinfo(ctypes.Structure):  # see mallinfo(3)
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Mallinfo
+before = libc.mallinfo2().hblks
+blocks = [torch.empty(size * 2**20, dtype=torch.uint8) for size in (1, 8, 31)]
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no such rule")
+def test_activations_do_not_come_anew_from_the_system():
+    """A mapped block goes back to the system when it is freed, and the next batch's pages must be made again."""
+    mapped = {before: int(run_python(MAPPED_BLOCKS.format(before=before))) for before in ("import torch", "import saework._torch")}
+    assert mapped == {"import torch": 3, "import saework._torch": 0}

@@ -9,56 +9,58 @@ from unittest.mock import patch
 
 import torch
 
-import saework
+from saework import feature_activations, recons_score, reconstruction_metrics, scan, select_features  # fetched here: a first use imports
+from saework.collecting import Collector
+from saework.encoding import Encoder, encode_columns  # not public, and no public call does this alone
+from saework.run import activations
 
 
 def rates(s):
-    return {"count": saework.scan(s.model, s.sae, s.tokens, top_k=0, progress=False).count}
+    return {"count": scan(s.model, s.sae, s.tokens, top_k=0, progress=False).count}
 
 
 def recons(s):
-    score = saework.recons_score(s.model, s.sae, s.tokens, progress=False)
+    score = recons_score(s.model, s.sae, s.tokens, progress=False)
     return {"clean": torch.tensor(score.loss), "spliced": torch.tensor(score.recons_loss), "ablated": torch.tensor(score.ablated_loss)}
 
 
 def metrics(s):
-    values = saework.reconstruction_metrics(s.model, s.sae, s.tokens, progress=False).with_bos
+    values = reconstruction_metrics(s.model, s.sae, s.tokens, progress=False).with_bos
     return {name: torch.tensor(value) for name, value in values.items()}
 
 
 def feature(s):
-    return {"activations": saework.feature_activations(s.model, s.sae, s.tokens, s.feature).flatten()}
+    return {"activations": feature_activations(s.model, s.sae, s.tokens, s.feature).flatten()}
 
 
 def before_kept(s):
-    from saework.run import activations
-
     s.x = activations(s.model, s.tokens, s.hook)
 
 
 def kept(s):
-    from saework.encoding import encode_columns  # not public, and no public call does this alone
-
     return {"activations": encode_columns(s.sae, s.x, s.feature).flatten()}
 
 
 def features(s):
     """Statistics, and a table of the strongest examples in context for each chosen feature."""
-    scan = saework.scan(s.model, saework.select_features(s.sae, s.features), s.tokens, hook=s.hook, top_k=20, progress=False)
-    tables = [scan.top_examples(i, s.tokens, s.tokenizer) for i in range(len(s.features))]
+    found = scan(s.model, select_features(s.sae, s.features), s.tokens, hook=s.hook, top_k=20, progress=False)
+    tables = [found.top_examples(i, s.tokens, s.tokenizer) for i in range(len(s.features))]
     assert all(len(table) <= 20 for table in tables)
-    return {"count": scan.count, "max": scan.max_activation, "top": scan.top_positions, "top_values": scan.top_values}
+    return _lists_of(found)
 
 
 def all_features(s):
     """The same lists of every feature; a table in context is made when somebody opens one."""
-    scan = saework.scan(s.model, s.sae, s.tokens, top_k=20, progress=False)
-    pick = torch.tensor(s.features)
+    found = scan(s.model, s.sae, s.tokens, top_k=20, progress=False)
     start = time.perf_counter()
-    scan.top_examples(s.feature, s.tokens, s.tokenizer)
+    found.top_examples(s.feature, s.tokens, s.tokenizer)
     table = torch.tensor(time.perf_counter() - start)
-    found = {"count": scan.count, "max": scan.max_activation, "top": scan.top_positions, "top_values": scan.top_values}
-    return {name: values[pick] for name, values in found.items()} | {"table": table}
+    pick = torch.tensor(s.features)
+    return {name: values[pick] for name, values in _lists_of(found).items()} | {"table": table}
+
+
+def _lists_of(found):
+    return {"count": found.count, "max": found.max_activation, "top": found.top_positions, "top_values": found.top_values}
 
 
 def lists(s):
@@ -66,9 +68,6 @@ def lists(s):
 
     A difference of whole scans would drown in the noise of the encoder.
     """
-    from saework.collecting import Collector
-    from saework.encoding import Encoder
-
     seconds = Counter()
 
     def timed(name, function):
@@ -85,23 +84,23 @@ def lists(s):
         with ExitStack() as stack:
             for owner, method, name in parts:
                 stack.enter_context(patch.object(owner, method, timed(f"{name}_{top_k}", getattr(owner, method))))
-            saework.scan(s.model, s.sae, s.tokens, top_k=top_k, progress=False)
+            scan(s.model, s.sae, s.tokens, top_k=top_k, progress=False)
     return {name: torch.tensor(value) for name, value in seconds.items()}
 
 
 def short(s):
-    return {"count": saework.scan(s.model, s.sae, s.tokens[:391], progress=False).count}
+    return {"count": scan(s.model, s.sae, s.tokens[:391], progress=False).count}
 
 
 def long(s):
-    return {"count": saework.scan(s.model, s.sae, s.tokens[:1563], progress=False).count}
+    return {"count": scan(s.model, s.sae, s.tokens[:1563], progress=False).count}
 
 
 def plan(s):
     """What a scan takes, and what one part of it costs to send and to merge."""
     half = len(s.tokens) // 2
     start = time.perf_counter()
-    a, b = (saework.scan(s.model, s.sae, s.tokens[first : first + half], first_row=first, progress=False) for first in (0, half))
+    a, b = (scan(s.model, s.sae, s.tokens[first : first + half], first_row=first, progress=False) for first in (0, half))
     scanned = time.perf_counter()
     a + b
     seconds = {"scan_seconds": scanned - start, "merge_seconds": time.perf_counter() - scanned}
