@@ -1,4 +1,4 @@
-"""What torch needs before its first work in a process; all that use torch here import this first."""
+"""What torch needs before its first work in a process; each public name that brings torch in brings this."""
 
 from __future__ import annotations
 

@@ -140,6 +140,15 @@ print([first.get(f"aten::{name} torch.{dtype}") for name in "sqrt exp log sin co
 """
 
 
+@pytest.mark.parametrize("module", sorted({*saework._HOME.values(), *saework._MODULES}))
+def test_a_public_module_that_brings_torch_in_makes_it_ready(module):
+    waiting, reached = [module], set()
+    while waiting:
+        reached.add(name := waiting.pop())
+        waiting += imported_modules(SOURCES[name]) - reached
+    assert "_torch" in reached or not any("import torch" in SOURCES[name] for name in reached)
+
+
 def test_elementwise_functions_are_first_called_by_one_thread():
     """Otherwise a session's first norm is wrong by 3e-4 now and then: https://github.com/pytorch/pytorch/issues/188792."""
     assert run_python(FIRST_CALLS).strip() == str([1] * 14)
