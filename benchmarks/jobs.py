@@ -109,7 +109,7 @@ def constants(job: Job, runs: dict, ours: dict) -> str:
     merge = median(run["values"]["merge_seconds"] for run in runs["ours"])
     flop = 2 * 2048 * 16_384 * rate / 1e9
     return (
-        f"{rate:,.0f} tokens a second and core (the encoder's share of it: {flop:.0f} GFLOP/s a core); a part of {job.rows * 64:,} tokens "
+        f"{rate:,.0f} tokens a second and core (the encoder's share of it: {flop:.0f} GFLOP/s a core); a part of a million tokens "
         f"is a file of {float(ours['part_bytes']) / 1e6:.1f} MB; merging two takes {merge:.2f} s"
     )
 

@@ -38,6 +38,25 @@ def test_the_ways_agree(tiny_setting, name, hook):
     assert job.agree(*results, near)
 
 
+@torch.no_grad()
+def test_lists_and_plan(tiny_setting, tmp_path):
+    """What they time is timed: each of the parts is called, and a part of a million tokens is as a scan's."""
+    from jobs import JOBS
+    from ways import ours
+
+    s = tiny_setting(0)
+    s.folder = tmp_path
+    found = {"lists": ours.lists(s), "plan": ours.plan(s, blocks=2)}
+    assert set(found["lists"]) == {"encoder_0", "collector_0", "encoder_20", "collector_20"}
+    for name, values in found.items():
+        assert all(value > 0 for value in values.values())
+        runs = {"ours": [{"values": {n: float(v) for n, v in values.items()}, "threads": 1}]}
+        assert {"lists": "on top of the encoder", "plan": "merging two takes"}[name] in JOBS[name].note(JOBS[name], runs, values)
+    part = ours._drawn_part(128, 0, 2)
+    assert part.n_tokens == 2048 and part.mean_l0 == 25 and part.rows == ((0, 16),)
+    assert part.count.min() > 20 and (part.top_positions[..., 0] >= 0).all()
+
+
 def test_a_wrong_result_is_told(tiny_setting):
     from jobs import close, same_counts
 
