@@ -9,7 +9,8 @@ from unittest.mock import patch
 
 import torch
 
-from saework import FeatureScan, feature_activations, recons_score, reconstruction_metrics, scan, select_features  # fetched here: a first use imports
+# names are fetched here, since a first use imports
+from saework import FeatureScan, feature_activations, recons_score, reconstruction_metrics, scan, select_features
 from saework.collecting import Collector
 from saework.encoding import Active, Encoder, encode_columns  # not public, and no public call does this alone
 from saework.firings import place_of
