@@ -63,7 +63,7 @@ def scan(
     Raises: ValueError for bad tokens, mask or numbers, an activation that is not finite (it says the rows), or workers
     that rebuild something else; HookError if hook and SAE do not fit; WeightsError for a checkpoint that is damaged or
     of another scan; RuntimeError if the executor dies.
-    Memory: of each feature 60 numbers, ``28 * top_k`` bytes of lists, at most 4 kB of samples and 8 bytes a ``cofiring``
+    Memory: of each feature 66 numbers, ``28 * top_k`` bytes of lists, at most 4 kB of samples and 8 bytes a ``cofiring``
     feature; one block of features (``4 * 1024 * d_sae`` bytes); whatever the number of tokens.
     Source: ``get_freqs`` of the gelu-1l notebook for the firing rates.
     """
