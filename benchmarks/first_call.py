@@ -23,7 +23,8 @@ print(float((x.sqrt().double() / x.double().sqrt() - 1).abs().max()))
 
 def main(processes: int) -> None:
     for name, before in (("first call by all threads", ""), ("after call_once_alone", "import saework._torch")):
-        errors = [float(subprocess.run([sys.executable, "-c", NORM.format(before=before)], capture_output=True, text=True, check=True).stdout) for _ in range(processes)]
+        command = [sys.executable, "-c", NORM.format(before=before)]
+        errors = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(processes)]
         print(f"{name}: {sum(error > 1e-6 for error in errors)} of {processes} wrong, largest relative error {max(errors):.0e}")
 
 

@@ -173,23 +173,32 @@ def every_firing(features: torch.Tensor) -> Active:
     return Active(token, feature, features[token, feature])
 
 
-@pytest.mark.parametrize("pending", [1, 3_000, 500_000])
-def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending):
-    """The collector lets go of firings that cannot be listed any more."""
+@pytest.mark.parametrize(("pending", "taken_in"), [(1, 0.1), (3_000, 0.1), (500_000, 1)])
+def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending, taken_in):
+    """The collector lets go of firings that cannot be listed any more, and takes in no new ones of that kind.
+
+    ``taken_in``: the share of a later block's firings that a list may take in; all, if nothing was cut down before.
+    """
     monkeypatch.setattr(firings, "PENDING", pending)
+    taken, part_of = [], firings.Firings.__getitem__
+    count = lambda self, index: index.dtype == bool and taken.append(index.sum())  # noqa: E731, what comes in is chosen by a mask
+    monkeypatch.setattr(firings.Firings, "__getitem__", lambda self, index: count(self, index) or part_of(self, index))
     features = torch.rand(3, 600, 300, generator=torch.Generator().manual_seed(0)) ** 3
     features[2, 0] = features[0, 0]  # ties between the first block and the last
     places = place_of(*np.divmod(np.arange(1800), 20)).reshape(3, 600)
     together, parts = Collector(300, TOP_K), []
     for i in range(3):
+        taken.clear()
         together.add(every_firing(features[i]), places[i])
+        assert len(taken) == 2 and max(taken) <= features[i].numel() * (taken_in if i else 1)
+        assert i or min(taken) == features[0].numel()
         together.end_part()
         alone = Collector(300, TOP_K)
         alone.add(every_firing(features[i]), places[i])
         alone.end_part()
         parts.append(FeatureScan.of(alone.arrays(), ((30 * i, 30 * i + 30),), ""))
-    for shortlist, most in ((together._top, 300 * TOP_K), (together._samples, 300 * SAMPLES_PER_BIN * BINS)):
-        assert 0 < sum(len(part.value) for part in (shortlist._best, *shortlist._pending)) <= most + pending < features.numel()
+    held = sum(len(part.value) for shortlist in (together._top, together._samples) for part in (shortlist._best, *shortlist._pending))
+    assert 0 < held <= 300 * (TOP_K + SAMPLES_PER_BIN * BINS)
     together = FeatureScan.of(together.arrays(), ((0, 90),), "")
     assert_same(together, sum(parts[1:], parts[0]))  # sums too: parts are added in their order
     assert torch.equal(together.top_values, features.flatten(0, 1).topk(TOP_K, dim=0).values.T)

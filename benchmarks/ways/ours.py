@@ -81,8 +81,8 @@ def lists(s):
 
         return call
 
+    parts = (Encoder, "__call__", "encoder"), (Collector, "add", "collector"), (Collector, "arrays", "collector")
     for top_k in (0, 20):
-        parts = (Encoder, "__call__", "encoder"), (Collector, "add", "collector"), (Collector, "arrays", "collector")
         with ExitStack() as stack:
             for owner, method, name in parts:
                 stack.enter_context(patch.object(owner, method, timed(f"{name}_{top_k}", getattr(owner, method))))
