@@ -20,22 +20,50 @@ def workbook(n_features: int):
     from sae_lens import StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    from saework import Workbook, models
-    from saework.catalogue import DATA
+    from saework import Workbook
+    from saework.core.files import DATA
+    from saework.loading import models
 
-    tokenizer = models.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")  # real typing; the other 44,000 tokens are never typed
-    config = dict(d_model=512, n_layers=1, d_mlp=2048, d_head=64, n_heads=8, n_ctx=1024, d_vocab=48262, act_fn="gelu", attn_only=False)
+    tokenizer = models.read_tokenizer(
+        DATA / "gelu-1l-mini" / "tokenizer"
+    )  # real typing; the other 44,000 tokens are never typed
+    config = dict(
+        d_model=512,
+        n_layers=1,
+        d_mlp=2048,
+        d_head=64,
+        n_heads=8,
+        n_ctx=1024,
+        d_vocab=48262,
+        act_fn="gelu",
+        attn_only=False,
+    )
     config |= dict(normalization="LN", shortformer_pos=False)
     torch.manual_seed(0)
     model = models.neel_model_shell(config, tokenizer=tokenizer)
-    model.load_and_process_state_dict({name: 0.05 * torch.randn(shape) for name, shape in models.neel_shapes(config).items()})
+    model.load_and_process_state_dict(
+        {name: 0.05 * torch.randn(shape) for name, shape in models.neel_shapes(config).items()}
+    )
     hook = "blocks.0.mlp.hook_post"
-    sae = StandardSAE(StandardSAEConfig(d_in=2048, d_sae=n_features, apply_b_dec_to_input=True, metadata=SAEMetadata(hook_name=hook)))
+    sae = StandardSAE(
+        StandardSAEConfig(
+            d_in=2048,
+            d_sae=n_features,
+            apply_b_dec_to_input=True,
+            metadata=SAEMetadata(hook_name=hook),
+        )
+    )
     for weight in sae.parameters():
         weight.data.normal_(0, 0.02)
     tokens = torch.randint(3, 4096, (8, 128))
     tokens[:, 0] = tokenizer.bos_token_id
-    return Workbook(model.eval().requires_grad_(False), sae.eval().requires_grad_(False), tokens, tokenizer, hook)
+    return Workbook(
+        model.eval().requires_grad_(False),
+        sae.eval().requires_grad_(False),
+        tokens,
+        tokenizer,
+        hook,
+    )
 
 
 def timed(box, change, n_changes: int) -> tuple[list[float], list[float]]:
@@ -65,7 +93,9 @@ def main() -> None:
     n_tokens = len(box.heatmap.strings)
 
     def type_a_letter(i):
-        box.text.value = text + " letters that are typed one after the other, each a change"[: i + 1]
+        box.text.value = (
+            text + " letters that are typed one after the other, each a change"[: i + 1]
+        )
 
     def next_feature(i):
         box.feature.value = (17 * i + 8) % args.features
@@ -77,12 +107,21 @@ def main() -> None:
         box.search.value = WORDS[i % len(WORDS)]
 
     kilobytes = len(box.output.value) / 1000
-    print(f"{n_tokens} tokens, {args.features} features, {torch.get_num_threads()} thread(s), HTML of {kilobytes:.0f} kB")
-    changes = {"a letter typed": type_a_letter, "another feature": next_feature, "another token": next_token, "a search by logit": search}
+    print(
+        f"{n_tokens} tokens, {args.features} features, {torch.get_num_threads()} thread(s), HTML of {kilobytes:.0f} kB"
+    )
+    changes = {
+        "a letter typed": type_a_letter,
+        "another feature": next_feature,
+        "another token": next_token,
+        "a search by logit": search,
+    }
     for name, change in changes.items():
         for what, taken in zip(("shown", "done"), timed(box, change, args.changes)):
             slow = statistics.quantiles(taken, n=20)[18]
-            print(f"{name:18} {what:5} median {statistics.median(taken):6.1f} ms, 95th percentile {slow:6.1f} ms")
+            print(
+                f"{name:18} {what:5} median {statistics.median(taken):6.1f} ms, 95th percentile {slow:6.1f} ms"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How often torch's first large ``sqrt`` is wrong in a fresh process, and after ``saework._torch.call_once_alone``.
+"""How often torch's first large ``sqrt`` is wrong in a fresh process, and after ``saework.core.torch_setup.call_once_alone``.
 
     python benchmarks/first_call.py 40      # processes of each kind; some three seconds each
 
@@ -22,10 +22,18 @@ print(float((x.sqrt().double() / x.double().sqrt() - 1).abs().max()))
 
 
 def main(processes: int) -> None:
-    for name, before in (("first call by all threads", ""), ("after call_once_alone", "import saework._torch")):
+    for name, before in (
+        ("first call by all threads", ""),
+        ("after call_once_alone", "import saework.core.torch_setup"),
+    ):
         command = [sys.executable, "-c", NORM.format(before=before)]
-        errors = [float(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(processes)]
-        print(f"{name}: {sum(error > 1e-6 for error in errors)} of {processes} wrong, largest relative error {max(errors):.0e}")
+        errors = [
+            float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            for _ in range(processes)
+        ]
+        print(
+            f"{name}: {sum(error > 1e-6 for error in errors)} of {processes} wrong, largest relative error {max(errors):.0e}"
+        )
 
 
 if __name__ == "__main__":

@@ -42,19 +42,42 @@ def main(target: Path) -> None:
     book = saework.load("gelu-1l-mini", n_tokens=ROWS * 128, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rows").mkdir()
-        pd.DataFrame({"tokens": book.tokens.tolist()}).to_parquet(Path(folder) / "rows" / "train.parquet")
+        pd.DataFrame({"tokens": book.tokens.tolist()}).to_parquet(
+            Path(folder) / "rows" / "train.parquet"
+        )
         os.chdir(folder)  # so that the result names no folder of this machine
-        script = saebench.export(book.sae, "sae", name="gelu-1l-mini", model_name="gelu-1l-mini", hook=book.hook, dataset="rows", batches=ROWS // 16)
+        script = saebench.export(
+            book.sae,
+            "sae",
+            name="gelu-1l-mini",
+            model_name="gelu-1l-mini",
+            hook=book.hook,
+            dataset="rows",
+            batches=ROWS // 16,
+        )
         core.HookedTransformer.from_pretrained_no_processing = lambda *args, **kwargs: book.model
         activations_store.validate_pretokenized_dataset_tokenizer = lambda **kwargs: None
         runpy.run_path(str(script))
         (result,) = (script.parent / "eval_results" / "core").glob("*.json")
-        target.write_text(json.dumps(json.loads(result.read_text()), separators=(",", ":")) + "\n")  # as it is, without the blanks
+        target.write_text(
+            json.dumps(json.loads(result.read_text()), separators=(",", ":")) + "\n"
+        )  # as it is, without the blanks
     theirs = saebench.read(target)["core"]
-    special = {book.tokenizer.bos_token_id, book.tokenizer.eos_token_id, book.tokenizer.pad_token_id}
+    special = {
+        book.tokenizer.bos_token_id,
+        book.tokenizer.eos_token_id,
+        book.tokenizer.pad_token_id,
+    }
     mask = ~sum(book.tokens == token for token in special if token is not None).bool()
-    ours = saework.reconstruction_metrics(book.model, book.sae, book.tokens, mask=mask, progress=False).with_bos
-    print(pd.DataFrame([(name, theirs.value(name), ours[own]) for name, own in PAIRS.items()], columns=["metric", "SAEBench", "saework"]))
+    ours = saework.reconstruction_metrics(
+        book.model, book.sae, book.tokens, mask=mask, progress=False
+    ).with_bos
+    print(
+        pd.DataFrame(
+            [(name, theirs.value(name), ours[own]) for name, own in PAIRS.items()],
+            columns=["metric", "SAEBench", "saework"],
+        )
+    )
 
 
 if __name__ == "__main__":

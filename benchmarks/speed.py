@@ -36,7 +36,9 @@ def python_of(way: str, peers: Path | None) -> str:
         return sys.executable
     python = Path(peers or "") / way / "bin" / "python"
     if not python.exists():
-        raise FileNotFoundError(f"{python} is missing: make it with `bash benchmarks/peers.sh DIR`, and give --peers DIR")
+        raise FileNotFoundError(
+            f"{python} is missing: make it with `bash benchmarks/peers.sh DIR`, and give --peers DIR"
+        )
     return str(python)
 
 
@@ -45,11 +47,25 @@ def run(job: Job, way: tuple[str, str], folder: Path, peers: Path | None) -> dic
     from safetensors.torch import load_file
 
     out = folder / "-".join(way)
-    asked = {"way": way[0], "call": way[1], "shape": job.shape, "hook": job.hook, "rows": job.rows, "folder": str(folder), "out": str(out)}
+    asked = {
+        "way": way[0],
+        "call": way[1],
+        "shape": job.shape,
+        "hook": job.hook,
+        "rows": job.rows,
+        "folder": str(folder),
+        "out": str(out),
+    }
     asked |= {"features": FEATURES, "tokenizer": "features" in way[1]}
-    done = subprocess.run([python_of(way[0], peers), HERE / "one.py", json.dumps(asked)], capture_output=True, text=True)
+    done = subprocess.run(
+        [python_of(way[0], peers), HERE / "one.py", json.dumps(asked)],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
-        raise RuntimeError(f"{way[0]}.{way[1]} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        raise RuntimeError(
+            f"{way[0]}.{way[1]} ended with {done.returncode}:\n{done.stderr[-3000:]}"
+        )
     result = load_file(out)
     values = {name: float(value) for name, value in result.items() if value.ndim == 0}
     return {**json.loads(done.stdout.strip().split("\n")[-1]), "values": values, "result": result}
@@ -72,23 +88,35 @@ def measure(job: Job, rounds: int, folder: Path, peers: Path | None) -> tuple[di
         for who, way in ways.items():
             runs[who].append(run(job, way, folder, peers))
         if job.theirs:
-            told = job.agree(runs["theirs"][-1]["result"], runs["ours"][-1]["result"], lambda: near_threshold(job, folder))
+            told = job.agree(
+                runs["theirs"][-1]["result"],
+                runs["ours"][-1]["result"],
+                lambda: near_threshold(job, folder),
+            )
     return runs, told
 
 
 def spread(values: list[float], unit: str) -> str:
-    middle, low, high = (f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in (median(values), min(values), max(values)))
+    middle, low, high = (
+        f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+        for value in (median(values), min(values), max(values))
+    )
     return f"{middle} {unit} ({low} to {high})"
 
 
 def verdict(ratio: float, must: float | None, reached: bool) -> str:
-    return f"{ratio:.2f}" + (f" (must {must}: {'reached' if reached else 'MISSED'})" if must else "")
+    return f"{ratio:.2f}" + (
+        f" (must {must}: {'reached' if reached else 'MISSED'})" if must else ""
+    )
 
 
 def report(job: Job, runs: dict, told: str) -> str:
     """Prints a job; returns its row of the table."""
     note = job.note(job, runs, runs["ours"][-1]["result"])
-    seconds = {who: [run["seconds"] * (job.scale if who == "theirs" else 1) for run in runs[who]] for who in runs}
+    seconds = {
+        who: [run["seconds"] * (job.scale if who == "theirs" else 1) for run in runs[who]]
+        for who in runs
+    }
     peaks = {who: [run["peak_gb"] for run in runs[who]] for who in runs}
     cells = {who: f"{spread(seconds[who], 's')}, {spread(peaks[who], 'GB')}" for who in runs}
     faster = smaller = ""
@@ -99,9 +127,15 @@ def report(job: Job, runs: dict, told: str) -> str:
         time_ratio = median(seconds["theirs"]) / median(seconds["ours"])
         memory_ratio = median(peaks["ours"]) / median(peaks["theirs"])
         pairs = [a / b for a, b in zip(seconds["theirs"], seconds["ours"])]
-        faster = verdict(time_ratio, job.must[0], time_ratio >= (job.must[0] or 0)) if job.must[0] else "-"
+        faster = (
+            verdict(time_ratio, job.must[0], time_ratio >= (job.must[0] or 0))
+            if job.must[0]
+            else "-"
+        )
         smaller = verdict(memory_ratio, job.must[1], memory_ratio <= (job.must[1] or 0))
-        print(f"  time ratio {faster}, turn by turn {min(pairs):.3g} to {max(pairs):.3g}; memory ratio {smaller}")
+        print(
+            f"  time ratio {faster}, turn by turn {min(pairs):.3g} to {max(pairs):.3g}; memory ratio {smaller}"
+        )
     probes = [run["gigaflops"] for who in runs for run in runs[who]]
     print(f"  matrix product {min(probes):.0f} to {max(probes):.0f} GFLOP/s")
     for words in filter(None, (told, note)):
@@ -116,27 +150,42 @@ def machine() -> str:
     import torch
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine()
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores ({model}), {memory:.0f} GB, torch {torch.__version__}, on the CPU"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; all by default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; all by default"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", type=Path, help="folder of the other environments, made by peers.sh")
+    parser.add_argument(
+        "--peers", type=Path, help="folder of the other environments, made by peers.sh"
+    )
     parser.add_argument("--table", type=Path, help="write a markdown table as well")
     arguments = parser.parse_args()
     unknown = set(arguments.jobs) - JOBS.keys()
     if unknown or arguments.rounds < 1:
-        parser.error(f"{arguments.rounds} rounds of {', '.join(sorted(unknown))}: give one or more of {', '.join(JOBS)}")
+        parser.error(
+            f"{arguments.rounds} rounds of {', '.join(sorted(unknown))}: give one or more of {', '.join(JOBS)}"
+        )
     print(machine())
     rows, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.jobs or JOBS:
             try:
-                rows.append(report(JOBS[name], *measure(JOBS[name], arguments.rounds, Path(folder), arguments.peers)))
+                rows.append(
+                    report(
+                        JOBS[name],
+                        *measure(JOBS[name], arguments.rounds, Path(folder), arguments.peers),
+                    )
+                )
             except (FileNotFoundError, RuntimeError, AssertionError) as error:
                 failed.append(name)
                 print(f"\n{JOBS[name].title}: not measured, or not equal. {error}", flush=True)

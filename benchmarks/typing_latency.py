@@ -27,8 +27,9 @@ REAL = """
 import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from transformer_lens import HookedTransformer, HookedTransformerConfig
-from saework import Workbook, explore, models
-from saework.catalogue import DATA
+from saework import Workbook, explore
+from saework.loading import models
+from saework.core.files import DATA
 
 torch.manual_seed(0)
 tokenizer = models.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")  # the real one is not here; ids are ids
@@ -56,8 +57,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--keys", type=int, default=40, help="so many key presses a shape")
     keys = (KEYS * 9)[: parser.parse_args().keys]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, labs.jupyterlab(Path(folder), threads=None) as lab, labs.chromium() as browser:
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning; milliseconds from key to heatmap")
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        labs.jupyterlab(Path(folder), threads=None) as lab,
+        labs.chromium() as browser,
+    ):
+        print(
+            f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the beginning; milliseconds from key to heatmap"
+        )
         for name, cell in {"gelu-1l-mini": MINI, "gelu-1l's shape": REAL}.items():
             labs.write_notebook(lab.folder / "explore.ipynb", cell, f"explore(book, 985, {TEXT!r})")
             with labs.watched_page(browser, home=lab.home) as watched:
@@ -74,7 +81,9 @@ def measured(page, keys: str) -> tuple[list[float], float]:
     text, heatmap = page.get_by_label("Text", exact=True), page.locator(labs.HEATMAP).first
     text.focus()
     text.press("ControlOrMeta+End")
-    page.wait_for_function("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'")
+    page.wait_for_function(
+        "() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
+    )
     page.evaluate(WATCH, [text.element_handle(), heatmap.element_handle()])
     for i, key in enumerate(keys, 1):
         page.keyboard.press("Enter" if key == "\n" else key)

@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import lab as labs  # noqa: E402
 
-from saework import pictures  # noqa: E402
+from saework.reproduction import pictures  # noqa: E402
 
 FOLDER = ROOT / "docs" / "pictures"
 LARGEST = 150_000  # bytes
@@ -39,9 +39,18 @@ FEATURE = "from saework import feature_page, load\nfeature_page(load('gelu-1l-mi
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--notebooks", nargs="*", metavar="NAME", help="whole notebooks in both themes instead; all by default")
+    parser.add_argument(
+        "--notebooks",
+        nargs="*",
+        metavar="NAME",
+        help="whole notebooks in both themes instead; all by default",
+    )
     asked = parser.parse_args().notebooks
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, labs.jupyterlab(Path(name)) as lab, labs.chromium() as browser:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+        labs.jupyterlab(Path(name)) as lab,
+        labs.chromium() as browser,
+    ):
         for path in (ROOT / "notebooks").glob("*.ipynb"):
             shutil.copy(path, lab.folder)
         if asked is None:
@@ -77,7 +86,7 @@ def take_pictures(lab, browser) -> None:
         lab.open(page, "01_gelu_1l_reconstruction.ipynb")
         to_top(page, cell_with(page, "ledger", last=True))
         keep(page, "notebook-ledger")
-    if importlib.util.find_spec("saework.pages"):
+    if importlib.util.find_spec("saework.views.feature_page.write"):
         with labs.watched_page(browser, home=lab.home, size=SIZE) as watched:
             labs.write_notebook(lab.folder / "feature.ipynb", FEATURE)
             lab.open(watched.page, "feature.ipynb")
@@ -126,7 +135,9 @@ def scroll_through(lab, browser, name: str) -> None:
     folder = labs.SCREENSHOTS / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     height = 1800
-    with labs.watched_page(browser, home=lab.home, size={"width": 1100, "height": height + 150}) as watched:
+    with labs.watched_page(
+        browser, home=lab.home, size={"width": 1100, "height": height + 150}
+    ) as watched:
         page = watched.page
         lab.open(page, f"{name}.ipynb")
         for theme in (labs.LIGHT, labs.DARK):

@@ -21,7 +21,7 @@ COLAB = """numpy==2.0.2 pandas==2.2.2 scipy==1.16.1 scikit-learn==1.6.1 pyarrow=
 psutil==5.9.5 tqdm==4.67.1 requests==2.32.4 ipython==7.34.0 ipykernel==6.17.1 ipywidgets==7.7.1 tornado==6.5.1 nbformat==5.10.4
 nbconvert==7.16.6 jinja2==3.1.6 protobuf==5.29.5 datasets==4.0.0 transformers<5 setuptools jedi""".split()
 TORCH = "torch==2.13.0"  # Colab's may be older; this is the one that can be had here
-SESSION = '''
+SESSION = """
 import io, json, sys
 from contextlib import redirect_stdout
 from importlib.metadata import distributions
@@ -46,27 +46,43 @@ for cell in cells:
         shell.run_cell("".join(cell["source"])).raise_error()
 assert numpy.__version__ == before["numpy"] and torch.__version__.partition("+")[0] == before["torch"].partition("+")[0]
 print(f"the {len(cells)} cells of the notebook ran in the same session; numpy {numpy.__version__} and torch {torch.__version__} are as they were")
-'''
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--python", default=shutil.which("python3.12") or sys.executable, help="3.12, as Colab's, by default, if it is there")
+    parser.add_argument(
+        "--python",
+        default=shutil.which("python3.12") or sys.executable,
+        help="3.12, as Colab's, by default, if it is there",
+    )
     parser.add_argument("--find-links", help="a folder of wheels, such as torch's")
-    parser.add_argument("--environment", type=Path, default=ROOT / "build" / "colab", help="made anew unless it exists with --keep")
+    parser.add_argument(
+        "--environment",
+        type=Path,
+        default=ROOT / "build" / "colab",
+        help="made anew unless it exists with --keep",
+    )
     parser.add_argument("--keep", action="store_true", help="use the environment as it is")
     arguments = parser.parse_args()
     if not arguments.keep:
         shutil.rmtree(arguments.environment, ignore_errors=True)
         subprocess.run([arguments.python, "-m", "venv", arguments.environment], check=True)
         links = ["--find-links", arguments.find_links] if arguments.find_links else []
-        subprocess.run([arguments.environment / "bin" / "pip", "install", "--quiet", *links, *COLAB, TORCH], check=True)
+        subprocess.run(
+            [arguments.environment / "bin" / "pip", "install", "--quiet", *links, *COLAB, TORCH],
+            check=True,
+        )
     sys.path.insert(0, str(ROOT))
-    from saework.reproduction import setup_cell
+    from saework.reproduction.record import setup_cell
 
     notebook = ROOT / "notebooks" / "00_start_here.ipynb"
     python = (arguments.environment / "bin" / "python").absolute()
-    subprocess.run([python, "-c", SESSION, setup_cell(ROOT.as_uri()), notebook], cwd=arguments.environment, check=True)
+    subprocess.run(
+        [python, "-c", SESSION, setup_cell(ROOT.as_uri()), notebook],
+        cwd=arguments.environment,
+        check=True,
+    )
 
 
 if __name__ == "__main__":

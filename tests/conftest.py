@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from saework.claims import LEDGER_MIME
-from saework.reproduction import ENVIRONMENT, PLOTLY_MIME
-from saework.tables import RAW_MIME
+from saework.core.ledger import LEDGER_MIME
+from saework.reproduction.html import PLOTLY_MIME
+from saework.reproduction.run import ENVIRONMENT
+from saework.views.tables import RAW_MIME
 
 os.environ.update(ENVIRONMENT)  # the notebooks' kernels inherit it
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; threads that wait for each other waste both cores
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests that want the local Hub start a process of their own
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # before torch is imported; threads that wait for each other waste both cores
+os.environ.setdefault(
+    "HF_HUB_OFFLINE", "1"
+)  # tests that want the local Hub start a process of their own
 
 
 def pytest_collection_modifyitems(items):
     """Figures and raw numbers hold last bits: the notebooks assert what matters in them instead."""
     for item in items:
         if hasattr(item.parent, "skip_compare"):
-            item.parent.skip_compare = (*item.parent.skip_compare, PLOTLY_MIME, LEDGER_MIME, RAW_MIME)
+            item.parent.skip_compare = (
+                *item.parent.skip_compare,
+                PLOTLY_MIME,
+                LEDGER_MIME,
+                RAW_MIME,
+            )
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +46,27 @@ def tiny():
     """
     import torch
 
-    from saework import models
-    from saework.catalogue import DATA
+    from saework.core.files import DATA
+    from saework.loading import models
 
     generator = torch.Generator().manual_seed(0)
     tokenizer = models.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
-    config = dict(d_model=16, n_layers=1, d_mlp=24, d_head=8, n_heads=2, n_ctx=32, d_vocab=4096, act_fn="gelu", attn_only=False)
+    config = dict(
+        d_model=16,
+        n_layers=1,
+        d_mlp=24,
+        d_head=8,
+        n_heads=2,
+        n_ctx=32,
+        d_vocab=4096,
+        act_fn="gelu",
+        attn_only=False,
+    )
     config |= dict(normalization="LN", shortformer_pos=False)
-    state = {name: 0.4 * torch.randn(shape, generator=generator) for name, shape in models.neel_shapes(config).items()}
+    state = {
+        name: 0.4 * torch.randn(shape, generator=generator)
+        for name, shape in models.neel_shapes(config).items()
+    }
     model = models.neel_model_shell(config, tokenizer=tokenizer)
     model.load_and_process_state_dict({name: value.clone() for name, value in state.items()})
     model.eval().requires_grad_(False)
@@ -49,7 +74,15 @@ def tiny():
     sae = random_sae(24, 48, hook, generator)
     tokens = torch.randint(3, 4096, (6, 20), generator=generator)
     tokens[:, 0] = tokenizer.bos_token_id
-    return SimpleNamespace(model=model, sae=sae, tokens=tokens, tokenizer=tokenizer, hook=hook, config=config, state=state)
+    return SimpleNamespace(
+        model=model,
+        sae=sae,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        hook=hook,
+        config=config,
+        state=state,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -78,11 +111,26 @@ def random_sae(d_in: int, d_sae: int, hook: str, generator, architecture: str = 
     from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    classes = {"standard": (StandardSAE, StandardSAEConfig), "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig)}
+    classes = {
+        "standard": (StandardSAE, StandardSAEConfig),
+        "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig),
+    }
     cls, config = classes[architecture]
-    sae = cls(config(d_in=d_in, d_sae=d_sae, apply_b_dec_to_input=architecture == "standard", metadata=SAEMetadata(hook_name=hook)))
+    sae = cls(
+        config(
+            d_in=d_in,
+            d_sae=d_sae,
+            apply_b_dec_to_input=architecture == "standard",
+            metadata=SAEMetadata(hook_name=hook),
+        )
+    )
     normal = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
-    state = {"W_enc": normal(d_in, d_sae), "W_dec": 0.3 * normal(d_sae, d_in), "b_enc": 0.1 * normal(d_sae), "b_dec": 0.1 * normal(d_in)}
+    state = {
+        "W_enc": normal(d_in, d_sae),
+        "W_dec": 0.3 * normal(d_sae, d_in),
+        "b_enc": 0.1 * normal(d_sae),
+        "b_dec": 0.1 * normal(d_in),
+    }
     state["b_enc"][:3] = -100.0
     if architecture == "jumprelu":
         state["threshold"] = normal(d_sae).abs()
@@ -92,7 +140,7 @@ def random_sae(d_in: int, d_sae: int, hook: str, generator, architecture: str = 
 
 def weights_error(call, *arguments) -> str:
     """The words of the WeightsError that a call must raise."""
-    from saework._checks import WeightsError
+    from saework.core.errors import WeightsError
 
     with pytest.raises(WeightsError) as caught:
         call(*arguments)
@@ -130,10 +178,20 @@ def gpt2():
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=4096, n_positions=32, bos_token_id=1, eos_token_id=2)
+        config = GPT2Config(
+            n_layer=2,
+            n_embd=16,
+            n_head=2,
+            vocab_size=4096,
+            n_positions=32,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
         hf = GPT2LMHeadModel(config)
     for weight in hf.parameters():
-        weight.data.mul_(8 if weight.ndim > 1 else 1)  # the usual initialization hardly reacts to anything
+        weight.data.mul_(
+            8 if weight.ndim > 1 else 1
+        )  # the usual initialization hardly reacts to anything
     return hf
 
 
@@ -146,9 +204,22 @@ def gpt2_bridge(gpt2, tiny, tmp_path_factory):
 def gemma2():
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    sizes = dict(num_hidden_layers=2, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    sizes = dict(
+        num_hidden_layers=2,
+        hidden_size=16,
+        intermediate_size=24,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
     sizes |= dict(vocab_size=4096, max_position_embeddings=32, final_logit_softcapping=2.0)
-    return loudly_drawn(lambda: Gemma2ForCausalLM(Gemma2Config(**sizes, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0)))
+    return loudly_drawn(
+        lambda: Gemma2ForCausalLM(
+            Gemma2Config(
+                **sizes, attn_implementation="eager", bos_token_id=1, eos_token_id=2, pad_token_id=0
+            )
+        )
+    )
 
 
 @pytest.fixture(scope="session")
@@ -160,8 +231,26 @@ def gemma2_bridge(gemma2, tiny, tmp_path_factory):
 def llama():
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = dict(num_hidden_layers=3, hidden_size=16, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
-    return loudly_drawn(lambda: LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=32, bos_token_id=1, eos_token_id=2, pad_token_id=0)))
+    sizes = dict(
+        num_hidden_layers=3,
+        hidden_size=16,
+        intermediate_size=24,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    return loudly_drawn(
+        lambda: LlamaForCausalLM(
+            LlamaConfig(
+                **sizes,
+                vocab_size=4096,
+                max_position_embeddings=32,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=0,
+            )
+        )
+    )
 
 
 @pytest.fixture(scope="session")
@@ -183,10 +272,13 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def release(folders, monkeypatch):
     """Those files as a release of the name ``small``."""
-    from saework import catalogue
-    from saework.hub import Repository
+    from saework.loading import catalogue
+    from saework.loading.hub import Repository
 
-    parts = {part: Repository(f"ours/{part}", folder=folders / part) for part in ("model", "tokenizer", "sae", "text")}
+    parts = {
+        part: Repository(f"ours/{part}", folder=folders / part)
+        for part in ("model", "tokenizer", "sae", "text")
+    }
     small = replace(catalogue._RELEASES["gelu-1l"], name="small", repositories=parts, memory_gb=0.0)
     monkeypatch.setitem(catalogue._RELEASES, "small", small)
     return small
@@ -207,8 +299,12 @@ def machine(monkeypatch):
     """A machine with so much disk and memory: ``machine(disk_gb=, memory_gb=)``."""
 
     def set_to(disk_gb=1000.0, memory_gb=1000.0):
-        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=int(disk_gb * 1e9)))
-        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=int(memory_gb * 1e9)))
+        monkeypatch.setattr(
+            "shutil.disk_usage", lambda path: SimpleNamespace(free=int(disk_gb * 1e9))
+        )
+        monkeypatch.setattr(
+            "psutil.virtual_memory", lambda: SimpleNamespace(available=int(memory_gb * 1e9))
+        )
 
     set_to()
     return set_to
@@ -225,7 +321,7 @@ def browser():
     """
     import lab
 
-    from saework import pictures
+    from saework.reproduction import pictures
 
     if pictures.missing():
         pytest.skip(f"browser tests: {pictures.missing()}")
@@ -240,3 +336,22 @@ def axe():
     from lab import violations
 
     return violations
+
+
+@pytest.fixture(scope="module")
+def lively(tiny):
+    """The tiny model with a louder MLP, on its own words, so that ablation costs something."""
+    model = copy.deepcopy(tiny.model)
+    model.blocks[0].mlp.W_in.mul_(4), model.blocks[0].mlp.W_out.mul_(4), model.unembed.W_U.mul_(2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokens = model.generate(tiny.tokens[:, :2], max_new_tokens=18, verbose=False)
+    return SimpleNamespace(model=model, sae=tiny.sae, tokens=tokens)
+
+
+@pytest.fixture(scope="module")
+def mask(lively):
+    """BOS out, two rows padded, and a hole in the middle of another."""
+    mask = lively.tokens != 1
+    mask[0, 15:] = mask[3, 4:] = mask[2, 9] = False
+    return mask

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import nbformat
 
-from saework import pictures
+from saework.reproduction import pictures
 
 ROOT = Path(__file__).parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -75,13 +75,27 @@ def chromium() -> Iterator:
 
 
 @contextmanager
-def watched_page(browser, *, home: str = "", dark: bool = False, size: dict = SIZE, scale: float = 1) -> Iterator[Watched]:
+def watched_page(
+    browser, *, home: str = "", dark: bool = False, size: dict = SIZE, scale: float = 1
+) -> Iterator[Watched]:
     """A fresh page that notes errors and requests; without ``home`` the network is off."""
-    context = browser.new_context(viewport=size, color_scheme="dark" if dark else "light", offline=not home, device_scale_factor=scale)
+    context = browser.new_context(
+        viewport=size,
+        color_scheme="dark" if dark else "light",
+        offline=not home,
+        device_scale_factor=scale,
+    )
     context.set_default_timeout(60 * SECONDS)
     page = context.new_page()
     watched = Watched(page, home)
-    page.on("console", lambda message: watched.errors.append(f"{message.text} ({message.location.get('url')})") if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: (
+            watched.errors.append(f"{message.text} ({message.location.get('url')})")
+            if message.type == "error"
+            else None
+        ),
+    )
     page.on("pageerror", lambda error: watched.errors.append(str(error)))
     page.on("request", lambda request: watched._asked(request.url))
     page.on("websocket", lambda asked: watched._asked(asked.url))
@@ -102,11 +116,15 @@ class Lab:
     def open(self, page, name: str) -> None:
         """Open a notebook of its folder, alone on the page, its kernel ready."""
         page.goto(f"{self.home}/doc/tree/{name}?token={self.token}")
-        page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'")
+        page.wait_for_function(
+            "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+        )
         page.wait_for_function("() => !document.getElementById('jupyterlab-splash')")
 
     def theme(self, page, name: str) -> None:
-        page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name)
+        page.evaluate(
+            "name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name
+        )
         page.wait_for_function(
             "light => document.body.dataset.jpThemeLight === light && !document.getElementById('jupyterlab-splash')",
             arg=str(name == LIGHT).lower(),
@@ -158,14 +176,30 @@ def jupyterlab(folder: Path, *, threads: int | None = 1) -> Iterator[Lab]:
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.extension_manager": "readonly",
     }
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    environment |= {f"JUPYTER_{part}_DIR": str(own / part.lower()) for part in ("CONFIG", "DATA", "RUNTIME")}
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "PYTHONPATH": str(ROOT),
+    } | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment |= {
+        f"JUPYTER_{part}_DIR": str(own / part.lower()) for part in ("CONFIG", "DATA", "RUNTIME")
+    }
     environment.pop("PLOTLY_RENDERER", None)  # a reader has none
     log = own / "log"
     with log.open("wb") as out:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{name}={value}" for name, value in options.items())],
-            env=environment, stdout=out, stderr=out, start_new_session=True,
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                "--no-browser",
+                *(f"--{name}={value}" for name, value in options.items()),
+            ],
+            env=environment,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
         )
     try:
         lab = Lab(f"http://127.0.0.1:{port}", token, folder)
@@ -194,7 +228,12 @@ def _wait_for(lab: Lab, server: subprocess.Popen, log: Path, *, seconds: float =
 def write_notebook(path: Path, *cells: str) -> Path:
     """A notebook of code cells."""
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel), path)
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel
+        ),
+        path,
+    )
     return path
 
 
@@ -206,7 +245,9 @@ def choose_token(page, token: str, *, most: int = 60) -> None:
     from playwright.sync_api import expect
 
     slider, readout = page.get_by_role("slider").first, page.locator(".widget-readout").first
-    page.wait_for_function("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'")
+    page.wait_for_function(
+        "() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.status === 'idle'"
+    )
     slider.press("Home")
     for _ in range(most):
         before = readout.inner_text()
@@ -214,7 +255,9 @@ def choose_token(page, token: str, *, most: int = 60) -> None:
             break
         slider.press("ArrowRight")
         expect(readout).not_to_have_text(before, timeout=30 * SECONDS)
-    expect(page.locator(HEATMAP).first.locator("b[title]")).to_contain_text(token, timeout=30 * SECONDS)
+    expect(page.locator(HEATMAP).first.locator("b[title]")).to_contain_text(
+        token, timeout=30 * SECONDS
+    )
 
 
 def violations(page) -> list[str]:
@@ -222,4 +265,8 @@ def violations(page) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page).response["violations"]
-    return [f"{rule['id']} ({rule['impact']}): {node['target']} {node['html'][:160]}" for rule in found for node in rule["nodes"]]
+    return [
+        f"{rule['id']} ({rule['impact']}): {node['target']} {node['html'][:160]}"
+        for rule in found
+        for node in rule["nodes"]
+    ]

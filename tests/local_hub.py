@@ -25,8 +25,11 @@ TOKENIZER = ROOT / "saework" / "data" / "gelu-1l-mini" / "tokenizer"
 PARQUET = "data/train-00000-of-00001-97684e149eb4d6aa.parquet"
 MODEL, TOKENIZER_REPO = "NeelNanda/GELU_1L512W_C4_Code", "NeelNanda/gpt-neox-tokenizer-digits"
 SAE, TEXT = "NeelNanda/sparse_autoencoder", "NeelNanda/c4-code-20k"
-# As in ../shared/facts.md, and on purpose not read from saework.catalogue:
-MODEL_COMMIT, TOKENIZER_COMMIT = "bddc0e332f0ae84279e6a6a45d91b314899e1603", "0f6671571a20be9756b9991d978047c03b75e749"
+# As in ../shared/facts.md, and on purpose not read from saework.loading.catalogue:
+MODEL_COMMIT, TOKENIZER_COMMIT = (
+    "bddc0e332f0ae84279e6a6a45d91b314899e1603",
+    "0f6671571a20be9756b9991d978047c03b75e749",
+)
 SAE_COMMIT, TEXT_COMMIT = "5" * 40, "7" * 40
 
 TRIED = """
@@ -90,13 +93,21 @@ class LocalHub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def add(self, name: str, folder: Path, *, kind: str = "model", commits=("0" * 40,), **misbehaviour) -> Served:
-        served = self.repositories[kind, name] = Served(Path(folder), tuple(commits), **misbehaviour)
+    def add(
+        self, name: str, folder: Path, *, kind: str = "model", commits=("0" * 40,), **misbehaviour
+    ) -> Served:
+        served = self.repositories[kind, name] = Served(
+            Path(folder), tuple(commits), **misbehaviour
+        )
         return served
 
     def downloads(self) -> list[str]:
         """Paths whose contents were sent, in order."""
-        return [r.path for r in self.requests if r.method == "GET" and "/resolve/" in r.path and r.status in (200, 206)]
+        return [
+            r.path
+            for r in self.requests
+            if r.method == "GET" and "/resolve/" in r.path and r.status in (200, 206)
+        ]
 
     def __enter__(self) -> LocalHub:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -127,12 +138,20 @@ def _handler(hub: LocalHub):
             return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
 
         def _answer(self) -> None:
-            self.form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
+            self.form = parse_qs(
+                self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+            )
             parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
             if self._token() in hub.refused:
-                return self._fail(401, None, {"X-Error-Message": "Invalid credentials in Authorization header"})
+                return self._fail(
+                    401, None, {"X-Error-Message": "Invalid credentials in Authorization header"}
+                )
             if parts == ["api", "whoami-v2"]:
-                return self._json({"type": "user", "name": "someone"}) if self._token() else self._fail(401, None)
+                return (
+                    self._json({"type": "user", "name": "someone"})
+                    if self._token()
+                    else self._fail(401, None)
+                )
             if parts[0] == "api":
                 return self._api(parts[1].removesuffix("s"), parts[2:])
             kind = "dataset" if parts[0] == "datasets" else "model"
@@ -154,11 +173,27 @@ def _handler(hub: LocalHub):
             if commit is None:
                 return
             if question == "paths-info":
-                return self._json([_entry(folder, name) for name in _files(folder) if name in self.form["paths"]])
+                return self._json(
+                    [_entry(folder, name) for name in _files(folder) if name in self.form["paths"]]
+                )
             if question == "tree":
-                return self._json([_entry(folder, name) for name in _files(folder) if name.startswith("/".join(rest[1:]))])
+                return self._json(
+                    [
+                        _entry(folder, name)
+                        for name in _files(folder)
+                        if name.startswith("/".join(rest[1:]))
+                    ]
+                )
             siblings = [{"rfilename": name} for name in _files(folder)]
-            self._json({"id": name, "sha": commit, "siblings": siblings, "private": False, "gated": bool(served.gated)})
+            self._json(
+                {
+                    "id": name,
+                    "sha": commit,
+                    "siblings": siblings,
+                    "private": False,
+                    "gated": bool(served.gated),
+                }
+            )
 
         def _resolve(self, kind: str, parts: list[str]) -> None:
             repository, (_, revision, *path) = self._named(kind, parts)
@@ -179,9 +214,16 @@ def _handler(hub: LocalHub):
             whole = size = path.stat().st_size
             if self.command == "GET":
                 size = served.cut.get(name, size)
-            start, _, end = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+            start, _, end = (
+                (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+            )
             start, size = int(start), min(size, int(end) + 1) if end else size
-            headers = {"ETag": f'"{_etag(path)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes", "Content-Length": size - start}
+            headers = {
+                "ETag": f'"{_etag(path)}"',
+                "X-Repo-Commit": commit,
+                "Accept-Ranges": "bytes",
+                "Content-Length": size - start,
+            }
             if "Range" in self.headers:
                 headers["Content-Range"] = f"bytes {start}-{size - 1}/{whole}"
             self._head(206 if "Range" in self.headers else 200, headers)
@@ -198,7 +240,9 @@ def _handler(hub: LocalHub):
         def _repository(self, kind: str, name: str) -> Served | None:
             served = hub.repositories.get((kind, name))
             if served is None:
-                self._fail(401, "RepoNotFound")  # the real Hub does not tell a stranger missing from private
+                self._fail(
+                    401, "RepoNotFound"
+                )  # the real Hub does not tell a stranger missing from private
             return served
 
         def _commit(self, served: Served, revision: str) -> tuple[str | None, Path | None]:
@@ -222,7 +266,9 @@ def _handler(hub: LocalHub):
 
         def _head(self, status: int, headers: dict) -> None:
             path, size = unquote(urlsplit(self.path).path), int(headers["Content-Length"])
-            hub.requests.append(Request(self.command, path, status, "Authorization" in self.headers, size))
+            hub.requests.append(
+                Request(self.command, path, status, "Authorization" in self.headers, size)
+            )
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, str(value))
@@ -232,7 +278,9 @@ def _handler(hub: LocalHub):
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def _etag(path: Path) -> str:
@@ -248,9 +296,15 @@ def _entry(folder: Path, name: str) -> dict:
 # ---- a client in a process of its own ----
 
 
-def run_client(script: str, *, cache: Path, endpoint: str, offline: bool = False, **environment: str) -> subprocess.CompletedProcess:
+def run_client(
+    script: str, *, cache: Path, endpoint: str, offline: bool = False, **environment: str
+) -> subprocess.CompletedProcess:
     """Run Python code with ``huggingface_hub`` pointed at ``endpoint`` and an own cache."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
+    }
     environment = {
         **inherited,
         "HF_ENDPOINT": endpoint,
@@ -264,7 +318,13 @@ def run_client(script: str, *, cache: Path, endpoint: str, offline: bool = False
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         **environment,
     }
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def result_of(script: str, **arguments):
@@ -374,7 +434,10 @@ def write_model(folder: Path, sizes: Sizes = SMALL, *, seed: int = 0, dtype=None
     generator = torch.Generator().manual_seed(seed)
     scale = 0.4 if sizes.d_model < 100 else 0.05
     state = {
-        name: torch.empty(shape, dtype=dtype or torch.float32).normal_(0, scale, generator=generator) for name, shape in model_shapes(sizes).items()
+        name: torch.empty(shape, dtype=dtype or torch.float32).normal_(
+            0, scale, generator=generator
+        )
+        for name, shape in model_shapes(sizes).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(model_config(sizes)))
@@ -387,8 +450,16 @@ def write_sae(folder: Path, number: int, sizes: Sizes = SMALL, *, dtype=None) ->
     import torch
 
     generator = torch.Generator().manual_seed(number)
-    shapes = {"W_enc": (sizes.d_mlp, sizes.d_sae), "W_dec": (sizes.d_sae, sizes.d_mlp), "b_enc": (sizes.d_sae,), "b_dec": (sizes.d_mlp,)}
-    state = {name: torch.empty(shape, dtype=dtype or torch.float32).normal_(0, 0.1, generator=generator) for name, shape in shapes.items()}
+    shapes = {
+        "W_enc": (sizes.d_mlp, sizes.d_sae),
+        "W_dec": (sizes.d_sae, sizes.d_mlp),
+        "b_enc": (sizes.d_sae,),
+        "b_dec": (sizes.d_mlp,),
+    }
+    state = {
+        name: torch.empty(shape, dtype=dtype or torch.float32).normal_(0, 0.1, generator=generator)
+        for name, shape in shapes.items()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{number}_cfg.json").write_text(json.dumps(sae_config(sizes, seed=number)))
     torch.save(state, folder / f"{number}.pt")
@@ -397,8 +468,14 @@ def write_sae(folder: Path, number: int, sizes: Sizes = SMALL, *, dtype=None) ->
 
 def documents(n: int = 60) -> list[str]:
     """Texts of uneven length, with what tokenizers stumble over: tabs, runs of spaces, emoji, no final newline."""
-    words = "import os\n\tdef f(x):\n    return x  # why? don't — naïve 🙂 <b>&amp;</b> 1234 ".split(" ")
-    return [" ".join(words[(i * j) % len(words)] + str(i) for j in range(3 + i % 40)) for i in range(n)]
+    words = (
+        "import os\n\tdef f(x):\n    return x  # why? don't — naïve 🙂 <b>&amp;</b> 1234 ".split(
+            " "
+        )
+    )
+    return [
+        " ".join(words[(i * j) % len(words)] + str(i) for j in range(3 + i % 40)) for i in range(n)
+    ]
 
 
 def write_text(folder: Path, texts: list[str] | None = None) -> list[str]:
@@ -447,7 +524,11 @@ def prepare_cache(cache: Path, root: Path) -> None:
 
 # ---- SAEs of the other published layouts ----
 
-GEMMA_SCOPE, JBLOOM, QRESEARCH = "google/gemma-scope-2b-pt-res", "jbloom/Gemma-2b-Residual-Stream-SAEs", "qresearch/Llama-3.2-1B-Instruct-SAE-l9"
+GEMMA_SCOPE, JBLOOM, QRESEARCH = (
+    "google/gemma-scope-2b-pt-res",
+    "jbloom/Gemma-2b-Residual-Stream-SAEs",
+    "qresearch/Llama-3.2-1B-Instruct-SAE-l9",
+)
 GEMMA_SCOPE_ID = "layer_0/width_16k/average_l0_105"
 QRESEARCH_FILE = "Llama-3.2-1B-Instruct-SAE-l9.pt"
 
@@ -468,14 +549,20 @@ def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int, *, scale: floa
 
 def sae_tensors(d_in: int, d_sae: int, seed: int = 0, *, threshold: bool = False) -> dict:
     """``W_enc``, ``W_dec``, ``b_enc``, ``b_dec``; the encoder is scaled so that activations stay near 1 for inputs near 1."""
-    state = random_tensors({"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}, seed)
+    state = random_tensors(
+        {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}, seed
+    )
     state["W_enc"].mul_(10 / d_in**0.5)
     if threshold:
-        state["threshold"] = random_tensors({"threshold": (d_sae,)}, seed + 1, scale=0.5)["threshold"].abs()
+        state["threshold"] = random_tensors({"threshold": (d_sae,)}, seed + 1, scale=0.5)[
+            "threshold"
+        ].abs()
     return state
 
 
-def write_gemma_scope(root: Path, path: str = GEMMA_SCOPE_ID, *, d_in: int, d_sae: int, seed: int = 0) -> dict:
+def write_gemma_scope(
+    root: Path, path: str = GEMMA_SCOPE_ID, *, d_in: int, d_sae: int, seed: int = 0
+) -> dict:
     """``{path}/params.npz``: five float32 arrays. Returns them as tensors."""
     import numpy as np
 
@@ -518,26 +605,37 @@ def legacy_sae_lens_config(hook: str, d_in: int, d_sae: int, **changes) -> dict:
     }
 
 
-def write_jbloom(folder: Path, hook: str, *, d_in: int, d_sae: int, seed: int = 0, **changes) -> dict:
+def write_jbloom(
+    folder: Path, hook: str, *, d_in: int, d_sae: int, seed: int = 0, **changes
+) -> dict:
     """``cfg.json``, ``sae_weights.safetensors`` with the ``scaling_factor`` of ones that older files have, ``sparsity.safetensors``."""
     import torch
     from safetensors.torch import save_file
 
     state = sae_tensors(d_in, d_sae, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cfg.json").write_text(json.dumps(legacy_sae_lens_config(hook, d_in, d_sae, **changes)))
+    (folder / "cfg.json").write_text(
+        json.dumps(legacy_sae_lens_config(hook, d_in, d_sae, **changes))
+    )
     save_file(state | {"scaling_factor": torch.ones(d_sae)}, folder / "sae_weights.safetensors")
     save_file({"sparsity": torch.full((d_sae,), -2.0)}, folder / "sparsity.safetensors")
     return state
 
 
-def write_qresearch(root: Path, name: str = QRESEARCH_FILE, *, d_in: int, d_sae: int, seed: int = 0) -> dict:
+def write_qresearch(
+    root: Path, name: str = QRESEARCH_FILE, *, d_in: int, d_sae: int, seed: int = 0
+) -> dict:
     """Two linear layers, as ``torch.save`` of their state dict. Returns ``W_enc``, ``W_dec``, ``b_enc``, ``b_dec``."""
     import torch
 
     state = sae_tensors(d_in, d_sae, seed)
     root.mkdir(parents=True, exist_ok=True)
-    layers = {"encoder.weight": state["W_enc"].T, "encoder.bias": state["b_enc"], "decoder.weight": state["W_dec"].T, "decoder.bias": state["b_dec"]}
+    layers = {
+        "encoder.weight": state["W_enc"].T,
+        "encoder.bias": state["b_enc"],
+        "decoder.weight": state["W_dec"].T,
+        "decoder.bias": state["b_dec"],
+    }
     torch.save({key: value.contiguous() for key, value in layers.items()}, root / name)
     return state
 
@@ -546,7 +644,11 @@ def write_qresearch(root: Path, name: str = QRESEARCH_FILE, *, d_in: int, d_sae:
 
 SPECIAL = {
     "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
-    "llama": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "pad_token": "<|finetune_right_pad_id|>"},
+    "llama": {
+        "bos_token": "<|begin_of_text|>",
+        "eos_token": "<|eot_id|>",
+        "pad_token": "<|finetune_right_pad_id|>",
+    },
     "gpt2": {"bos_token": "<|endoftext|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"},
 }
 LLAMA_TEMPLATE = (
@@ -559,20 +661,47 @@ LLAMA_TEMPLATE = (
 """Llama 3.2's, without its tools: a system header with today's date unless one is given."""
 
 
-def hf_config(architecture: str, *, d_model: int = 32, n_layers: int = 2, real: bool = False, **changes):
+def hf_config(
+    architecture: str, *, d_model: int = 32, n_layers: int = 2, real: bool = False, **changes
+):
     """A transformers config of Gemma 2, Gemma 1, Llama 3.2 or GPT-2; ``real`` takes the published model's other widths."""
     import transformers
 
-    small = dict(intermediate_size=2 * d_model, num_attention_heads=2, num_key_value_heads=1, head_dim=16)
+    small = dict(
+        intermediate_size=2 * d_model, num_attention_heads=2, num_key_value_heads=1, head_dim=16
+    )
     published = {
-        "gemma2": dict(intermediate_size=9216, num_attention_heads=8, num_key_value_heads=4, head_dim=256),
-        "gemma": dict(intermediate_size=16384, num_attention_heads=8, num_key_value_heads=1, head_dim=256),
-        "llama": dict(intermediate_size=8192, num_attention_heads=32, num_key_value_heads=8, head_dim=64),
+        "gemma2": dict(
+            intermediate_size=9216, num_attention_heads=8, num_key_value_heads=4, head_dim=256
+        ),
+        "gemma": dict(
+            intermediate_size=16384, num_attention_heads=8, num_key_value_heads=1, head_dim=256
+        ),
+        "llama": dict(
+            intermediate_size=8192, num_attention_heads=32, num_key_value_heads=8, head_dim=64
+        ),
     }
     if architecture == "gpt2":
-        return transformers.GPT2Config(n_layer=n_layers, n_embd=d_model, n_head=2, vocab_size=4096, n_positions=1024, bos_token_id=1, eos_token_id=0)
-    cls = {"gemma2": transformers.Gemma2Config, "gemma": transformers.GemmaConfig, "llama": transformers.LlamaConfig}[architecture]
-    common = dict(hidden_size=d_model, num_hidden_layers=n_layers, vocab_size=4096, max_position_embeddings=2048)
+        return transformers.GPT2Config(
+            n_layer=n_layers,
+            n_embd=d_model,
+            n_head=2,
+            vocab_size=4096,
+            n_positions=1024,
+            bos_token_id=1,
+            eos_token_id=0,
+        )
+    cls = {
+        "gemma2": transformers.Gemma2Config,
+        "gemma": transformers.GemmaConfig,
+        "llama": transformers.LlamaConfig,
+    }[architecture]
+    common = dict(
+        hidden_size=d_model,
+        num_hidden_layers=n_layers,
+        vocab_size=4096,
+        max_position_embeddings=2048,
+    )
     common |= dict(bos_token_id=1, eos_token_id=0, pad_token_id=2, tie_word_embeddings=True)
     return cls(**common | (published[architecture] if real else small) | changes)
 
@@ -587,16 +716,30 @@ def write_hf_model(folder: Path, config, *, seed: int = 0, shards: int = 1, dtyp
         model = AutoModelForCausalLM.from_config(config)
     tied = "lm_head.weight" if config.tie_word_embeddings else None
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters() if name != tied}
-    state = {name: value.to(dtype or torch.float32) for name, value in random_tensors(shapes, seed, scale=1 / config.hidden_size**0.5).items()}
+    state = {
+        name: value.to(dtype or torch.float32)
+        for name, value in random_tensors(shapes, seed, scale=1 / config.hidden_size**0.5).items()
+    }
     config.architectures, config.dtype = [type(model).__name__], dtype or torch.float32
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
-    names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)] if shards > 1 else ["model.safetensors"]
+    names = (
+        [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
+        if shards > 1
+        else ["model.safetensors"]
+    )
     where = {key: names[i * shards // len(state)] for i, key in enumerate(state)}
     for name in names:
-        save_file({key: value for key, value in state.items() if where[key] == name}, folder / name, metadata={"format": "pt"})
+        save_file(
+            {key: value for key, value in state.items() if where[key] == name},
+            folder / name,
+            metadata={"format": "pt"},
+        )
     if shards > 1:
-        index = {"metadata": {"total_size": sum(value.nbytes for value in state.values())}, "weight_map": where}
+        index = {
+            "metadata": {"total_size": sum(value.nbytes for value in state.values())},
+            "weight_map": where,
+        }
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
@@ -608,12 +751,30 @@ def write_hf_tokenizer(folder: Path, family: str, *, template: str | None = None
         text = text.replace(json.dumps(old)[1:-1], names[kind])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    as_stored = lambda name: {"content": name, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}  # noqa: E731
+    as_stored = lambda name: {
+        "content": name,
+        "lstrip": False,
+        "normalized": False,
+        "rstrip": False,
+        "single_word": False,
+    }  # noqa: E731
     stored = {kind: as_stored(name) for kind, name in names.items()}
-    (folder / "special_tokens_map.json").write_text(json.dumps(stored | {"additional_special_tokens": [as_stored(names["pad_token"])]}))
-    config = {"tokenizer_class": {"gemma": "GemmaTokenizer", "llama": "PreTrainedTokenizerFast", "gpt2": "GPT2Tokenizer"}[family], **names}
+    (folder / "special_tokens_map.json").write_text(
+        json.dumps(stored | {"additional_special_tokens": [as_stored(names["pad_token"])]})
+    )
+    config = {
+        "tokenizer_class": {
+            "gemma": "GemmaTokenizer",
+            "llama": "PreTrainedTokenizerFast",
+            "gpt2": "GPT2Tokenizer",
+        }[family],
+        **names,
+    }
     config |= {
-        "added_tokens_decoder": {str(i): as_stored(names[kind]) | {"special": True} for i, kind in enumerate(("eos_token", "bos_token", "pad_token"))}
+        "added_tokens_decoder": {
+            str(i): as_stored(names[kind]) | {"special": True}
+            for i, kind in enumerate(("eos_token", "bos_token", "pad_token"))
+        }
     }
     config |= {"additional_special_tokens": [names["pad_token"]], "model_max_length": 131072}
     if template:

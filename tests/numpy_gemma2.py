@@ -26,16 +26,25 @@ class Gemma2:
         folder = Path(folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         self.dtype = dtype
-        self.state = {name: value.astype(dtype) for name, value in load_file(folder / "model.safetensors").items()}
+        self.state = {
+            name: value.astype(dtype)
+            for name, value in load_file(folder / "model.safetensors").items()
+        }
         self.eps = config["rms_norm_eps"]
         self.n_layers = config["num_hidden_layers"]
-        self.n_heads, self.n_groups, self.d_head = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
+        self.n_heads, self.n_groups, self.d_head = (
+            config["num_attention_heads"],
+            config["num_key_value_heads"],
+            config["head_dim"],
+        )
         self.scale = config["query_pre_attn_scalar"] ** -0.5
         self.cap = config["attn_logit_softcapping"]
         self.window = config["sliding_window"]
         # transformers 4 wrote neither rope_parameters nor layer_types
         self.theta = config.get("rope_parameters", config)["rope_theta"]
-        types = config.get("layer_types") or ["full_attention" if i % 2 else "sliding_attention" for i in range(self.n_layers)]
+        types = config.get("layer_types") or [
+            "full_attention" if i % 2 else "sliding_attention" for i in range(self.n_layers)
+        ]
         self.slides = [kind == "sliding_attention" for kind in types]
 
     def resid_post(self, token_ids, layer: int) -> np.ndarray:
@@ -46,14 +55,20 @@ class Gemma2:
         x = embedding[np.asarray(token_ids)] * np.asarray(embedding.shape[1] ** 0.5, self.dtype)
         for i in range(layer + 1):
             x = x + self._norm(self._attention(self._norm(x, i, "input"), i), i, "post_attention")
-            x = x + self._norm(self._mlp(self._norm(x, i, "pre_feedforward"), i), i, "post_feedforward")
+            x = x + self._norm(
+                self._mlp(self._norm(x, i, "pre_feedforward"), i), i, "post_feedforward"
+            )
         return x
 
     def _weight(self, i: int, name: str) -> np.ndarray:
         return self.state[f"model.layers.{i}.{name}.weight"]
 
     def _norm(self, x, i: int, name: str) -> np.ndarray:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.eps) * (1 + self._weight(i, f"{name}_layernorm"))
+        return (
+            x
+            / np.sqrt((x * x).mean(-1, keepdims=True) + self.eps)
+            * (1 + self._weight(i, f"{name}_layernorm"))
+        )
 
     def _mlp(self, x, i: int) -> np.ndarray:
         gate = x @ self._weight(i, "mlp.gate_proj").T
@@ -61,8 +76,14 @@ class Gemma2:
         return (gelu * (x @ self._weight(i, "mlp.up_proj").T)) @ self._weight(i, "mlp.down_proj").T
 
     def _attention(self, x, i: int) -> np.ndarray:
-        heads = lambda name, n: (x @ self._weight(i, f"self_attn.{name}_proj").T).reshape(len(x), n, self.d_head)  # noqa: E731
-        q, k, v = self._rotate(heads("q", self.n_heads)), self._rotate(heads("k", self.n_groups)), heads("v", self.n_groups)
+        heads = lambda name, n: (x @ self._weight(i, f"self_attn.{name}_proj").T).reshape(
+            len(x), n, self.d_head
+        )  # noqa: E731
+        q, k, v = (
+            self._rotate(heads("q", self.n_heads)),
+            self._rotate(heads("k", self.n_groups)),
+            heads("v", self.n_groups),
+        )
         query, key = np.arange(len(x))[:, None], np.arange(len(x))[None]
         seen = (key <= query) & (key > query - self.window) if self.slides[i] else key <= query
         out = []
@@ -95,7 +116,9 @@ def decode(features, params) -> np.ndarray:
     return features @ params["W_dec"] + params["b_dec"]
 
 
-def reference(folder, npz_path, token_ids, layer: int, *, tokens=(), prompt="", dtype=np.float64, **about) -> dict:
+def reference(
+    folder, npz_path, token_ids, layer: int, *, tokens=(), prompt="", dtype=np.float64, **about
+) -> dict:
     """The reference of a row of token ids: the last position's values, and the error over all of them."""
     with np.load(npz_path) as file:
         params = {name: file[name].astype(dtype) for name in file.files}
@@ -140,13 +163,17 @@ def tokenize(tokenizer_folder, prompt: str, bos_id: int) -> tuple[list[int], lis
 
 
 def main(arguments=None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="config.json and model.safetensors")
     parser.add_argument("npz", type=Path, help="the SAE's params.npz")
     parser.add_argument("layer", type=int)
     parser.add_argument("prompt")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--tokenizer", type=Path, help="the folder of tokenizer.json, if not the model's")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="the folder of tokenizer.json, if not the model's"
+    )
     parser.add_argument("--model-id", default="")
     parser.add_argument("--sae-repo", default="")
     parser.add_argument("--sae-npz-path", default="")
@@ -154,8 +181,12 @@ def main(arguments=None) -> None:
     args = parser.parse_args(arguments)
     bos_id = json.loads((args.folder / "config.json").read_text(encoding="utf-8"))["bos_token_id"]
     ids, tokens = tokenize(args.tokenizer or args.folder, args.prompt, bos_id)
-    about = {name: getattr(args, name) for name in ("model_id", "sae_repo", "sae_npz_path", "source")}
-    written = reference(args.folder, args.npz, ids, args.layer, tokens=tokens, prompt=args.prompt, **about)
+    about = {
+        name: getattr(args, name) for name in ("model_id", "sae_repo", "sae_npz_path", "source")
+    }
+    written = reference(
+        args.folder, args.npz, ids, args.layer, tokens=tokens, prompt=args.prompt, **about
+    )
     args.out.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

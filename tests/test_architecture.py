@@ -2,7 +2,6 @@
 
 import ast
 import platform
-import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -13,60 +12,117 @@ import pytest
 import saework
 
 PACKAGE = Path(saework.__file__).parent
-LEVELS = {
-    0: ["_torch"],
-    1: ["_checks"],
-    2: ["tokens", "metrics", "claims", "tables", "cards", "hub", "packs", "permuting", "mechanisms", "literals", "result_lint", "encoding", "firings", "predictions", "controls", "pictures"],
-    3: ["heatmap", "rare", "matching", "formats", "corpus", "collecting", "order_training", "saebench", "replay"],
-    4: ["run", "feature_scan", "labels", "models", "training_text", "catalogue", "page_parts", "page_style"],
-    5: ["features", "quality", "steering", "validation", "scoring", "checkpoints", "plots", "training", "probing", "page_view"],
-    6: ["readiness", "sae_training", "scanning", "reading", "closeups"],
-    7: ["shelf", "page_making"],
-    8: ["minis", "explorer", "reproduction", "ordering", "pages"],
-    9: ["cli"],
+REPOSITORY = PACKAGE.parent
+# From the ground up. A room imports from those before it; two in one tuple do not import each other.
+COLUMN = [
+    ("core",),
+    ("engine",),
+    ("analysis",),
+    ("loading",),
+    ("studies", "views"),
+    ("reproduction",),
+    ("cli",),
+]
+FLOOR = {room: floor for floor, rooms in enumerate(COLUMN) for room in rooms}
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text(encoding="utf-8")
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
 }
-LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
-SOURCES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(PACKAGE.glob("*.py")) if path.stem != "__init__"}
 
 
 def imported_modules(source: str) -> set[str]:
-    """The saework modules that a source imports, at its top or inside a function."""
+    """The saework modules that a source imports, at its top or inside a function: ``core.errors``."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, ["saework" if node.level else "", node.module or ""]))
-            names = [base if base != "saework" else f"saework.{alias.name}" for alias in node.names]
+            assert node.level == 0, "imports are absolute"
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("saework.")}
-    return found
+        found |= {name.removeprefix("saework.") for name in names if name.startswith("saework.")}
+    return found & SOURCES.keys()
+
+
+IMPORTS = {name: imported_modules(source) for name, source in SOURCES.items()}
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+# Tests of more than one file.
+WHOLE_FOLDER_TESTS = {
+    "test_browser.py",
+    "test_executors.py",
+    "test_full_tier.py",
+    "test_notebooks.py",
+    "test_releases.py",
+}
 
 
 def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_imports_are_read_in_each_of_their_forms():
-    source = "import saework.a, torch\nfrom saework import b\ndef f():\n    from saework.c import x; from . import d; from .e import y\n"
-    assert imported_modules(source) == {"a", "b", "c", "d", "e"}
+    source = """
+import saework.core.errors, torch
+from saework.engine import forward
+def f():
+    from saework.views.tables import show
+"""
+    assert imported_modules(source) == {"core.errors", "engine.forward", "views.tables"}
 
 
-def test_each_module_has_a_level():
-    assert sorted(LEVEL) == sorted(SOURCES)
+def test_there_is_something_to_check():
+    assert len(SOURCES) > 40 and sum(map(len, IMPORTS.values())) > 100
+    assert {room(module) for module in SOURCES} == FLOOR.keys()
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_a_module_imports_only_from_levels_below(module):
-    too_high = {name for name in imported_modules(SOURCES[module]) & LEVEL.keys() if LEVEL[name] >= LEVEL[module]}
-    assert too_high == set()
+def test_a_room_imports_only_from_rooms_below(module):
+    floor = FLOOR[room(module)]
+    other_rooms = {room(name) for name in IMPORTS[module]} - {room(module)}
+    assert {name for name in other_rooms if FLOOR[name] >= floor} == set()
 
 
 def test_no_import_goes_in_a_circle():
-    TopologicalSorter({module: imported_modules(source) for module, source in SOURCES.items()}).prepare()
+    TopologicalSorter(IMPORTS).prepare()
+
+
+def test_the_files_of_analysis_hardly_know_one_another():
+    def question(module):
+        return module.split(".")[1]
+
+    arrows = {
+        (question(module), question(name))
+        for module, names in IMPORTS.items()
+        for name in names
+        if room(module) == room(name) == "analysis" and question(module) != question(name)
+    }
+    assert len(arrows) <= 3, arrows
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_each_source_file_has_its_test_file(module):
+    *folders, name = module.split(".")
+    assert (REPOSITORY / "tests").joinpath(*folders, f"test_{name}.py").exists()
+
+
+def test_each_mirrored_test_file_has_its_source_file():
+    """Whole folders have tests too (``test_browser``); those of a file bear the file's name."""
+    for path in sorted((REPOSITORY / "tests").rglob("test_*.py")):
+        *folders, name = path.relative_to(REPOSITORY / "tests").with_suffix("").parts
+        source = ".".join([*folders, name.removeprefix("test_")])
+        if folders and folders[0] in FLOOR and source not in SOURCES:
+            assert path.name in WHOLE_FOLDER_TESTS, path
 
 
 def test_importing_is_light_and_touches_no_network():
@@ -83,38 +139,64 @@ print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}))
 """
     loaded = set(run_python(code).split())
     assert "saework" in loaded
-    assert not loaded & {"torch", "transformers", "transformer_lens", "sae_lens", "plotly", "pandas", "numpy", "huggingface_hub", "socket"}
+    assert not loaded & {
+        "torch",
+        "transformers",
+        "transformer_lens",
+        "sae_lens",
+        "plotly",
+        "pandas",
+        "numpy",
+        "huggingface_hub",
+        "socket",
+    }
 
 
 @pytest.mark.parametrize("name", saework.__all__)
 def test_each_public_name_resolves_and_says_what_it_is(name):
     value = getattr(saework, name)
     assert value.__name__ == name
-    assert value.__module__.startswith("saework.")
-    tree = ast.parse(SOURCES[value.__module__.split(".")[1]])
-    definition = next(node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name)
+    tree = ast.parse(SOURCES[value.__module__.removeprefix("saework.")])
+    definition = next(
+        node
+        for node in tree.body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name
+    )
     summary = ast.get_docstring(definition)
     assert summary and len(summary.split("\n\n")[0].split()) >= 3
 
 
 def test_a_module_that_is_public_is_there_without_an_import_of_its_own():
-    assert run_python("import saework; print(saework.saebench.read.__module__, 'saebench' in dir(saework))").split() == ["saework.saebench", "True"]
+    code = "import saework; print(saework.saebench.read.__name__, 'saebench' in dir(saework))"
+    assert run_python(code).split() == ["read", "True"]
 
 
 def test_a_name_that_does_not_exist_lists_those_that_do():
-    with pytest.raises(AttributeError, match="module 'saework' has no attribute 'lode'; it has .*load, logit_effect"):
+    with pytest.raises(
+        AttributeError,
+        match="module 'saework' has no attribute 'lode'; it has .*load, logit_effect",
+    ):
         saework.lode  # noqa: B018
 
 
 def test_editors_see_the_same_names_as_the_interpreter():
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    (block,) = [node for node in tree.body if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"]
-    seen = {alias.name: node.module.removeprefix("saework.") for node in block.body for alias in node.names}
-    assert seen == saework._HOME
+    (block,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+    ]
+    seen = {
+        alias.name: node.module.removeprefix("saework.")
+        for node in block.body
+        for alias in node.names
+    }
+    modules = {name: path.rpartition(".")[0] for name, path in saework._MODULES.items()}
+    assert seen == saework._HOME | modules
 
 
-def test_no_module_has_the_name_of_a_public_function():
-    assert set(SOURCES) & set(saework.__all__) == set()
+def test_no_room_has_the_name_of_a_public_function():
+    assert FLOOR.keys() & set(saework.__all__) == set()
 
 
 @pytest.mark.parametrize("module", SOURCES)
@@ -136,18 +218,29 @@ class Recorder(TorchDispatchMode):
         return out
 
 with Recorder():
-    import saework.models, saework.run
+    import saework.loading.models, saework.engine.forward
 print([first.get(f"aten::{name} torch.{dtype}") for name in "sqrt exp log sin cos tanh erf".split() for dtype in ("float32", "float64")])
 """
 
 
-@pytest.mark.parametrize("module", sorted({*saework._HOME.values(), *saework._MODULES}))
+def imports_torch(source: str) -> bool:
+    return any(
+        isinstance(node, ast.Import) and any(alias.name == "torch" for alias in node.names)
+        for node in ast.parse(source).body
+    )
+
+
+@pytest.mark.parametrize(
+    "module", sorted({*saework._HOME.values(), *saework._MODULES.values()} & SOURCES.keys())
+)
 def test_a_public_module_that_brings_torch_in_makes_it_ready(module):
     waiting, reached = [module], set()
     while waiting:
         reached.add(name := waiting.pop())
-        waiting += imported_modules(SOURCES[name]) - reached
-    assert "_torch" in reached or not any(re.search(r"^(import|from) torch\b", SOURCES[name], re.M) for name in reached)
+        waiting += IMPORTS[name] - reached
+    assert "core.torch_setup" in reached or not any(
+        imports_torch(SOURCES[name]) for name in reached
+    )
 
 
 def test_elementwise_functions_are_first_called_by_one_thread():
@@ -173,5 +266,8 @@ print(libc.mallinfo2().hblks - mapped)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no such rule")
 def test_activations_do_not_come_anew_from_the_system():
     """A mapped block goes back to the system when it is freed, and the next batch's pages must be made again."""
-    mapped = {before: int(run_python(MAPPED_BLOCKS.format(before=before))) for before in ("import torch", "import saework._torch")}
-    assert mapped == {"import torch": 3, "import saework._torch": 0}
+    mapped = {
+        before: int(run_python(MAPPED_BLOCKS.format(before=before)))
+        for before in ("import torch", "import saework.core.torch_setup")
+    }
+    assert mapped == {"import torch": 3, "import saework.core.torch_setup": 0}

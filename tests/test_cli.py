@@ -7,8 +7,9 @@ import json
 import nbformat
 import pytest
 
-from saework import cli, reproduction
-from saework.claims import Claim, Ledger
+from saework import cli
+from saework.core.ledger import Claim, Ledger
+from saework.reproduction import run
 
 
 @pytest.fixture
@@ -16,13 +17,18 @@ def one_notebook(tmp_path, monkeypatch):
     """A release whose only notebook displays a ledger; ``write(measured)`` makes it."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr(reproduction, "notebook_folder", lambda: folder)
-    monkeypatch.setitem(reproduction.NOTEBOOKS, "gelu-1l-mini", ("one",))
+    monkeypatch.setattr(run, "notebook_folder", lambda: folder)
+    monkeypatch.setitem(run.NOTEBOOKS, "gelu-1l-mini", ("one",))
 
     def write(code: str):
         head = "from saework import Claim, Ledger\nclaim = Claim('x', 1.0, '', 'a paper', 0.1, RELEASE)\nledger = Ledger([claim], tier=RELEASE)\n"
-        cells = [nbformat.v4.new_code_cell("RELEASE = 'nothing'", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell(head + code)]
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        cells = [
+            nbformat.v4.new_code_cell("RELEASE = 'nothing'", metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell(head + code),
+        ]
+        kernel = {
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        }
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "one.ipynb")
 
     return write
@@ -30,13 +36,26 @@ def one_notebook(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "code, exit_code",
-    [("ledger.record('x', 1.05)\nledger", 0), ("ledger.record('x', 2.0)\nledger", 1), ("ledger", 3), ("ledger.not_comparable('x', 'no corpus')\nledger", 3)],
+    [
+        ("ledger.record('x', 1.05)\nledger", 0),
+        ("ledger.record('x', 2.0)\nledger", 1),
+        ("ledger", 3),
+        ("ledger.not_comparable('x', 'no corpus')\nledger", 3),
+    ],
 )
 def test_reproduce_exits_with_the_verdict(one_notebook, tmp_path, capsys, code, exit_code):
     one_notebook(code)
     assert cli.main(["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out")]) == exit_code
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.ipynb", "one.html", "one.safetensors", "ledger.json"}
-    assert Ledger.from_dict(json.loads((tmp_path / "out" / "ledger.json").read_text())).exit_code == exit_code
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "one.ipynb",
+        "one.html",
+        "one.safetensors",
+        "ledger.json",
+    }
+    assert (
+        Ledger.from_dict(json.loads((tmp_path / "out" / "ledger.json").read_text())).exit_code
+        == exit_code
+    )
     assert "a paper" in capsys.readouterr().out
 
 
@@ -47,8 +66,10 @@ def test_a_broken_notebook_is_kept_and_said(one_notebook, tmp_path, capsys):
     assert (tmp_path / "out" / "one.html").exists()
 
 
-def test_a_study_is_reproduced_though_there_is_nothing_to_load(one_notebook, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(reproduction.NOTEBOOKS, "saebench", ("one",))
+def test_a_study_is_reproduced_though_there_is_nothing_to_load(
+    one_notebook, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(run.NOTEBOOKS, "saebench", ("one",))
     one_notebook("ledger.record('x', 1.05)\nledger")
     assert cli.main(["reproduce", "saebench", "--out", str(tmp_path / "out")]) == 0
     assert "saebench: 1 holds" in capsys.readouterr().out
@@ -69,7 +90,7 @@ def test_list_and_preflight(capsys):
 def test_notebooks_are_copied_and_never_overwritten(tmp_path, capsys):
     assert cli.main(["notebooks", str(tmp_path)]) == 0
     names = {path.name for path in tmp_path.glob("*.ipynb")}
-    assert {f"{name}.ipynb" for name in reproduction.NOTEBOOKS["gelu-1l"]} <= names
+    assert {f"{name}.ipynb" for name in run.NOTEBOOKS["gelu-1l"]} <= names
     mine = tmp_path / "00_start_here.ipynb"
     mine.write_text("my work")
     with pytest.warns(UserWarning, match="exists and was left alone"):

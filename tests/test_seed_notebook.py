@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 import saework
-from saework.metrics import log10_rate
+from saework.core.formulas import log10_rate
 
 POST = "blocks.0.mlp.hook_post"  # utils.get_act_name("post", 0)
 TEXT = "def area(width, height):\n\treturn width * height  # two sides\n\nclass Café:\n    pass"
@@ -75,8 +75,12 @@ def make_token_df(model, tokens, len_prefix=5, len_suffix=1):
             prefix = "".join(row[max(0, p - len_prefix) : p])
             # The notebook ends the suffix at len(row) - 1, and so loses it at the second-to-last position.
             suffix = "".join(row[p + 1 : min(len(row), p + 1 + len_suffix)])
-            rows.append((current, f"{current}/{p}", f"{prefix}|{current}|{suffix}", b, p, f"{b}/{p}"))
-    return pd.DataFrame(rows, columns=["str_tokens", "unique_token", "context", "batch", "pos", "label"])
+            rows.append(
+                (current, f"{current}/{p}", f"{prefix}|{current}|{suffix}", b, p, f"{b}/{p}")
+            )
+    return pd.DataFrame(
+        rows, columns=["str_tokens", "unique_token", "context", "batch", "pos", "label"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +99,13 @@ def test_hidden_activations_and_reconstruction(tiny, encoder):
     torch.testing.assert_close(tiny.sae(x), encoder(x).x_reconstruct, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("ablation", "hook"), [("zero", zero_ablate_hook), ("mean", mean_ablate_hook)])
+@pytest.mark.parametrize(
+    ("ablation", "hook"), [("zero", zero_ablate_hook), ("mean", mean_ablate_hook)]
+)
 def test_get_recons_loss(tiny, encoder, ablation, hook):
-    model = copy.deepcopy(tiny.model)  # with a louder MLP, on its own words: else ablation hardly costs anything
+    model = copy.deepcopy(
+        tiny.model
+    )  # with a louder MLP, on its own words: else ablation hardly costs anything
     model.blocks[0].mlp.W_in.mul_(4), model.blocks[0].mlp.W_out.mul_(4), model.unembed.W_U.mul_(2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -132,22 +140,33 @@ def test_rare_mean_and_cosine(encoder, tiny, scan, threshold):
 
 @pytest.mark.parametrize("feature", [7, 20])
 def test_basic_feature_vis(tiny, encoder, feature):
-    acts = F.relu((mlp_activations(tiny.model, TEXT)[0] - encoder.b_dec) @ encoder.W_enc[:, feature] + encoder.b_enc[feature])
+    acts = F.relu(
+        (mlp_activations(tiny.model, TEXT)[0] - encoder.b_dec) @ encoder.W_enc[:, feature]
+        + encoder.b_enc[feature]
+    )
     assert acts.max() > 0
-    torch.testing.assert_close(saework.feature_activations(tiny.model, tiny.sae, TEXT, feature), acts, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        saework.feature_activations(tiny.model, tiny.sae, TEXT, feature), acts, rtol=0, atol=1e-5
+    )
 
 
 def test_logit_table(tiny, encoder):
     logits = encoder.W_dec[7] @ tiny.model.W_out[0] @ tiny.model.W_U
-    theirs = pd.DataFrame({"logit": logits, "log_prob": logits.log_softmax(-1), "prob": logits.softmax(-1)})
+    theirs = pd.DataFrame(
+        {"logit": logits, "log_prob": logits.log_softmax(-1), "prob": logits.softmax(-1)}
+    )
     theirs["token"] = [process_token(s) for s in tiny.model.to_str_tokens(torch.arange(4096))]
     theirs = theirs.sort_values("logit", ascending=False)
 
-    ours = saework.vocab_df(saework.logit_effect(tiny.model, tiny.sae, 7), tiny.tokenizer, probs=True)
+    ours = saework.vocab_df(
+        saework.logit_effect(tiny.model, tiny.sae, 7), tiny.tokenizer, probs=True
+    )
     for column in ("logit", "log_prob", "prob"):
         np.testing.assert_allclose(ours[column], theirs[column], atol=1e-5)
     assert ours.index[:20].tolist() == theirs.index[:20].tolist()
-    printable = theirs["token"].map(str.isprintable)  # ours shows control characters by number, and no break after ↩
+    printable = theirs["token"].map(
+        str.isprintable
+    )  # ours shows control characters by number, and no break after ↩
     assert printable.mean() > 0.9
     assert (ours["token"].loc[theirs.index] == theirs["token"])[printable].all()
 
@@ -159,12 +178,16 @@ def test_token_df(tiny, encoder):
     theirs = make_token_df(tiny.model, tokens).assign(feature=hidden[:, 7].numpy())
     for column in ("str_tokens", "unique_token", "context"):
         theirs[column] = theirs[column].str.replace("↩\n", "↩")  # ours leaves the line break out
-    ours = saework.token_df(tokens, tiny.tokenizer, feature=saework.feature_activations(tiny.model, tiny.sae, tokens, 7))
+    ours = saework.token_df(
+        tokens, tiny.tokenizer, feature=saework.feature_activations(tiny.model, tiny.sae, tokens, 7)
+    )
     pd.testing.assert_frame_equal(ours, theirs, atol=1e-5, check_dtype=False)
 
 
 def test_top_examples_are_the_sorted_token_df(tiny, encoder, scan):
-    hidden = encoder(mlp_activations(tiny.model, tiny.tokens).reshape(-1, tiny.model.cfg.d_mlp)).acts
+    hidden = encoder(
+        mlp_activations(tiny.model, tiny.tokens).reshape(-1, tiny.model.cfg.d_mlp)
+    ).acts
     theirs = saework.token_df(tiny.tokens, tiny.tokenizer, activation=hidden[:, 7])
     theirs = theirs.sort_values("activation", ascending=False).head(5).reset_index(drop=True)
     ours = scan.top_examples(7, tiny.tokens, tiny.tokenizer, n=5)

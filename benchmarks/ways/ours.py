@@ -10,11 +10,22 @@ from unittest.mock import patch
 import torch
 
 # names are fetched here, since a first use imports
-from saework import FeatureScan, feature_activations, recons_score, reconstruction_metrics, scan, select_features
-from saework.collecting import Collector
-from saework.encoding import Active, Encoder, encode_columns  # not public, and no public call does this alone
-from saework.firings import place_of
-from saework.run import activations
+from saework import (
+    FeatureScan,
+    feature_activations,
+    recons_score,
+    reconstruction_metrics,
+    scan,
+    select_features,
+)
+from saework.analysis.scanning.collector import Collector
+from saework.analysis.scanning.firings import place_of
+from saework.engine.encoder import (  # not public, and no public call does this alone
+    Active,
+    Encoder,
+    encode_columns,
+)
+from saework.engine.forward import activations
 
 
 def rates(s):
@@ -23,7 +34,11 @@ def rates(s):
 
 def recons(s):
     score = recons_score(s.model, s.sae, s.tokens, progress=False)
-    return {"clean": torch.tensor(score.loss), "spliced": torch.tensor(score.recons_loss), "ablated": torch.tensor(score.ablated_loss)}
+    return {
+        "clean": torch.tensor(score.loss),
+        "spliced": torch.tensor(score.recons_loss),
+        "ablated": torch.tensor(score.ablated_loss),
+    }
 
 
 def metrics(s):
@@ -45,7 +60,9 @@ def kept(s):
 
 def features(s):
     """Statistics, and a table of the strongest examples in context for each chosen feature."""
-    found = scan(s.model, select_features(s.sae, s.features), s.tokens, hook=s.hook, top_k=20, progress=False)
+    found = scan(
+        s.model, select_features(s.sae, s.features), s.tokens, hook=s.hook, top_k=20, progress=False
+    )
     tables = [found.top_examples(i, s.tokens, s.tokenizer) for i in range(len(s.features))]
     assert all(len(table) <= 20 for table in tables)
     return _lists_of(found)
@@ -62,7 +79,12 @@ def all_features(s):
 
 
 def _lists_of(found):
-    return {"count": found.count, "max": found.max_activation, "top": found.top_positions, "top_values": found.top_values}
+    return {
+        "count": found.count,
+        "max": found.max_activation,
+        "top": found.top_positions,
+        "top_values": found.top_values,
+    }
 
 
 def lists(s):
@@ -81,11 +103,17 @@ def lists(s):
 
         return call
 
-    parts = (Encoder, "__call__", "encoder"), (Collector, "add", "collector"), (Collector, "arrays", "collector")
+    parts = (
+        (Encoder, "__call__", "encoder"),
+        (Collector, "add", "collector"),
+        (Collector, "arrays", "collector"),
+    )
     for top_k in (0, 20):
         with ExitStack() as stack:
             for owner, method, name in parts:
-                stack.enter_context(patch.object(owner, method, timed(f"{name}_{top_k}", getattr(owner, method))))
+                stack.enter_context(
+                    patch.object(owner, method, timed(f"{name}_{top_k}", getattr(owner, method)))
+                )
             scan(s.model, s.sae, s.tokens, top_k=top_k, progress=False)
     return {name: torch.tensor(value) for name, value in seconds.items()}
 
@@ -107,7 +135,12 @@ def plan(s, blocks=1000):
     start = time.perf_counter()
     a + b
     seconds["merge_seconds"] = time.perf_counter() - start
-    return {name: torch.tensor(value) for name, value in (seconds | {"part_bytes": a.save(s.folder / "part").stat().st_size}).items()}
+    return {
+        name: torch.tensor(value)
+        for name, value in (
+            seconds | {"part_bytes": a.save(s.folder / "part").stat().st_size}
+        ).items()
+    }
 
 
 def _drawn_part(d_sae, first_row, blocks):
@@ -115,9 +148,17 @@ def _drawn_part(d_sae, first_row, blocks):
     found, token = Collector(d_sae, 20), torch.arange(1024)
     draw = torch.Generator().manual_seed(first_row)
     for block in range(blocks):
-        start, step = torch.randint(d_sae, (1024, 1), generator=draw), torch.randint(1, d_sae // 25, (1024, 1), generator=draw)
-        feature, value = (start + step * torch.arange(25)) % d_sae, torch.rand(1024 * 25, generator=draw) ** 3
+        start, step = (
+            torch.randint(d_sae, (1024, 1), generator=draw),
+            torch.randint(1, d_sae // 25, (1024, 1), generator=draw),
+        )
+        feature, value = (
+            (start + step * torch.arange(25)) % d_sae,
+            torch.rand(1024 * 25, generator=draw) ** 3,
+        )
         places = place_of(first_row + 8 * block + token.numpy() // 128, token.numpy() % 128)
-        found.add(Active(token.repeat_interleave(25), feature.flatten(), value.clamp(min=1e-3)), places)
+        found.add(
+            Active(token.repeat_interleave(25), feature.flatten(), value.clamp(min=1e-3)), places
+        )
     found.end_part()
     return FeatureScan.of(found.arrays(), ((first_row, first_row + 8 * blocks),), "")

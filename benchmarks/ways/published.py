@@ -37,8 +37,12 @@ def recons(s):
     losses = []
     for rows in s.tokens.split(ROWS):
         loss = s.model(rows, return_type="loss")
-        spliced = s.model.run_with_hooks(rows, return_type="loss", fwd_hooks=[(s.hook, lambda x, hook: autoencoder(s.sae, x)[1])])
-        zeroed = s.model.run_with_hooks(rows, return_type="loss", fwd_hooks=[(s.hook, lambda x, hook: x.zero_())])
+        spliced = s.model.run_with_hooks(
+            rows, return_type="loss", fwd_hooks=[(s.hook, lambda x, hook: autoencoder(s.sae, x)[1])]
+        )
+        zeroed = s.model.run_with_hooks(
+            rows, return_type="loss", fwd_hooks=[(s.hook, lambda x, hook: x.zero_())]
+        )
         losses.append(torch.stack([loss, spliced, zeroed]))
     return dict(zip(("clean", "spliced", "ablated"), torch.stack(losses).mean(0)))
 

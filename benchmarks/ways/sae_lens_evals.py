@@ -11,7 +11,10 @@ SAME = {  # its name: ours
     "relative_reconstruction_bias": "relative_reconstruction_bias", "explained_variance": "variance_explained",
     "explained_variance_legacy": "variance_explained_legacy", "mse": "mse_per_token", "cossim": "cosine_similarity",
 }  # fmt: skip
-COMPUTED = {f"compute_{name}": True for name in ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics")}
+COMPUTED = {
+    f"compute_{name}": True
+    for name in ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics")
+}
 
 
 def store(s, sae):
@@ -19,7 +22,12 @@ def store(s, sae):
     from datasets import Dataset
     from sae_lens.training.activations_store import ActivationsStore
 
-    return ActivationsStore.from_sae(s.model, sae, Dataset.from_dict({"tokens": s.tokens.tolist()}), context_size=s.tokens.shape[1])
+    return ActivationsStore.from_sae(
+        s.model,
+        sae,
+        Dataset.from_dict({"tokens": s.tokens.tolist()}),
+        context_size=s.tokens.shape[1],
+    )
 
 
 def named(found: dict, same: dict) -> dict[str, torch.Tensor]:
@@ -41,5 +49,7 @@ def metrics(s):
     rows = min(ROWS, len(s.tokens))
     batches = len(s.tokens) // rows
     config = EvalConfig(rows, batches, n_eval_sparsity_variance_batches=batches, **COMPUTED)
-    found, _ = run_evals(s.sae, s.store, s.model, ActivationScaler(), config, exclude_special_tokens=False)
+    found, _ = run_evals(
+        s.sae, s.store, s.model, ActivationScaler(), config, exclude_special_tokens=False
+    )
     return named(found, SAME)

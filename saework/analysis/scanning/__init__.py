@@ -1,0 +1,1 @@
+"""One streaming pass over many tokens: what each feature does."""

@@ -1,0 +1,1 @@
+"""From a release's name to a Workbook: what is published, where it is, and how it is laid out."""

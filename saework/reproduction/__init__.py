@@ -1,0 +1,1 @@
+"""The notebooks as a whole: run, record, export and replay them."""

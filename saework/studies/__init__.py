@@ -1,0 +1,1 @@
+"""Two investigations with machinery of their own."""

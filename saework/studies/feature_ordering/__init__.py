@@ -1,0 +1,28 @@
+"""Does it change anything to order an SAE's features by activity while it is trained?"""
+
+from saework.studies.feature_ordering.study import (
+    SETTINGS,
+    Study,
+    paired_differences,
+    read_study,
+    study,
+    study_data,
+)
+from saework.studies.feature_ordering.training import TrainedRun, train
+from saework.studies.feature_ordering.variants import REAL, SMALL, Setting, Variant, variants
+
+__all__ = [
+    "REAL",
+    "SETTINGS",
+    "SMALL",
+    "Setting",
+    "Study",
+    "TrainedRun",
+    "Variant",
+    "paired_differences",
+    "read_study",
+    "study",
+    "study_data",
+    "train",
+    "variants",
+]

@@ -1,0 +1,1 @@
+"""A widget to look at one feature on any text."""

@@ -1,0 +1,1 @@
+"""One page per feature, as a file that needs no network."""

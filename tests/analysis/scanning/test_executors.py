@@ -1,0 +1,213 @@
+"""Scans on an executor's workers: threads, processes, and a Dask cluster that loses a worker."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+import torch
+from rebuilding import dies, gelu_mini
+from stand_ins import assert_same
+
+import saework
+from saework.analysis.scanning import run_scan
+
+
+@pytest.fixture(scope="module")
+def workbook():
+    return saework.load("gelu-1l-mini", check=False)
+
+
+@pytest.fixture
+def scan(workbook, monkeypatch):
+    """A scan of 64 rows in parts of 8, of one batch each."""
+    monkeypatch.setattr(run_scan, "PART", 8 * 128)
+
+    def scan(**changes):
+        sae, tokens = changes.pop("sae", workbook.sae), workbook.tokens[:64]
+        return saework.scan(
+            workbook.model, sae, tokens, **{"batch_size": 8, "cofiring": [5, 900], **changes}
+        )
+
+    return scan
+
+
+@pytest.fixture(scope="module")
+def expected(workbook):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_scan, "PART", 8 * 128)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as the workers have it
+        result = saework.scan(
+            workbook.model, workbook.sae, workbook.tokens[:64], batch_size=8, cofiring=[5, 900]
+        )
+        torch.set_num_threads(threads)
+    return result
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """For processes that are started from here: matrix products that are cut as in ``expected``."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return "spawn"
+
+
+class Backwards:
+    """An executor that does the work it was given last first, each in this thread."""
+
+    def __init__(self):
+        self.waiting = []
+
+    def submit(self, function, *arguments):
+        self.waiting.append((future := Lazy(self), function, arguments))
+        return future
+
+    def work(self):
+        while self.waiting:
+            future, function, arguments = self.waiting.pop()
+            future.set_result(function(*arguments))
+
+
+class Lazy(Future):
+    def __init__(self, executor):
+        super().__init__()
+        self.executor = executor
+
+    def result(self, timeout=None):
+        self.executor.work()
+        return super().result(timeout)
+
+
+def test_any_order_of_work_gives_the_same_scan(scan, workbook, expected):
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert_same(
+        scan(executor=Backwards(), rebuild=lambda: (workbook.model, workbook.sae)), expected
+    )
+    torch.set_num_threads(torch_threads)
+
+
+def test_each_thread_rebuilds_once(scan, expected):
+    made = []
+
+    def rebuild():
+        made.append(threading.get_ident())
+        return gelu_mini()
+
+    with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        assert_same(scan(executor=executor, rebuild=rebuild), expected)
+        assert_same(scan(executor=executor, rebuild=rebuild), expected)
+    assert len(made) == len(set(made)) <= 2
+
+
+def test_no_more_than_a_few_parts_wait(scan, monkeypatch, workbook):
+    monkeypatch.setattr(run_scan, "AHEAD", 3)
+    executor, waiting = Backwards(), []
+    work = executor.work
+    executor.work = lambda: waiting.append(len(executor.waiting)) or work()
+    assert (
+        scan(executor=executor, rebuild=lambda: (workbook.model, workbook.sae)).n_tokens == 64 * 128
+    )
+    assert max(waiting) == 3
+
+
+def test_two_processes_and_a_resumed_scan(scan, expected, one_thread, tmp_path):
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(one_thread)) as executor:
+        assert_same(scan(executor=executor, rebuild=gelu_mini), expected)
+    path, parts = tmp_path / "c.safetensors", []
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        submit = executor.submit
+        executor.submit = lambda function, *arguments: (
+            parts.append(1)
+            or (submit(function, *arguments) if len(parts) < 6 else submit(len, None))
+        )
+        with pytest.raises(
+            RuntimeError,
+            match=r"the executor failed after 5 of 8 parts \(TypeError: object of type 'NoneType' has no len\(\)\). With checkpoint=, the same call with a new executor goes on from there",
+        ):
+            scan(executor=executor, rebuild=gelu_mini, checkpoint=path)
+    assert saework.FeatureScan.load(path).rows == ((0, 40),)
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        assert_same(scan(executor=executor, rebuild=gelu_mini, checkpoint=path), expected)
+
+
+def test_an_executor_whose_processes_die(scan, one_thread):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(one_thread)) as executor:
+        with pytest.raises(
+            RuntimeError, match=r"the executor failed after 0 of 8 parts \(BrokenProcessPool"
+        ):
+            scan(executor=executor, rebuild=dies)
+
+
+def test_a_worker_that_makes_something_else(scan, workbook):
+    other = workbook.model, workbook.with_sae("run2").sae
+    with (
+        ThreadPoolExecutor(1) as executor,
+        pytest.raises(
+            ValueError,
+            match="rebuild= gives another SAE than scan was given; it must load the same weights",
+        ),
+    ):
+        scan(executor=executor, rebuild=lambda: other)
+
+
+def test_what_a_worker_finds_wrong_is_said_as_it_is(scan, workbook):
+    sae = workbook.with_sae("run2").sae
+    sae.b_enc[7] = float("nan")
+    with pytest.raises(
+        ValueError, match="NaN or infinite values out of .*, in rows 56, 57, 58"
+    ):  # the part that was worked on first
+        scan(executor=Backwards(), rebuild=lambda: (workbook.model, sae), sae=sae)
+
+
+def test_a_dask_cluster_that_loses_a_worker(scan, expected, one_thread, tmp_path):
+    """Two worker processes; one is killed while both are at work, and Dask gives its part to another."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    with dask.config.set(
+        {"distributed.nanny.environ.OMP_NUM_THREADS": 1, "temporary_directory": str(tmp_path)}
+    ):
+        with (
+            LocalCluster(
+                n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            client.upload_file(__file__.replace("test_executors.py", "rebuilding.py"))
+            killed = []
+
+            def kill_one():
+                while sum(map(bool, client.processing().values())) < 2:
+                    time.sleep(0.05)
+                killed.append(next(iter(client.run(os.getpid).values())))
+                os.kill(killed[0], signal.SIGKILL)
+
+            killer = threading.Thread(target=kill_one, daemon=True)
+            killer.start()
+            result = scan(executor=client.get_executor(), rebuild=gelu_mini)
+            killer.join(60)
+            alive = set(client.run(os.getpid).values())
+    assert len(killed) == 1 and killed[0] not in alive
+    assert_same(result, expected)
+
+
+def test_after_a_failure_no_part_waits(scan):
+    class Asked(list):
+        def submit(self, *work):
+            self.append(Future())
+            if len(self) == 8:
+                self[0].set_exception(MemoryError("the machine is full"))
+            return self[-1]
+
+    asked = Asked()
+    with pytest.raises(
+        RuntimeError, match=r"failed after 0 of 8 parts \(MemoryError: the machine is full"
+    ):
+        scan(executor=asked, rebuild=gelu_mini)
+    assert [future.cancelled() for future in asked] == [False] + 7 * [True]

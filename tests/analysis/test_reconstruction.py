@@ -1,0 +1,624 @@
+"""Each definition against loops in numpy, sae_lens's own evaluation, and the points where its value is known."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import random_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stand_ins import IDENTITY, NOTHING, POST, RESID, PlainSAE, hooks_are_clean, with_weights
+
+from saework import recons_score
+from saework.analysis import reconstruction
+from saework.analysis.sites import find_site
+from saework.core import formulas
+from saework.core.errors import HookError, UnknownNameError
+from saework.engine import forward
+
+HEADS = "blocks.0.attn.hook_z"
+COLUMNS = ["with_bos", "without_bos", "unit", "formula", "source"]
+
+
+# ---- the slow reference ----
+
+
+@torch.no_grad()
+def slow_log_probs(model, tokens, hook=None, new=None, on=None) -> np.ndarray:
+    """Log-probabilities ``[batch, pos, d_vocab]``, a row at a time; ``new`` takes the place of the tokens that are on."""
+    rows = []
+    for b, row in enumerate(tokens):
+
+        def replace(x, hook, b=b):
+            x = x.clone()
+            for p in range(x.shape[1]):
+                if on[b, p]:
+                    x[0, p] = new[b, p]
+            return x
+
+        logits = (
+            model.run_with_hooks(row[None], fwd_hooks=[(hook, replace)] if hook else [])[0]
+            .double()
+            .numpy()
+        )
+        logits = logits - logits.max(-1, keepdims=True)
+        rows.append(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+    return np.stack(rows)
+
+
+@torch.no_grad()
+def slow_column(model, sae, tokens, hook, on) -> dict[str, float]:
+    """One column of the table, token by token."""
+    x = torch.cat([model.run_with_cache(row[None], names_filter=hook)[1][hook] for row in tokens])
+    flat = x.flatten(2)
+    f = sae.encode(flat)
+    x_hat = sae.decode(f)
+    tables = [slow_log_probs(model, tokens)]
+    for new in (x_hat.reshape(x.shape), torch.zeros_like(x)):
+        tables.append(slow_log_probs(model, tokens, hook, new, on))
+    ce, kl = [[], [], []], [[], [], []]
+    for b in range(len(tokens)):
+        for p in range(tokens.shape[1] - 1):
+            if on[b, p] and on[b, p + 1]:
+                for i, table in enumerate(tables):
+                    ce[i].append(-table[b, p, tokens[b, p + 1]])
+                    kl[i].append((np.exp(tables[0][b, p]) * (tables[0][b, p] - table[b, p])).sum())
+    clean, spliced, ablated = map(np.mean, ce)
+    _, kl_spliced, kl_ablated = map(np.mean, kl)
+    seen = [(b, p) for b in range(len(tokens)) for p in range(tokens.shape[1]) if on[b, p]]
+    X, Y, F = (
+        np.array([part[b, p].double().numpy() for b, p in seen]) for part in (flat, x_hat, f)
+    )
+    n, d = X.shape
+    mean = X.mean(0)
+    errors = [sum((a - b) ** 2 for a, b in zip(u, v)) for u, v in zip(X, Y)]
+    spreads = [sum((a - b) ** 2 for a, b in zip(u, mean)) for u in X]
+    norm = np.linalg.norm
+    return {
+        "tokens": n,
+        "predictions": len(ce[0]),
+        "ce_loss_clean": clean,
+        "ce_loss_spliced": spliced,
+        "ce_loss_ablated": ablated,
+        "ce_loss_score": (ablated - spliced) / (ablated - clean),
+        "kl_div_spliced": kl_spliced,
+        "kl_div_ablated": kl_ablated,
+        "kl_div_score": (kl_ablated - kl_spliced) / kl_ablated,
+        "variance_explained": 1 - sum(errors) / sum(spreads),
+        "variance_explained_legacy": sum(1 - e / s for e, s in zip(errors, spreads)) / n,
+        "variance_explained_global": 1 - ((X - Y) ** 2).mean() / torch.tensor(X).var().item(),
+        "variance_explained_squares": 1
+        - np.mean(errors) / ((X**2).sum(1).mean() - ((X**2).mean(0)).mean() ** 2),
+        "mse_per_element": ((X - Y) ** 2).mean(),
+        "mse_per_token": np.mean(errors),
+        "mse_saebench": np.mean([e / n for e in errors]),
+        "l0": np.mean([sum(value != 0 for value in row) for row in F]),
+        "l1": np.mean([sum(abs(value) for value in row) for row in F]),
+        "l2_ratio": np.mean([norm(v) / norm(u) for u, v in zip(X, Y)]),
+        "relative_reconstruction_bias": np.mean([v @ v for v in Y])
+        / np.mean([u @ v for u, v in zip(X, Y)]),
+        "cosine_similarity": np.mean([u @ v / norm(u) / norm(v) for u, v in zip(X, Y)]),
+    }
+
+
+def assert_matches_slow(model, sae, tokens, hook, on=None, bos=1):
+    ours = reconstruction.reconstruction_metrics(
+        model, sae, tokens, hook=hook, mask=on, batch_size=4
+    )
+    on = torch.ones_like(tokens, dtype=torch.bool) if on is None else on
+    for column, counted in (("with_bos", on), ("without_bos", on & (tokens != bos))):
+        slow = slow_column(model, sae, tokens, hook, counted)
+        assert list(ours.index) == list(slow)
+        for name, value in slow.items():
+            assert ours.loc[name, column] == pytest.approx(value, rel=1e-4, abs=2e-5), (
+                name,
+                column,
+            )
+    assert hooks_are_clean(model)
+    return ours
+
+
+@pytest.fixture(scope="module")
+def noisy(lively):  # noqa: F811
+    """An SAE whose reconstructions are near the activations, so that no metric is far off its scale."""
+    generator = torch.Generator().manual_seed(10)
+    mix = torch.eye(24) + 0.1 * torch.randn(24, 24, generator=generator)
+    return PlainSAE(
+        lambda x: torch.cat([x.relu(), (-x).relu()], -1),
+        lambda f: (f[..., :24] - 0.8 * f[..., 24:]) @ mix,
+        d_sae=48,
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("which", ["random", "noisy"])
+def test_each_definition_against_loops(lively, mask, noisy, masked, which):  # noqa: F811
+    sae = lively.sae if which == "random" else noisy
+    tokens = lively.tokens.clone()
+    tokens[4, 7] = 1  # a BOS in the middle of a row is a BOS
+    ours = assert_matches_slow(lively.model, sae, tokens, POST, mask if masked else None)
+    differs = (ours["with_bos"] - ours["without_bos"]).abs().drop("predictions") > 1e-4
+    assert differs.sum() > 15 or masked, "BOS must matter for the columns to be told apart"
+
+
+@pytest.mark.parametrize("hook", [RESID, HEADS])
+def test_other_hooks(lively, hook):  # noqa: F811
+    assert_matches_slow(
+        lively.model,
+        random_sae(16, 32, hook, torch.Generator().manual_seed(1), "jumprelu"),
+        lively.tokens,
+        hook,
+    )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2", "llama"])
+@pytest.mark.parametrize("hook", [POST, "blocks.1.hook_resid_pre"])
+def test_bridged_models(tiny, name, hook, request):
+    model = request.getfixturevalue(f"{name}_bridge")
+    width = 16 if "resid" in hook else 64 if name == "gpt2" else 24
+    assert_matches_slow(
+        model, random_sae(width, 40, hook, torch.Generator().manual_seed(4)), tiny.tokens[:3], hook
+    )
+
+
+# ---- sae_lens's own evaluation ----
+
+
+@pytest.mark.parametrize("ignored", [None, [1]])
+def test_activation_metrics_are_sae_lenss(lively, ignored):  # noqa: F811
+    from sae_lens import evals
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    store = SimpleNamespace(get_batch_tokens=lambda n: lively.tokens)
+    switches = (
+        "l2_norms",
+        "sparsity_metrics",
+        "variance_metrics",
+        "featurewise_density_statistics",
+    )
+    theirs, _ = evals.get_sparsity_and_variance_metrics(
+        lively.sae, lively.model, store, ActivationScaler(), 1, **{f"compute_{name}": True for name in switches},
+        eval_batch_size_prompts=6, model_kwargs={}, ignore_tokens=ignored,
+    )  # fmt: skip
+    ours = reconstruction.reconstruction_metrics(lively.model, lively.sae, lively.tokens)[
+        "without_bos" if ignored else "with_bos"
+    ]
+    names = {
+        "mse_per_token": "mse",
+        "cosine_similarity": "cossim",
+        "variance_explained": "explained_variance",
+    }
+    names |= {
+        "variance_explained_legacy": "explained_variance_legacy"
+    }  # one batch, so that its mean is that of all tokens
+    names |= {name: name for name in ("l0", "l1", "l2_ratio", "relative_reconstruction_bias")}
+    for name, their_name in names.items():
+        assert ours[name] == pytest.approx(theirs[their_name], rel=1e-5), name
+
+
+def test_losses_are_sae_lenss(lively):  # noqa: F811
+    """With every token counted; theirs has a KL for each row's last token too, which is left out here."""
+    from sae_lens import evals
+    from sae_lens.training.activation_scaler import ActivationScaler
+
+    theirs = evals.get_recons_loss(
+        lively.sae,
+        lively.model,
+        ActivationScaler(),
+        lively.tokens,
+        compute_kl=True,
+        compute_ce_loss=True,
+    )
+    ours = reconstruction.reconstruction_metrics(lively.model, lively.sae, lively.tokens)[
+        "with_bos"
+    ]
+    names = {
+        "ce_loss_clean": "ce_loss_without_sae",
+        "ce_loss_spliced": "ce_loss_with_sae",
+        "ce_loss_ablated": "ce_loss_with_ablation",
+    }
+    names |= {"kl_div_spliced": "kl_div_with_sae", "kl_div_ablated": "kl_div_with_ablation"}
+    for name, their_name in names.items():
+        assert ours[name] == pytest.approx(theirs[their_name][:, :19].mean().item(), rel=1e-5), name
+
+
+def test_the_score_is_recons_scores(lively, mask):  # noqa: F811
+    ours = reconstruction.reconstruction_metrics(
+        lively.model, lively.sae, lively.tokens, mask=mask
+    )["with_bos"]
+    score = recons_score(lively.model, lively.sae, lively.tokens, mask=mask)
+    assert ours["ce_loss_score"] == pytest.approx(score.score, abs=1e-5)
+    assert ours["predictions"] == score.n_tokens
+
+
+# ---- known points ----
+
+
+def values(model, sae, tokens, **changes):
+    return reconstruction.reconstruction_metrics(model, sae, tokens, hook=POST, **changes)
+
+
+def test_a_perfect_reconstruction(lively):  # noqa: F811
+    ours = values(lively.model, IDENTITY, lively.tokens)
+    for column in ("with_bos", "without_bos"):
+        ones = [
+            name
+            for name in ours.index
+            if name.startswith("variance_explained") or name.endswith("_score")
+        ]
+        assert len(ones) == 6 and (ours.loc[ones, column] == 1).all()
+        assert (
+            ours.loc[["mse_per_element", "mse_per_token", "mse_saebench", "kl_div_spliced"], column]
+            == 0
+        ).all()
+        for name in ("cosine_similarity", "l2_ratio", "relative_reconstruction_bias"):
+            assert ours.loc[name, column] == pytest.approx(1, abs=1e-12)
+
+
+def test_a_reconstruction_of_nothing(lively):  # noqa: F811
+    ours = values(lively.model, NOTHING, lively.tokens)
+    for column in ("with_bos", "without_bos"):
+        for name in ("ce_loss_score", "kl_div_score", "cosine_similarity", "l2_ratio"):
+            assert ours.loc[name, column] == 0, name
+        assert math.isnan(ours.loc["relative_reconstruction_bias", column])
+
+
+def test_predicting_the_mean_explains_nothing(lively):  # noqa: F811
+    x = forward.activations(lively.model, lively.tokens, POST)
+    for column, counted in (("with_bos", x), ("without_bos", x[lively.tokens != 1])):
+        mean = counted.flatten(0, -2).double().mean(0)
+        ours = values(
+            lively.model,
+            PlainSAE(lambda x: x, lambda x, mean=mean: mean.expand_as(x)),
+            lively.tokens,
+        )[column]
+        assert ours["variance_explained"] == pytest.approx(0, abs=1e-6)
+        assert ours["variance_explained_legacy"] == pytest.approx(0, abs=1e-6)
+        assert ours["variance_explained_global"] > 0.01, (
+            "means of single dimensions do explain some of the spread around one number"
+        )
+        n = counted.numel()
+        scalar = PlainSAE(lambda x: x, lambda x, mean=mean: mean.mean().expand_as(x))
+        assert values(lively.model, scalar, lively.tokens)[column][
+            "variance_explained_global"
+        ] == pytest.approx(1 / n, abs=1e-6)
+
+
+# ---- batches, masks, BOS ----
+
+
+@settings(max_examples=12, deadline=None, database=None)
+@given(data=st.data(), batch_size=st.integers(1, 8))
+def test_batches_and_row_order_change_nothing(lively, mask, data, batch_size):  # noqa: F811
+    order = data.draw(st.permutations(range(6)))
+    whole = values(lively.model, lively.sae, lively.tokens, mask=mask)
+    parts = values(
+        lively.model, lively.sae, lively.tokens[order], mask=mask[order], batch_size=batch_size
+    )
+    pd.testing.assert_frame_equal(parts, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mask_without_bos_makes_the_columns_equal(lively):  # noqa: F811
+    every = values(lively.model, lively.sae, lively.tokens)
+    ours = values(lively.model, lively.sae, lively.tokens, mask=lively.tokens != 1)
+    assert ours["with_bos"].equals(ours["without_bos"])
+    np.testing.assert_allclose(
+        ours["with_bos"].astype(float), every["without_bos"].astype(float), rtol=1e-5
+    )
+    assert every.loc["tokens", ["with_bos", "without_bos"]].tolist() == [
+        120,
+        int((lively.tokens != 1).sum()),
+    ]
+
+
+def test_what_is_shared_is_computed_once(lively, monkeypatch):  # noqa: F811
+    """One pass through the model, and one unembedding of each state that differs."""
+    spliced, unembedded = [], []
+    splice, losses = forward.spliced_states, reconstruction.next_token_losses
+    monkeypatch.setattr(
+        forward, "spliced_states", lambda *args: spliced.append(args[-1]) or splice(*args)
+    )
+    monkeypatch.setattr(
+        reconstruction,
+        "next_token_losses",
+        lambda model, states, *args, **kw: (
+            unembedded.append(len(states)) or losses(model, states, *args, **kw)
+        ),
+    )
+    plain = values(lively.model, lively.sae, lively.tokens, batch_size=6)
+    assert (spliced, unembedded) == ([4], [3]), (
+        "no later token reads what the MLP of the only layer did to BOS"
+    )
+    values(lively.model, lively.sae, lively.tokens, mask=lively.tokens != 1, batch_size=6)
+    assert (spliced[1:], unembedded[1:]) == ([2], [3]), "the columns are equal"
+    monkeypatch.setattr(reconstruction, "_same", lambda *args: False)
+    pd.testing.assert_frame_equal(
+        values(lively.model, lively.sae, lively.tokens, batch_size=6), plain, rtol=1e-6
+    )
+
+
+def test_a_model_without_tokenizer_has_its_bos_in_the_first_column(lively):  # noqa: F811
+    model = copy.copy(lively.model)
+    model.tokenizer = None
+    tokens = lively.tokens.clone()
+    tokens[:, 0] = 9
+    tokens[2, 5] = 1
+    assert values(model, lively.sae, tokens)["without_bos"]["tokens"] == 6 * 19
+
+
+def test_nothing_but_bos_is_nan(lively):  # noqa: F811
+    ours = values(lively.model, lively.sae, torch.ones(2, 5, dtype=torch.long))
+    counts = ours.loc[["tokens", "predictions"]]
+    assert counts["with_bos"].tolist() == [10, 8] and counts["without_bos"].tolist() == [0, 0]
+    assert ours["without_bos"].drop(["tokens", "predictions"]).astype(float).isna().all()
+    assert ours["with_bos"].astype(float).notna().all()
+
+
+def test_one_token_without_bos_has_no_variance_and_no_prediction(lively):  # noqa: F811
+    ours = values(lively.model, lively.sae, [[1, 77]])["without_bos"].astype(float)
+    assert ours["tokens"] == 1 and ours["l0"] > 0 and ours["mse_per_token"] > 0
+    for name in (
+        "ce_loss_clean",
+        "kl_div_spliced",
+        "ce_loss_score",
+        "variance_explained",
+        "variance_explained_legacy",
+    ):
+        assert math.isnan(ours[name]), name
+
+
+def test_the_table_says_what_it_shows(lively):  # noqa: F811
+    ours = values(lively.model, lively.sae, lively.tokens)
+    assert list(ours.columns) == COLUMNS and ours.index.name == "metric"
+    assert (ours["formula"].str.len() > 5).all() and (ours["unit"].str.len() > 0).all()
+    assert (ours["source"].drop(["tokens", "predictions"]).str.len() > 5).all()
+
+
+# ---- what bad input gets ----
+
+BAD = {
+    "one token": (lambda t: {"tokens": t.tokens[:, :1]}, ValueError, "rows have one token"),
+    "mask alone": (lambda t: {"mask": torch.arange(20).expand(6, 20) % 2 == 0}, ValueError, "no two neighbouring tokens"),
+    "mask shape": (lambda t: {"mask": torch.ones(6, 19, dtype=torch.bool)}, ValueError, r"mask has shape \(6, 19\)"),
+    "batch size": (lambda t: {"batch_size": 0}, ValueError, "batch_size is 0"),
+    "unknown hook": (lambda t: {"hook": "blocks.0.mlp.hook_psot"}, UnknownNameError, "Did you mean 'blocks.0.mlp.hook_post'"),
+    "wrong width": (lambda t: {"hook": RESID}, HookError, "blocks.0.hook_resid_post is 16 wide, but this SAE reads 24"),
+    "no hook": (lambda t: {"sae": IDENTITY}, HookError, "does not say which hook"),
+    "decoder": (lambda t: {"sae": with_weights(t.sae, W_dec=lambda w: w[7].fill_(math.nan))}, ValueError, "the SAE's reconstructions at"),
+    "unembedding": (
+        lambda t: {"model": with_weights(t.model, unembed__W_U=lambda w: w[:1].fill_(math.nan))}, ValueError, "losses hold",
+    ),
+    "no effect": (
+        lambda t: {"model": with_weights(t.model, blocks__0__mlp__W_out=lambda w: w.zero_())}, ValueError, "ablating this hook changes nothing",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_arguments(tiny, case):
+    change, error, words = BAD[case]
+    arguments = {"model": tiny.model, "sae": tiny.sae, "tokens": tiny.tokens, **change(tiny)}
+    model, sae, tokens = (arguments.pop(name) for name in ("model", "sae", "tokens"))
+    with pytest.raises(error, match=words):
+        reconstruction.reconstruction_metrics(model, sae, tokens, **arguments)
+    assert hooks_are_clean(model)
+
+
+def test_activations_that_do_not_vary(tiny):
+    with pytest.raises(
+        ValueError, match="activations at hook_embed are all alike.*give more tokens"
+    ):
+        reconstruction.reconstruction_metrics(
+            tiny.model,
+            PlainSAE(lambda x: x, lambda x: x, d_in=16),
+            torch.full((2, 5), 7),
+            hook="hook_embed",
+        )
+
+
+# ---- the site ----
+
+
+def fitted(model, tokens, hook, rank):
+    """A linear SAE of the leading directions of one site, without BOS, which fit no other site as well."""
+    x = forward.activations(model, tokens, hook).flatten(2)[tokens != 1]
+    mean = x.mean(0)
+    ways = torch.linalg.svd(x - mean, full_matrices=False)[2][:rank].T
+    return PlainSAE(
+        lambda x: (x - mean) @ ways, lambda f: f @ ways.T + mean, d_in=x.shape[1], d_sae=rank
+    )
+
+
+SITES = {
+    "lively": (POST, RESID, "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out", HEADS),
+    "gpt2_bridge": (
+        "blocks.1.mlp.hook_post",
+        "blocks.0.hook_resid_post",
+        "blocks.1.hook_attn_out",
+        "blocks.1.attn.hook_z",
+    ),
+    "gemma2_bridge": (
+        "blocks.0.mlp.hook_post",
+        "blocks.0.hook_resid_post",
+        "blocks.1.hook_resid_mid",
+        "blocks.1.hook_mlp_out",
+    ),
+    "llama_bridge": (
+        "blocks.1.mlp.hook_post",
+        "blocks.1.hook_resid_post",
+        "blocks.2.hook_attn_out",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"), [(name, hook) for name, hooks in SITES.items() for hook in hooks]
+)
+def test_the_site_that_an_sae_was_fitted_to_comes_first(tiny, name, hook, request):
+    model = (
+        request.getfixturevalue("lively").model
+        if name == "lively"
+        else request.getfixturevalue(name)
+    )
+    sae = fitted(model, tiny.tokens, hook, rank=12)
+    found = find_site(model, sae, tiny.tokens)
+    assert found.loc[0, "hook"] == hook
+    assert len(found) > 1 and found.loc[0, "unexplained"] < 0.95 * found.loc[1, "unexplained"]
+    assert found["unexplained"].is_monotonic_increasing and list(found.index) == list(
+        range(len(found))
+    )
+    assert hooks_are_clean(model)
+
+
+@pytest.mark.parametrize("name", ["lively", "gpt2_bridge", "gemma2_bridge", "llama_bridge"])
+def test_each_site_against_its_own_activations(tiny, mask, name, request):  # noqa: F811
+    """Values by the plain formulas; names of one row are one place, and those of two rows are not."""
+    model = (
+        request.getfixturevalue("lively").model
+        if name == "lively"
+        else request.getfixturevalue(name)
+    )
+    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
+    found = find_site(model, sae, tiny.tokens, mask=mask)
+    places = []
+    for row in found.itertuples():
+        names = row.names.split(", ")
+        assert row.hook in names
+        x, *others = (forward.activations(model, tiny.tokens, hook).flatten(2) for hook in names)
+        assert all(torch.equal(x, other) for other in others)
+        assert not any(torch.equal(x, other) for other in places)
+        places.append(x)
+        x = x[mask & (tiny.tokens != 1)]
+        features = sae.encode(x)
+        assert row.unexplained == pytest.approx(
+            1 - formulas.variance_explained(x, sae.decode(features)), rel=1e-5
+        )
+        assert row.l0 == pytest.approx((features != 0).sum(-1).float().mean().item(), rel=1e-6)
+    listed = [name for names in found["names"] for name in names.split(", ")]
+    assert len(listed) == len(set(listed))
+    for hook in (
+        "blocks.0.hook_resid_pre",
+        "blocks.0.hook_resid_post",
+        "blocks.0.hook_attn_out",
+        HEADS,
+        "unembed.hook_in",
+    ):
+        assert hook in listed
+
+
+def test_names_of_one_place_share_a_row(gpt2_bridge, tiny):
+    sae = random_sae(16, 32, "blocks.1.hook_resid_pre", torch.Generator().manual_seed(1))
+    rows = find_site(gpt2_bridge, sae, tiny.tokens).set_index("hook")["names"]
+    shared = {
+        "blocks.0.hook_out",
+        "blocks.0.hook_resid_post",
+        "blocks.1.hook_in",
+        "blocks.1.hook_resid_pre",
+        "blocks.1.ln1.hook_in",
+    }
+    assert shared <= set(rows["blocks.1.hook_resid_pre"].split(", ")), (
+        "the SAE's own name stands for the row"
+    )
+    nameless = PlainSAE(sae.encode, sae.decode, d_in=16, d_sae=32)
+    rows = find_site(gpt2_bridge, nameless, tiny.tokens).set_index("hook")["names"]
+    assert shared <= set(rows["blocks.0.hook_resid_post"].split(", ")), "or else a usual name"
+
+
+def test_sites_do_not_depend_on_batches(lively, monkeypatch):  # noqa: F811
+    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
+    whole = find_site(lively.model, sae, lively.tokens)
+    monkeypatch.setattr(reconstruction, "SITE_TOKENS", 40)
+    pd.testing.assert_frame_equal(find_site(lively.model, sae, lively.tokens), whole, rtol=1e-5)
+
+
+def test_rows_that_count_nothing_do_not_matter(lively, mask):  # noqa: F811
+    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
+    mask = mask.clone()
+    mask[:2] = False
+    alone = find_site(lively.model, sae, lively.tokens[2:], mask=mask[2:])
+    pd.testing.assert_frame_equal(
+        find_site(lively.model, sae, lively.tokens, mask=mask), alone, rtol=1e-5
+    )
+
+
+def test_sites_that_do_not_vary_are_left_out(tiny):
+    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
+    names = lambda tokens: ", ".join(find_site(tiny.model, sae, tokens)["names"])  # noqa: E731
+    assert "hook_pos_embed" in names(tiny.tokens)
+    assert "hook_pos_embed" not in names(tiny.tokens[:, :2]), "one position is left without BOS"
+
+
+def test_an_sae_of_heads(lively):  # noqa: F811
+    """One that puts heads together itself is read as one that does not."""
+    sae = random_sae(16, 32, HEADS, torch.Generator().manual_seed(1))
+    plain = find_site(lively.model, sae, lively.tokens)
+    sae.cfg.reshape_activations = "hook_z"
+    sae.turn_on_forward_pass_hook_z_reshaping()
+    pd.testing.assert_frame_equal(find_site(lively.model, sae, lively.tokens), plain, rtol=1e-5)
+    assert "blocks.0.attn.hook_z" in set(plain["hook"])
+
+
+def test_what_bad_input_to_find_site_gets(tiny):
+    narrow = PlainSAE(lambda x: x, lambda x: x, d_in=7, d_sae=7)
+    with pytest.raises(
+        HookError,
+        match="no hook of this model is 7 wide, as the SAE needs; there are 1, 16, 24. Is it this model's",
+    ):
+        find_site(tiny.model, narrow, tiny.tokens)
+    for tokens, left in (([[1, 5]], 1), ([[1, 1]], 0)):
+        with pytest.raises(
+            ValueError,
+            match=rf"{left} token\(s\) are left without BOS.*give more tokens, or unmask more",
+        ):
+            find_site(tiny.model, tiny.sae, tokens)
+    with pytest.raises(ValueError, match="mask is False everywhere"):
+        find_site(tiny.model, tiny.sae, tiny.tokens, mask=torch.zeros(6, 20, dtype=torch.bool))
+    with pytest.raises(ValueError, match="activations at .* hold"):
+        find_site(
+            with_weights(tiny.model, blocks__0__mlp__b_in=lambda w: w[:1].fill_(math.nan)),
+            tiny.sae,
+            tiny.tokens,
+        )
+    assert hooks_are_clean(tiny.model)
+
+
+# ---- the trained minis ----
+
+
+@pytest.mark.parametrize("name", ["gelu-1l-mini", "gemma-mini", "llama-mini"])
+def test_each_trained_sae_is_found_at_its_own_place(name):
+    from saework import load
+    from saework.loading.catalogue import release_named
+
+    book = load(name, device="cpu", check=False)
+    for sae_id in release_named(name).ids():
+        own = book.with_sae(sae_id)
+        sites = find_site(book.model, own.sae, book.tokens[:4])
+        assert own.hook in sites.names[0].split(", "), f"{sae_id}: {sites.head(3)}"
+        assert sites.unexplained[0] < sites.unexplained[1], sae_id
+
+
+def test_an_sae_at_the_wrong_place_is_warned_of_with_the_ranking():
+    import saework
+    from saework.loading.workbook import self_check
+
+    book = saework.load("llama-mini", device="cpu", n_tokens=1024, check=False)
+    moved = saework.Workbook(
+        book.model,
+        book.sae,
+        book.tokens,
+        book.tokenizer,
+        "blocks.0.hook_resid_pre",
+        book.release,
+        book.sae_id,
+    )
+    with pytest.warns(
+        UserWarning, match=r"leave least unexplained: blocks\.2\.hook_resid_pre \(1\d%\), "
+    ):
+        self_check(moved)

@@ -1,0 +1,267 @@
+"""Claims: who holds, who differs, and what the ledger says of them."""
+
+import json
+import math
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saework.core import ledger
+from saework.core.errors import UnknownNameError
+from saework.core.ledger import DIFFERS, HOLDS, LEDGER_MIME, NOT_COMPARABLE, NOT_RUN, Claim, Ledger
+
+numbers = st.floats(-1e6, 1e6)
+
+
+def claim(value, *, id="a/one", tolerance=0.0, tier="full", unit="nats per token"):
+    return Claim(
+        id=id, value=value, unit=unit, source="the notebook", tolerance=tolerance, tier=tier
+    )
+
+
+def verdict(value, measured, tolerance=0.0):
+    return Ledger([claim(value, tolerance=tolerance)], tier="full").record("a/one", measured)
+
+
+@pytest.mark.parametrize(
+    "value, measured, tolerance, expected",
+    [
+        (3.25, 3.25, 0, HOLDS),
+        (3.25, 3.5, 0.25, HOLDS),
+        (3.25, 3.0, 0.25, HOLDS),
+        (3.25, 3.51, 0.25, DIFFERS),
+        (3.25, 2.99, 0.25, DIFFERS),
+        (5, 5.0, 0, HOLDS),
+        (3.25, math.nan, 1e9, DIFFERS),
+        (3.25, math.inf, 1e9, DIFFERS),
+        ("·the", "·the", 0, HOLDS),
+        ("·the", "the", 100, DIFFERS),
+        ([1.0, 2.0], [1.1, 1.9], 0.2, HOLDS),
+        ([1.0, 2.0], [1.1, 2.5], 0.2, DIFFERS),
+        ([1.0, 2.0], [1.0], 0.2, DIFFERS),
+        (["'ll", 1.875], ["'ll", 1.876], 0.01, HOLDS),
+        (["'ll", 1.875], ["ll", 1.875], 0.01, DIFFERS),
+        ([[1, 2], [3]], [[1, 2], [4]], 0, DIFFERS),
+        (3.25, torch.tensor(3.25), 0, HOLDS),
+        ([1, 2], torch.tensor([1, 2]), 0, HOLDS),
+        (3.25, np.float32(3.25), 0, HOLDS),
+        ([1, 2], (1, 2), 0, HOLDS),
+    ],
+)
+def test_verdicts(value, measured, tolerance, expected):
+    assert verdict(value, measured, tolerance) == expected
+
+
+@settings(deadline=None)
+@given(numbers, numbers, st.floats(0, 1e6))
+def test_a_number_holds_within_its_tolerance_and_not_beyond(value, measured, tolerance):
+    assert verdict(value, measured, tolerance) == (
+        HOLDS if abs(value - measured) <= tolerance else DIFFERS
+    )
+    assert verdict(value, measured, tolerance) == verdict(measured, value, tolerance)
+    assert verdict(value, value, tolerance) == HOLDS
+
+
+@settings(deadline=None)
+@given(st.lists(numbers, max_size=4), st.lists(numbers, max_size=4), st.floats(0, 1e6))
+def test_a_list_holds_if_each_of_its_numbers_does(value, measured, tolerance):
+    each = len(value) == len(measured) and all(
+        verdict(v, m, tolerance) == HOLDS for v, m in zip(value, measured)
+    )
+    assert verdict(value, measured, tolerance) == (HOLDS if each else DIFFERS)
+
+
+def three_claims():
+    return Ledger(
+        [claim(1.0, id="a/one"), claim(2.0, id="a/two"), claim(9.0, id="mini/one", tier="mini")],
+        tier="full",
+    )
+
+
+@pytest.mark.parametrize(
+    "one, two, code",
+    [
+        (1.0, 2.0, 0),
+        (1.0, 7.0, 1),
+        (7.0, None, 1),
+        (1.0, None, 3),
+        (None, None, 3),
+        (1.0, "gone", 3),
+        (7.0, "gone", 1),
+    ],
+)
+def test_exit_code(one, two, code):
+    ledger = three_claims()
+    for id, measured in (("a/one", one), ("a/two", two)):
+        if measured == "gone":
+            ledger.not_comparable(id, "the corpus is gone")
+        elif measured is not None:
+            ledger.record(id, measured)
+    assert ledger.exit_code == code
+
+
+def test_claims_of_another_tier_are_listed_and_not_counted():
+    ledger = three_claims()
+    assert [entry.verdict for entry in ledger.entries] == [NOT_RUN] * 3
+    assert ledger.counts == {HOLDS: 0, DIFFERS: 0, NOT_RUN: 2, NOT_COMPARABLE: 0}
+    ledger.record("a/one", 1.0), ledger.record("a/two", 2.0)
+    assert ledger.exit_code == 0
+    assert ledger.summary() == "full: 2 holds; 1 of other tiers, not run here"
+    assert "needs mini" in repr(ledger)
+
+
+def test_an_empty_ledger():
+    assert Ledger([], tier="full").summary() == "full: no claims"
+    assert Ledger([], tier="full").exit_code == 0
+
+
+def test_entries_keep_order_value_and_note():
+    ledger = three_claims()
+    ledger.record("a/two", np.float64(2.5), note="another corpus")
+    assert ledger.not_comparable("a/one", "the corpus is gone") == NOT_COMPARABLE
+    one, two, other = ledger.entries
+    assert (one.measured, one.verdict, one.note) == (None, NOT_COMPARABLE, "the corpus is gone")
+    assert (two.measured, two.verdict, two.note) == (2.5, DIFFERS, "another corpus")
+    assert type(two.measured) is float
+    assert other.claim.id == "mini/one"
+
+
+def test_repr_is_a_table():
+    ledger = Ledger(
+        [claim(3.2546, tolerance=1e-4), claim(["'ll", 1.5], id="words", unit="")], tier="full"
+    )
+    ledger.record("a/one", 3.254612345)
+    head, first, second, summary = repr(ledger).split("\n")
+    assert head.split() == [
+        "verdict",
+        "claim",
+        "published",
+        "measured",
+        "tolerance",
+        "unit",
+        "note",
+        "source",
+    ]
+    assert first.split()[:6] == ["✓", "holds", "a/one", "3.2546", "3.2546", "0.0001"]
+    assert (
+        "– not run" in second
+        and "'ll, 1.5" in second
+        and "equal" in second
+        and "needs full" in second
+    )
+    assert summary == "full: 1 holds, 1 not run"
+
+
+def test_a_long_list_is_cut_in_the_table_only():
+    ledger = Ledger([claim(list(range(100)))], tier="full")
+    ledger.record("a/one", list(range(100)))
+    assert "…" in repr(ledger) and max(map(len, repr(ledger).split("\n"))) < 250
+    assert ledger.entries[0].measured == list(range(100))
+
+
+def test_html_is_escaped():
+    tags = set()
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: tags.add(tag)
+    bundle = Ledger([claim("<script>", id="<b>", unit="&lt;")], tier="<i>")._repr_mimebundle_()
+    parser.feed(bundle["text/html"])
+    assert tags == {"table", "thead", "tbody", "tr", "th", "td", "p"}
+    assert "&amp;lt;" in bundle["text/html"]
+    assert "<script>" in bundle["text/plain"]
+
+
+def test_a_ledger_survives_json(tmp_path):
+    ledger = three_claims()
+    ledger.record("a/one", 1.5, "a note with ↩")
+    read = Ledger.from_dict(
+        json.loads(ledger.save(tmp_path / "ledger.json").read_text(encoding="utf-8"))
+    )
+    assert (read.tier, read.entries) == (ledger.tier, ledger.entries)
+    assert ledger._repr_mimebundle_()[LEDGER_MIME] == read.to_dict()
+
+
+def test_merge():
+    one, two = Ledger([claim(1.0, id="a")], tier="full"), Ledger([claim(2.0, id="b")], tier="full")
+    one.record("a", 1.0), two.record("b", 3.0)
+    merged = Ledger.merge([one, two])
+    assert [(e.claim.id, e.verdict) for e in merged.entries] == [("a", HOLDS), ("b", DIFFERS)]
+    assert merged.exit_code == 1
+
+
+def test_merge_refuses_two_tiers():
+    with pytest.raises(
+        ValueError, match=r"ledgers of 2 tiers \(full, mini\) cannot be merged; merge those of one"
+    ):
+        Ledger.merge([Ledger([], tier="mini"), Ledger([], tier="full")])
+
+
+def test_a_mini_and_its_sibling_may_share_an_id_but_a_tier_may_not_repeat_one():
+    mini, full = (Claim("loss", 1.0, "", "", 0.1, tier) for tier in ("mini", "full"))
+    ledger = Ledger([mini, full], tier="full")
+    assert ledger.record("loss", 1.05) == "holds"
+    assert [(entry.claim.tier, entry.verdict) for entry in ledger.entries] == [
+        ("mini", "not run"),
+        ("full", "holds"),
+    ]
+    with pytest.raises(ValueError, match="'loss' of 'mini' is given twice"):
+        Ledger([mini, mini], tier="mini")
+
+
+def test_merging_keeps_what_was_run():
+    claim = Claim("loss", 1.0, "", "", 0.1, "mini")
+    run, idle = Ledger([claim], tier="mini"), Ledger([claim], tier="mini")
+    run.record("loss", float("nan"))
+    assert (
+        Ledger.merge([run, idle]).to_dict() == Ledger.merge([idle, run]).to_dict() == run.to_dict()
+    )
+    assert run.to_dict()["entries"][0]["measured"] == "nan", "strict JSON has no NaN"
+
+
+@pytest.mark.parametrize(
+    "enter",
+    [lambda ledger: ledger.record("a/tow", 1.0), lambda ledger: ledger.not_comparable("a/tow", "")],
+)
+def test_an_unknown_claim_names_the_nearest(enter):
+    with pytest.raises(
+        UnknownNameError, match=r"no claim 'a/tow'. Did you mean 'a/two'.* This ledger has 2 claims"
+    ):
+        enter(three_claims())
+
+
+def test_a_claim_of_another_tier_cannot_be_recorded():
+    ledger = three_claims()
+    with pytest.raises(
+        ValueError,
+        match="'mini/one' belongs to mini, and this ledger is for 'full'; record only its own",
+    ):
+        ledger.record("mini/one", 9.0)
+    assert ledger.entries[2].verdict == NOT_RUN
+
+
+@pytest.mark.parametrize(
+    "value, measured", [(1.0, "1.0"), ("1.0", 1.0), (1.0, [1.0]), ([1.0], 1.0), ([1.0], ["1.0"])]
+)
+def test_a_value_of_another_form(value, measured):
+    with pytest.raises(
+        ValueError,
+        match="the claim is '.*1.* and the measured value '1.*'; they must be of one form",
+    ):
+        verdict(value, measured)
+
+
+@pytest.mark.parametrize(
+    "measured, kind", [(None, "NoneType"), ({"a": 1}, "dict"), ([1.0, None], "NoneType")]
+)
+def test_a_value_that_json_cannot_hold(measured, kind):
+    with pytest.raises(
+        ValueError, match=f"of type {kind} cannot be entered; give a number, words, or a list"
+    ):
+        verdict(1.0, measured)
+
+
+def test_each_verdict_has_its_own_sign():
+    assert len(set(ledger._SIGN.values())) == 4

@@ -1,0 +1,224 @@
+"""Tokens as people read them, against the published notebook's own functions."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saework.core.tokens import decode_each, not_bos, str_tokens, token_df, visible, vocab_df
+
+any_text = st.text(
+    st.characters(codec=None) | st.sampled_from(" \n\t\r\0\u200f\u200d\ufeff\ud800\udfff\u2028<&")
+)
+
+
+@pytest.mark.parametrize(
+    "text, seen",
+    [
+        (" the\n\tcat", "·the↩→cat"),
+        ("plain", "plain"),
+        ("", ""),
+        ("<b>&lt;", "<b>&lt;"),
+        ("a\r\nb", "a⟨U+000D⟩↩b"),
+        ("\u200fשלום", "⟨U+200F⟩שלום"),
+        ("\ud83d", "⟨U+D83D⟩"),
+        ("\x1b[31m\0", "⟨U+001B⟩[31m⟨U+0000⟩"),
+        ("\u00a0\u2028", "⟨U+00A0⟩⟨U+2028⟩"),
+        ("👩\u200d👧", "👩⟨U+200D⟩👧"),
+    ],
+)
+def test_visible(text, seen):
+    assert visible(text) == seen
+
+
+@settings(deadline=None)
+@given(any_text)
+def test_visible_hides_nothing_and_changes_nothing_else(text):
+    named = {" ": "·", "\n": "↩", "\t": "→"}
+    expected = "".join(
+        named.get(c) or (c if c.isprintable() else f"⟨U+{ord(c):04X}⟩") for c in text
+    )
+    assert visible(text) == expected
+    assert visible(expected) == expected
+    expected.encode()  # no lone surrogate is left
+
+
+@pytest.mark.parametrize("value, kind", [(5, "int"), (b"x", "bytes"), (None, "NoneType")])
+def test_visible_wants_text(value, kind):
+    with pytest.raises(ValueError, match=f"takes text, not {kind}; decode tokens with str_tokens"):
+        visible(value)
+
+
+def test_str_tokens_decodes_each_token_alone(tiny):
+    row = tiny.tokens[0]
+    assert str_tokens(row, tiny.tokenizer) == [tiny.tokenizer.decode([i]) for i in row.tolist()]
+
+
+def test_an_id_beyond_the_tokenizer_is_empty_text(tiny):
+    assert decode_each([len(tiny.tokenizer), 5], tiny.tokenizer) == ["", tiny.tokenizer.decode([5])]
+
+
+def published_token_df(rows, len_prefix=5, len_suffix=1):
+    """``make_token_df`` of the gelu-1l notebook, given each token's text; returns its columns."""
+    texts = [
+        [s.replace(" ", "·").replace("\n", "↩\n").replace("\t", "→") for s in row] for row in rows
+    ]
+    unique = [[f"{s}/{i}" for i, s in enumerate(row)] for row in texts]
+    context, batch, pos, label = [], [], [], []
+    for b in range(len(texts)):
+        n = len(texts[b])
+        for p in range(n):
+            prefix = "".join(texts[b][max(0, p - len_prefix) : p])
+            if p == n - 1:
+                suffix = ""
+            else:
+                suffix = "".join(texts[b][p + 1 : min(n - 1, p + 1 + len_suffix)])
+            context.append(f"{prefix}|{texts[b][p]}|{suffix}")
+            batch.append(b)
+            pos.append(p)
+            label.append(f"{b}/{p}")
+    flat = lambda nested: [x for part in nested for x in part]  # noqa: E731
+    return pd.DataFrame(
+        dict(
+            str_tokens=flat(texts),
+            unique_token=flat(unique),
+            context=context,
+            batch=batch,
+            pos=pos,
+            label=label,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(tiny):
+    """Two rows of real text with spaces, tabs and newlines, ``[2, 12]``."""
+    ids = tiny.tokenizer(
+        "def f(x):\n\treturn x + 1\n\n\nclass A:\n    pass\n# a comment\n", add_special_tokens=False
+    )["input_ids"]
+    assert len(ids) >= 24
+    return torch.tensor(ids[:24]).reshape(2, 12)
+
+
+@pytest.mark.parametrize("len_prefix, len_suffix", [(5, 1), (3, 2), (0, 0), (50, 50)])
+def test_token_df_is_the_published_one_but_for_its_slip(rows, tiny, len_prefix, len_suffix):
+    texts = [[tiny.tokenizer.decode([i]) for i in row] for row in rows.tolist()]
+    published = published_token_df(texts, len_prefix, len_suffix)
+    published = published.map(
+        lambda cell: cell.replace("↩\n", "↩") if isinstance(cell, str) else cell
+    )
+    ours = token_df(rows, tiny.tokenizer, len_prefix=len_prefix, len_suffix=len_suffix)
+    assert ours.columns.tolist() == published.columns.tolist()
+
+    n = rows.shape[1]
+    cut_short = (ours["pos"] + len_suffix >= n - 1) & (ours["pos"] < n - 1) & (len_suffix > 0)
+    whole = ~cut_short
+    assert ours[whole].to_dict("list") == published[whole].to_dict("list")
+    others = ["str_tokens", "unique_token", "batch", "pos", "label"]
+    assert ours[others].to_dict("list") == published[others].to_dict("list")
+    for index in ours[cut_short].index:  # the published suffix never has the row's last token
+        last = ours["str_tokens"][(index // n) * n + n - 1]
+        assert ours["context"][index] == published["context"][index] + last
+    if len_suffix == 1:
+        assert ours["pos"][cut_short].tolist() == [n - 2] * 2
+
+
+def test_token_df_shows_a_newline_as_one_sign(tiny):
+    ids = tiny.tokenizer("a\nb", add_special_tokens=False)["input_ids"]
+    frame = token_df(ids, tiny.tokenizer)
+    assert "".join(frame["str_tokens"]) == "a↩b"
+    assert not frame["context"].str.contains("\n").any()
+
+
+def test_token_df_by_hand(tiny):
+    texts = ["def", " f", "(", "x"]
+    ids = [tiny.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert all(len(i) == 1 for i in ids)
+    frame = token_df([i for (i,) in ids], tiny.tokenizer, len_prefix=2)
+    assert frame["context"].tolist() == ["|def|·f", "def|·f|(", "def·f|(|x", "·f(|x|"]
+    assert frame["unique_token"].tolist() == ["def/0", "·f/1", "(/2", "x/3"]
+    assert frame["label"].tolist() == ["0/0", "0/1", "0/2", "0/3"]
+
+
+def test_token_df_takes_columns_flat_or_as_rows(tiny):
+    values = torch.arange(tiny.tokens.numel(), requires_grad=False).reshape(tiny.tokens.shape)
+    frame = token_df(
+        tiny.tokens,
+        tiny.tokenizer,
+        rows=values,
+        flat=values.flatten().numpy(),
+        listed=values.tolist(),
+    )
+    assert (
+        frame["rows"].tolist()
+        == frame["flat"].tolist()
+        == frame["listed"].tolist()
+        == list(range(120))
+    )
+    assert frame["rows"][frame["label"] == "2/3"].item() == values[2, 3].item()
+
+
+def test_token_df_refuses_a_column_of_another_size(tiny):
+    message = r"column 'act' has 3 values for 120 tokens \(6 rows of 20\); give one value a token"
+    with pytest.raises(ValueError, match=message):
+        token_df(tiny.tokens, tiny.tokenizer, act=[1, 2, 3])
+
+
+@pytest.mark.parametrize("argument", ["len_prefix", "len_suffix"])
+def test_token_df_refuses_a_negative_context(tiny, argument):
+    with pytest.raises(ValueError, match=f"{argument} is -1; give a whole number of at least 0"):
+        token_df(tiny.tokens, tiny.tokenizer, **{argument: -1})
+
+
+def test_vocab_df_is_highest_first_with_ties_by_token(tiny):
+    logits = torch.randint(0, 9, (4096,), generator=torch.Generator().manual_seed(0)).float()
+    frame = vocab_df(logits, tiny.tokenizer)
+    expected = sorted(range(4096), key=lambda i: (-logits[i].item(), i))
+    assert frame.index.tolist() == expected and frame.index.name == "token_id"
+    assert frame.columns.tolist() == ["token", "logit"]
+    assert frame["logit"].tolist() == [logits[i].item() for i in expected]
+    assert frame["token"].head(50).tolist() == [
+        visible(tiny.tokenizer.decode([i])) for i in expected[:50]
+    ]
+
+
+def test_vocab_df_gives_probabilities(tiny):
+    logits = torch.zeros(4096)
+    logits[7] = math.log(4095)  # as likely as all others together
+    frame = vocab_df(logits, tiny.tokenizer, probs=True)
+    assert frame.columns.tolist() == ["token", "logit", "log_prob", "prob"]
+    assert frame["prob"][7] == pytest.approx(0.5)
+    assert frame["log_prob"][7] == pytest.approx(math.log(0.5))
+    assert frame["prob"].sum() == pytest.approx(1)
+    np.testing.assert_allclose(np.exp(frame["log_prob"]), frame["prob"])
+
+
+def test_vocab_df_covers_a_padded_vocabulary(tiny):
+    n = len(tiny.tokenizer)
+    frame = vocab_df(torch.arange(n + 2.0), tiny.tokenizer)
+    assert frame.index[:2].tolist() == [n + 1, n]
+    assert frame["token"].iloc[:2].tolist() == ["", ""]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (0,), ()])
+def test_vocab_df_wants_one_value_a_token(tiny, shape):
+    with pytest.raises(
+        ValueError, match=r"logits have shape \(.*\); give one value a token, \[d_vocab\]"
+    ):
+        vocab_df(torch.zeros(shape), tiny.tokenizer)
+
+
+def test_not_bos():
+    tokens = torch.tensor([[1, 7, 1], [1, 8, 9]])
+    assert not_bos(tokens, SimpleNamespace(bos_token_id=1)).tolist() == [
+        [False, True, False],
+        [False, True, True],
+    ]
+    for nothing_else in (SimpleNamespace(bos_token_id=None), SimpleNamespace()):
+        assert not_bos(tokens, nothing_else).all()
+    assert not_bos(tokens[:1, :1], SimpleNamespace(bos_token_id=1)).tolist() == [[True]]

@@ -1,0 +1,132 @@
+"""Blocks of features against ``sae.encode`` and ``sae.decode`` on all tokens at once."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from conftest import draw, random_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sae_lens import TopKSAE
+from stand_ins import top_k_sae
+
+from saework.engine import encoder
+from saework.engine.encoder import Encoder, encode_columns
+
+HOOK = "blocks.0.mlp.hook_post"
+
+
+SAES = {
+    name: random_sae(24, 48, HOOK, torch.Generator().manual_seed(3), name)
+    for name in ("standard", "jumprelu")
+} | {"topk": top_k_sae()}
+for normalization in ("layer_norm", "constant_norm_rescale"):
+    SAES[normalization] = copy.deepcopy(SAES["standard"])
+    SAES[normalization].cfg.normalize_activations = normalization
+    SAES[normalization] = type(SAES["standard"]).from_dict(SAES[normalization].cfg.to_dict())
+    SAES[normalization].load_state_dict(SAES["standard"].state_dict())
+    SAES[normalization].requires_grad_(False)
+
+
+def features_of(sae, x):
+    """``sae.encode``; written out for TopK, which is handed to ``sae.encode`` itself, so that nothing is compared with itself."""
+    if not isinstance(sae, TopKSAE):
+        return sae.encode(x)
+    before = (x.to(sae.dtype) - sae.b_dec) @ sae.W_enc + sae.b_enc
+    values, indices = before.topk(4)
+    return torch.zeros_like(before).scatter(-1, indices, values.relu())
+
+
+def test_rescaling_saes_do_rescale():
+    x = draw(9, 24)
+    assert not torch.allclose(SAES["layer_norm"].encode(x), SAES["standard"].encode(x))
+    assert not torch.allclose(SAES["constant_norm_rescale"].encode(x), SAES["standard"].encode(x))
+
+
+@pytest.mark.parametrize("name", SAES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_are_those_of_encode_to_the_last_bit(name, dtype):
+    sae = copy.deepcopy(SAES[name]).to(dtype=dtype)
+    encode = Encoder(sae)
+    for n in (9, 4, 9, 80):  # smaller blocks use a part of the memory, larger ones more of it
+        x = draw(n, 24, seed=n)
+        features, (token, feature, value) = encode(x)
+        assert features.dtype == dtype and torch.equal(features, features_of(sae, x))
+        assert torch.equal(torch.stack([token, feature], 1), features.nonzero())
+        assert torch.equal(value, features[features != 0]) and 0 < len(value) < features.numel()
+
+
+@pytest.mark.parametrize("name", SAES)
+@settings(max_examples=20, deadline=None, database=None)
+@given(block=st.integers(1, 40), always=st.sampled_from([0.0, 1 / 32, 1.0]))
+def test_reconstruction_in_blocks(name, block, always):
+    """Whatever the blocks, and whether decoder rows are added up (share 1.0) or multiplied (0.0)."""
+    sae, x = SAES[name], draw(5, 7, 24, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "BLOCK", block), patch.setattr(encoder, "SPARSE_BELOW", always)
+        ours = Encoder(sae).reconstruct(x)
+    features = features_of(sae, x)
+    torch.testing.assert_close(ours.x_hat, sae.decode(features), rtol=1e-5, atol=1e-5)
+    assert torch.equal(ours.l0, (features != 0).sum(-1))
+    torch.testing.assert_close(ours.l1, features.double().abs().sum(-1), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_without_a_feature_give_the_bias():
+    sae = copy.deepcopy(SAES["standard"])
+    sae.b_enc -= 1000
+    ours = Encoder(sae).reconstruct(draw(2, 3, 24))
+    assert (
+        torch.equal(ours.x_hat, sae.b_dec.expand(2, 3, 24)) and ours.l0.sum() == 0 == ours.l1.sum()
+    )
+
+
+@pytest.mark.parametrize("name", SAES)
+def test_features_left_on(name):
+    keep = torch.arange(48) % 2 == 0
+    sae, x = SAES[name], draw(2, 9, 24)
+    ours = Encoder(sae, keep).reconstruct(x)
+    features = features_of(sae, x) * keep
+    torch.testing.assert_close(ours.x_hat, sae.decode(features), rtol=1e-5, atol=1e-5)
+    assert torch.equal(ours.l0, (features != 0).sum(-1))
+
+
+def test_nan_is_active_and_stays():
+    sae = copy.deepcopy(SAES["jumprelu"])
+    sae.b_enc[7] = float("nan")
+    encode = Encoder(sae)
+    _, active = encode(draw(9, 24))
+    assert int(active.value.isnan().sum()) == 9 and set(
+        active.feature[active.value.isnan()].tolist()
+    ) == {7}
+    assert encode.reconstruct(draw(1, 9, 24)).x_hat.isnan().all()
+
+
+def test_results_do_not_change_with_the_next_block():
+    encode = Encoder(SAES["standard"])
+    first = encode.reconstruct(draw(1, 6, 24))
+    kept = copy.deepcopy(first)
+    encode.reconstruct(draw(1, 6, 24, seed=5))
+    assert torch.equal(first.x_hat, kept.x_hat) and torch.equal(first.l1, kept.l1)
+    _, active = encode(draw(6, 24))
+    before = active.value.clone()
+    encode(draw(6, 24, seed=5))
+    assert torch.equal(active.value, before)
+
+
+@pytest.mark.parametrize("name", SAES)
+def test_one_feature(name):
+    x = draw(3, 5, 24)
+    for feature in (0, 7, 47):
+        torch.testing.assert_close(
+            encode_columns(SAES[name], x, feature),
+            features_of(SAES[name], x)[..., feature],
+            rtol=1e-5,
+            atol=1e-5,
+        )
+
+
+def test_an_sae_that_trains_is_read_without_gradients():
+    sae = copy.deepcopy(SAES["standard"]).requires_grad_(True)
+    assert not Encoder(sae).reconstruct(draw(1, 6, 24)).x_hat.requires_grad

@@ -1,0 +1,612 @@
+"""Runs of a model against slow, independent references: one row at a time, one Python loop a token."""
+
+from __future__ import annotations
+
+import copy
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import bridged, random_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stand_ins import IDENTITY, NAN, NOTHING, POST, RESID, PlainSAE, hooks_are_clean, with_weights
+
+import saework
+from saework.analysis import features
+from saework.core.errors import HookError, UnknownNameError
+from saework.engine import forward, losses
+from saework.engine.encoder import Encoder
+from saework.engine.losses import next_token_logits
+from saework.loading import models
+
+N_CTX, D_VOCAB = 32, 4096
+
+
+# ---- what the tests share ----
+
+
+def slow_losses(model, tokens, hook=None, edit=None, mask=None) -> list[list[float]]:
+    """Nats of each next token; ``edit`` takes and gives the activations of one token."""
+    losses = []
+    for b, row in enumerate(tokens):
+
+        def replace(x, hook):
+            x = x.clone()
+            for p in range(len(row)):
+                if mask is None or mask[b, p]:
+                    x[0, p] = edit(x[0, p])
+            return x
+
+        logits = model.run_with_hooks(row[None], fwd_hooks=[(hook, replace)] if edit else [])[
+            0
+        ].double()
+        losses.append(
+            [(logits[p].logsumexp(-1) - logits[p, row[p + 1]]).item() for p in range(len(row) - 1)]
+        )
+    return losses
+
+
+def slow_score(model, sae, tokens, hook, ablation, mask=None, keep=None):
+    """Three tables of losses, three pooled means, and the score."""
+    on = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    x = torch.stack(
+        [model.run_with_cache(row[None], names_filter=hook)[1][hook][0] for row in tokens]
+    )
+    seen = [x[b, p] for b in range(len(tokens)) for p in range(tokens.shape[1]) if on[b, p]]
+    baseline = sum(seen) / len(seen) if ablation == "mean" else torch.zeros_like(seen[0])
+    features_kept = torch.ones(sae.W_dec.shape[0]) if keep is None else keep.float()
+    splice = lambda token: sae.decode(sae.encode(token[None]) * features_kept)[0]  # noqa: E731
+    tables = [
+        slow_losses(model, tokens),
+        slow_losses(model, tokens, hook, splice, mask),
+        slow_losses(model, tokens, hook, lambda token: baseline, mask),
+    ]
+    counted = [
+        (b, p)
+        for b in range(len(tokens))
+        for p in range(tokens.shape[1] - 1)
+        if on[b, p] and on[b, p + 1]
+    ]
+    clean, spliced, ablated = (
+        sum(table[b][p] for b, p in counted) / len(counted) for table in tables
+    )
+    return tables, (clean, spliced, ablated), (ablated - spliced) / (ablated - clean), len(counted)
+
+
+def assert_matches_slow(model, sae, tokens, *, hook=POST, ablation="zero", mask=None, keep=None):
+    tables, means, score, n = slow_score(model, sae, tokens, hook, ablation, mask, keep)
+    ours = saework.recons_score(
+        model, sae, tokens, hook=hook, ablation=ablation, mask=mask, keep=keep, batch_size=4
+    )
+    np.testing.assert_allclose(ours.token_losses, tables, atol=2e-5)
+    assert [ours.loss, ours.recons_loss, ours.ablated_loss] == pytest.approx(means, abs=5e-6)
+    assert ours.score == pytest.approx(
+        score, abs=1e-5 / abs(means[2] - means[0]) * (1 + abs(score))
+    )
+    assert (ours.n_tokens, ours.ablation, ours.hook) == (n, ablation, hook)
+    assert hooks_are_clean(model)
+
+
+# ---- activations ----
+
+
+@pytest.mark.parametrize("hook", [POST, RESID, "blocks.0.attn.hook_z"])
+def test_activations_equal_the_cache_and_stop_there(tiny, hook):
+    after = []
+    with tiny.model.hooks(fwd_hooks=[("ln_final.hook_scale", lambda x, hook: after.append(x))]):
+        x = forward.activations(tiny.model, tiny.tokens, hook)
+    assert not after, "the model ran on"
+    torch.testing.assert_close(x, tiny.model.run_with_cache(tiny.tokens)[1][hook], rtol=0, atol=0)
+    assert hooks_are_clean(tiny.model)
+
+
+def test_text_gets_a_bos_and_one_row_a_batch(tiny):
+    tokens = tiny.model.to_tokens("a sum of two")
+    assert tokens[0, 0] == 1
+    torch.testing.assert_close(
+        forward.activations(tiny.model, "a sum of two", POST),
+        forward.activations(tiny.model, tokens[0], POST),
+    )
+
+
+# ---- the reconstruction score ----
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_recons_score_against_the_slow_reference(lively, mask, ablation, masked, kept):
+    keep = torch.arange(48) % 3 > 0 if kept else None
+    assert_matches_slow(
+        lively.model,
+        lively.sae,
+        lively.tokens,
+        ablation=ablation,
+        mask=mask if masked else None,
+        keep=keep,
+    )
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_recons_score_at_a_residual_hook(lively, mask, ablation):
+    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1), "jumprelu")
+    assert_matches_slow(lively.model, sae, lively.tokens, hook=RESID, ablation=ablation, mask=mask)
+
+
+def test_known_points_of_the_score(lively):
+    score = lambda sae: saework.recons_score(lively.model, sae, lively.tokens, hook=POST)  # noqa: E731
+    assert score(IDENTITY).score == 1
+    assert score(IDENTITY).interval == (1, 1)
+    assert score(NOTHING).score == 0
+    assert score(NOTHING).interval == (0, 0)
+
+
+def test_a_value_by_hand(tiny):
+    """A model whose MLP alone knows the next token, at even odds: ln 2 nats with it, ln 4096 without.
+    An SAE that keeps two of the four predicting positions recovers half.
+    """
+    state = {name: torch.zeros_like(value) for name, value in tiny.model.state_dict().items()}
+    way = torch.tensor([1.0, -1.0]).repeat(8)
+    state["blocks.0.mlp.b_in"] += 1
+    state["blocks.0.mlp.W_out"] += 100 * way
+    state["unembed.W_U"][:, 7] = way / 16 * math.log(D_VOCAB - 1)
+    model = models.neel_model_shell(tiny.config)
+    model.load_state_dict(state)
+    half = PlainSAE(lambda x: x, lambda x: x * (torch.arange(len(x)) % 5 < 2)[:, None])
+    result = saework.recons_score(model, half, torch.full((3, 5), 7), hook=POST)
+    assert result.loss == pytest.approx(math.log(2), abs=1e-5)
+    assert result.ablated_loss == pytest.approx(math.log(D_VOCAB), abs=1e-5)
+    assert result.score == pytest.approx(0.5, abs=1e-5)
+
+
+@settings(max_examples=15, deadline=None, database=None)
+@given(data=st.data(), batch_size=st.integers(1, 8), ablation=st.sampled_from(["zero", "mean"]))
+def test_batches_and_row_order_change_nothing(lively, mask, data, batch_size, ablation):
+    order = data.draw(st.permutations(range(6)))
+    whole = saework.recons_score(
+        lively.model, lively.sae, lively.tokens, ablation=ablation, mask=mask
+    )
+    parts = saework.recons_score(
+        lively.model,
+        lively.sae,
+        lively.tokens[order],
+        ablation=ablation,
+        mask=mask[order],
+        batch_size=batch_size,
+    )
+    for name in ("loss", "recons_loss", "ablated_loss", "score"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-5)
+    assert parts.n_tokens == whole.n_tokens
+    torch.testing.assert_close(parts.token_losses, whole.token_losses[:, order], rtol=0, atol=2e-5)
+
+
+def test_keep_all_is_no_keep_and_keep_counts(lively):
+    score = lambda keep: (
+        saework.recons_score(lively.model, lively.sae, lively.tokens, keep=keep).recons_loss
+    )  # noqa: E731
+    everything = torch.ones(48, dtype=torch.bool)
+    assert score(everything) == score(None)
+    assert abs(score(everything.index_fill(0, torch.arange(24), False)) - score(None)) > 0.01
+
+
+def test_interval(lively):
+    interval = lambda tokens, seed=0, mask=None: (
+        saework.recons_score(lively.model, lively.sae, tokens, seed=seed, mask=mask).interval
+    )  # noqa: E731
+    low, high = interval(lively.tokens)
+    assert low < saework.recons_score(lively.model, lively.sae, lively.tokens).score < high
+    assert interval(lively.tokens) == (low, high) != interval(lively.tokens, seed=1)
+    one_row = torch.arange(6)[:, None].expand(6, 20) == 2
+    assert np.isnan(interval(lively.tokens[:1])).all()
+    assert np.isnan(interval(lively.tokens, mask=one_row)).all(), "the other rows count nothing"
+
+
+def test_token_losses_shape_dtype_and_repr(lively):
+    result = saework.recons_score(lively.model, lively.sae, lively.tokens.tolist())
+    assert (result.token_losses.shape, result.token_losses.dtype) == ((3, 6, 19), torch.float32)
+    assert f"{result.score:.2%}" in repr(result) and "zero-ablated; 114 predictions" in repr(result)
+
+
+def test_long_losses_are_cut_in_chunks(lively, monkeypatch):
+    whole = forward.token_losses(lively.model, lively.tokens)
+    monkeypatch.setattr(losses, "TOKEN_BLOCK", 7)
+    monkeypatch.setattr(losses, "VOCAB_BLOCK", 3)
+    torch.testing.assert_close(
+        forward.token_losses(lively.model, lively.tokens), whole, rtol=0, atol=1e-5
+    )
+
+
+def test_soft_capped_logits(lively):
+    model = copy.deepcopy(lively.model)
+    model.cfg.output_logits_soft_cap = 1.5
+    losses = forward.token_losses(model, lively.tokens)
+    assert (losses - forward.token_losses(lively.model, lively.tokens)).abs().max() > 0.1
+    torch.testing.assert_close(
+        losses, model(lively.tokens, return_type="loss", loss_per_token=True), rtol=0, atol=1e-5
+    )
+
+
+def test_final_states_and_their_logits_are_the_models(lively):
+    edit = lambda x: x * 0.5  # noqa: E731
+    for edits, fwd_hooks in (((), []), ((POST, edit), [(POST, lambda x, hook: edit(x))])):
+        states = forward.final_states(lively.model, lively.tokens, *edits)
+        logits = next_token_logits(lively.model, states.flatten(0, 1))
+        assert (states.shape, logits.dtype) == ((6, 20, 16), torch.float32)
+        expected = lively.model.run_with_hooks(lively.tokens, fwd_hooks=fwd_hooks)
+        torch.testing.assert_close(logits, expected.flatten(0, 1), rtol=0, atol=1e-4)
+
+
+def test_mean_activations_of_several_masks(lively, mask):
+    nothing = torch.zeros_like(mask)
+    ours = forward.mean_activations(
+        lively.model,
+        lively.tokens,
+        "blocks.0.attn.hook_z",
+        torch.stack([mask, ~mask, nothing]),
+        batch_size=4,
+    )
+    x = forward.activations(lively.model, lively.tokens, "blocks.0.attn.hook_z").double()
+    assert (ours.shape, ours.dtype) == ((3, 2, 8), torch.float64)
+    torch.testing.assert_close(ours[:2], torch.stack([x[mask].mean(0), x[~mask].mean(0)]))
+    assert ours[2].isnan().all()
+
+
+@pytest.mark.parametrize("reshapes", [True, False])
+def test_recons_score_at_the_heads(lively, reshapes):
+    """Heads count as one axis, whether or not the SAE puts them together itself."""
+    hook = "blocks.0.attn.hook_z"
+    flat = random_sae(16, 32, hook, torch.Generator().manual_seed(9))
+    sae = copy.deepcopy(flat)
+    if reshapes:
+        sae.cfg.reshape_activations = "hook_z"
+        sae.turn_on_forward_pass_hook_z_reshaping()
+    x = forward.activations(lively.model, lively.tokens, hook)
+    together = flat.decode(flat.encode(x.flatten(2))).reshape(x.shape)
+    spliced = slow_losses(
+        lively.model,
+        lively.tokens[:1],
+        hook,
+        lambda token: flat.decode(flat.encode(token.reshape(1, 16))).reshape(2, 8),
+    )
+    torch.testing.assert_close(Encoder(sae).reconstruct(x).x_hat, together, rtol=0, atol=1e-5)
+    ours = saework.recons_score(lively.model, sae, lively.tokens, ablation="mean")
+    np.testing.assert_allclose(ours.token_losses[1, :1], spliced, atol=2e-5)
+
+
+# ---- Hugging Face models, through the bridge ----
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_bridged_losses_are_hugging_faces(tiny, name, request):
+    hf, model = request.getfixturevalue(name), request.getfixturevalue(f"{name}_bridge")
+    losses = forward.token_losses(model, tiny.tokens)
+    assert losses.mean().item() == pytest.approx(
+        hf(tiny.tokens, labels=tiny.tokens).loss.item(), abs=1e-5
+    )
+    log_probs = hf(tiny.tokens).logits.log_softmax(-1)[:, :-1]
+    torch.testing.assert_close(
+        losses, -log_probs.gather(-1, tiny.tokens[:, 1:, None])[..., 0], rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("hook", "width"),
+    [(POST, 64), ("blocks.1.mlp.hook_post", 64), (RESID, 16), ("blocks.0.hook_out", 16)],
+)
+def test_bridged_recons_score(gpt2_bridge, tiny, hook, width):
+    sae = random_sae(width, 40, hook, torch.Generator().manual_seed(4))
+    assert forward.activations(gpt2_bridge, tiny.tokens, hook).shape == (6, 20, width)
+    assert_matches_slow(gpt2_bridge, sae, tiny.tokens, hook=hook, ablation="mean")
+
+
+def test_bridged_activations_are_hugging_faces(gpt2, gpt2_bridge, tiny):
+    hidden = gpt2(tiny.tokens, output_hidden_states=True).hidden_states[1]
+    torch.testing.assert_close(
+        forward.activations(gpt2_bridge, tiny.tokens, RESID), hidden, rtol=0, atol=1e-5
+    )
+    inner = []
+    handle = gpt2.transformer.h[0].mlp.act.register_forward_hook(
+        lambda module, args, out: inner.append(out)
+    )
+    gpt2(tiny.tokens)
+    handle.remove()
+    torch.testing.assert_close(
+        forward.activations(gpt2_bridge, tiny.tokens, POST), inner[0], rtol=0, atol=1e-5
+    )
+
+
+def test_hooks_that_are_silently_ignored(gpt2, tiny, tmp_path):
+    """sae_lens's bridge takes a hook on an alias without a word, and never calls it."""
+    from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
+
+    model = bridged(gpt2, tiny, tmp_path, SAETransformerBridge)
+    with pytest.raises(HookError, match="'blocks.0.hook_resid_post' never fired .* canonical name"):
+        forward.token_losses(model, tiny.tokens, RESID, torch.zeros_like)
+    with pytest.raises(
+        HookError, match="'blocks.0.attn.qkv.hook_out' never fired.*alias names are ignored"
+    ):
+        forward.activations(model, tiny.tokens, "blocks.0.attn.qkv.hook_out")
+    with pytest.raises(UnknownNameError, match="'blocks.0.hook_resid_post'"):
+        saework.recons_score(model, random_sae(16, 32, RESID, torch.Generator()), tiny.tokens)
+    assert hooks_are_clean(model)
+
+
+# ---- what bad input gets ----
+
+USERS = {
+    "recons_score": lambda t, tokens: saework.recons_score(t.model, t.sae, tokens),
+    "scan": lambda t, tokens: saework.scan(t.model, t.sae, tokens),
+    "activations": lambda t, tokens: forward.activations(t.model, tokens, POST),
+    "feature_activations": lambda t, tokens: features.feature_activations(
+        t.model, t.sae, tokens, 7
+    ),
+    "active_features": lambda t, tokens: features.active_features(t.model, t.sae, tokens),
+}
+BAD_TOKENS = {
+    "not integer": ([[1.0, 5.0]], r"torch.float\d+; give integers"),
+    "bool": ([[True, False]], "torch.bool; give integers"),
+    "out of vocabulary": ([[1, 4096]], r"token 4096 is out of the vocabulary \(0\.\.4095\)"),
+    "negative": ([[1, -5]], "token -5 is out of the vocabulary"),
+    "empty": (torch.zeros(0, 20, dtype=torch.long), r"tokens are empty \(shape \(0, 20\)\)"),
+    "empty rows": ([[]], "tokens are empty"),
+    "too long": ([[1] * 33], "33 tokens long, but the model's context is 32; cut"),
+    "text too long": ("word " * 40, "tokens long, but the model's context is 32; cut"),
+    "three axes": ([[[1, 5]]], r"shape \(1, 1, 2\); give \[batch, pos\]"),
+    "lone surrogate": ("so\ud800", "lone surrogate at character 2"),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("case", BAD_TOKENS)
+def test_bad_tokens(tiny, user, case):
+    tokens, words = BAD_TOKENS[case]
+    with pytest.raises(ValueError, match=words):
+        USERS[user](tiny, tokens)
+    assert hooks_are_clean(tiny.model)
+
+
+BROKEN = {
+    "activations": (
+        "model",
+        dict(blocks__0__mlp__b_in=lambda w: w[:1].fill_(NAN)),
+        "activations at blocks.0.mlp.hook_post hold",
+    ),
+    "infinite activations": (
+        "model",
+        dict(blocks__0__mlp__b_in=lambda w: w[:1].fill_(math.inf)),
+        "activations at",
+    ),
+    "encoder": ("sae", dict(W_enc=lambda w: w[:, 7].fill_(NAN)), "NaN or infinite"),
+    "encoder bias": ("sae", dict(b_enc=lambda w: w[7].fill_(math.inf)), "NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("user", sorted(USERS.keys() - {"activations"}))
+@pytest.mark.parametrize("case", BROKEN)
+def test_numbers_that_are_not_finite(tiny, user, case):
+    part, change, words = BROKEN[case]
+    broken = SimpleNamespace(model=tiny.model, sae=tiny.sae)
+    setattr(broken, part, with_weights(getattr(tiny, part), **change))
+    with pytest.raises(ValueError, match=words):
+        USERS[user](broken, tiny.tokens[:1])
+    assert hooks_are_clean(broken.model)
+
+
+def test_decoder_or_unembedding_that_is_not_finite(tiny):
+    sae = with_weights(tiny.sae, W_dec=lambda w: w[7].fill_(NAN))
+    with pytest.raises(ValueError, match="losses hold"):
+        saework.recons_score(tiny.model, sae, tiny.tokens)
+    with pytest.raises(ValueError, match="losses hold"):
+        saework.recons_score(
+            with_weights(tiny.model, unembed__W_U=lambda w: w[:1].fill_(NAN)), tiny.sae, tiny.tokens
+        )
+
+
+RECONS = {
+    "ablation": (
+        dict(ablation="noise"),
+        ValueError,
+        "ablation is 'noise'; give one of 'zero', 'mean'",
+    ),
+    "mask dtype": (dict(mask=torch.ones(6, 20)), ValueError, "mask is torch.float32; give bool"),
+    "mask shape": (
+        dict(mask=torch.ones(6, 19, dtype=torch.bool)),
+        ValueError,
+        r"mask has shape \(6, 19\); it must have \(6, 20\)",
+    ),
+    "mask empty": (
+        dict(mask=torch.zeros(6, 20, dtype=torch.bool)),
+        ValueError,
+        "mask is False everywhere",
+    ),
+    "mask alone": (
+        dict(mask=torch.arange(20).expand(6, 20) % 2 == 0),
+        ValueError,
+        "no two neighbouring tokens",
+    ),
+    "keep dtype": (dict(keep=torch.arange(48)), ValueError, "keep is torch.int64; give bool"),
+    "keep shape": (
+        dict(keep=torch.ones(47, dtype=torch.bool)),
+        ValueError,
+        r"keep has shape \(47,\); it must have \(48,\)",
+    ),
+    "batch size": (
+        dict(batch_size=0),
+        ValueError,
+        "batch_size is 0; give a whole number of at least 1",
+    ),
+    "batch fraction": (dict(batch_size=2.5), ValueError, "batch_size is 2.5"),
+    "unknown hook": (
+        dict(hook="blocks.0.mlp.hook_psot"),
+        UnknownNameError,
+        "Did you mean 'blocks.0.mlp.hook_post'",
+    ),
+    "wrong width": (
+        dict(hook=RESID),
+        HookError,
+        "blocks.0.hook_resid_post is 16 wide, but this SAE reads 24",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RECONS)
+def test_bad_arguments_of_recons_score(tiny, case):
+    change, error, words = RECONS[case]
+    with pytest.raises(error, match=words):
+        saework.recons_score(tiny.model, tiny.sae, tiny.tokens, **change)
+    assert hooks_are_clean(tiny.model)
+
+
+def test_no_next_token(tiny):
+    with pytest.raises(ValueError, match="rows have one token"):
+        saework.recons_score(tiny.model, tiny.sae, tiny.tokens[:, :1])
+
+
+def test_ablation_that_changes_nothing(tiny):
+    deaf = with_weights(tiny.model, blocks__0__mlp__W_out=lambda w: w.zero_())
+    with pytest.raises(ValueError, match="ablated loss equals the clean loss .* changes nothing"):
+        saework.recons_score(deaf, tiny.sae, tiny.tokens)
+
+
+def test_hook_problems(tiny):
+    with pytest.raises(HookError, match="does not say which hook .* give hook="):
+        saework.recons_score(tiny.model, IDENTITY, tiny.tokens)
+    with pytest.raises(HookError, match="never fired on the way to the output"):
+        forward.token_losses(tiny.model, tiny.tokens, "unembed.hook_out", torch.zeros_like)
+    assert hooks_are_clean(tiny.model)
+
+
+def test_an_sae_that_fails_leaves_no_hooks(tiny):
+    def fail(x):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        saework.recons_score(tiny.model, PlainSAE(fail, fail), tiny.tokens, hook=POST)
+    assert hooks_are_clean(tiny.model)
+
+
+# ---- several splices in one pass ----
+
+
+def splices(x):
+    """Something that differs by row, zeros, and zeros but for the first token."""
+    kept = torch.zeros_like(x)
+    kept[:, :1] = x[:, :1]
+    return [x * 0.5 + 0.1, torch.zeros_like(x), kept]
+
+
+def separate_passes(model, tokens, hook):
+    states = [forward.final_states(model, tokens)]
+    return states + [
+        forward.final_states(model, tokens, hook, lambda x, i=i: splices(x)[i]) for i in range(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """Three layers of a HookedTransformer."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    sizes = dict(
+        n_layers=3,
+        d_model=16,
+        d_head=8,
+        n_heads=2,
+        d_mlp=24,
+        d_vocab=50,
+        n_ctx=32,
+        act_fn="gelu",
+        normalization_type="LN",
+        seed=0,
+    )
+    return HookedTransformer(HookedTransformerConfig(**sizes)).requires_grad_(False)
+
+
+DEEP_TOKENS = torch.randint(50, (5, 12), generator=torch.Generator().manual_seed(4))
+DEEP_HOOKS = (
+    "hook_resid_pre",
+    "hook_resid_mid",
+    "hook_resid_post",
+    "hook_attn_out",
+    "hook_mlp_out",
+    "mlp.hook_pre",
+    "mlp.hook_post",
+    "attn.hook_z",
+    "attn.hook_q",
+)
+
+
+@pytest.mark.parametrize(
+    "hook", [*(f"blocks.1.{name}" for name in DEEP_HOOKS), "hook_embed", "blocks.0.hook_resid_pre"]
+)
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_several_splices_in_one_pass_are_the_separate_passes(deep, hook, n_rows):
+    tokens = DEEP_TOKENS[:n_rows]
+    together = forward.spliced_states(deep, tokens, hook, splices, 3)
+    for ours, alone in zip(together, separate_passes(deep, tokens, hook), strict=True):
+        torch.testing.assert_close(ours.expand_as(alone), alone, rtol=0, atol=1e-5)
+    assert hooks_are_clean(deep)
+
+
+@pytest.mark.parametrize("hook", [*(f"blocks.1.{name}" for name in DEEP_HOOKS)])
+def test_what_lies_before_the_hook_runs_once(deep, hook):
+    calls = []
+    before = deep.blocks[0].register_forward_hook(lambda *args: calls.append("before"))
+    after = deep.blocks[2].register_forward_hook(lambda *args: calls.append("after"))
+    forward.spliced_states(deep, DEEP_TOKENS, hook, splices, 3)
+    before.remove(), after.remove()
+    assert calls == ["before", "after"]
+
+
+def test_rows_that_are_alike_in_the_residual_stream_run_once(deep):
+    rows = lambda hook, splice: [
+        len(state)
+        for state in forward.spliced_states(
+            deep, DEEP_TOKENS, hook, splice, len(splice(torch.zeros(5, 12, 16)))
+        )
+    ]  # noqa: E731
+    assert rows("blocks.1.hook_resid_post", splices) == [5, 5, 1, 5]
+    assert rows("blocks.1.hook_resid_mid", lambda x: [torch.ones_like(x)]) == [5, 1]
+    assert rows("blocks.1.hook_mlp_out", splices) == [5, 5, 5, 5], (
+        "the stream past it still knows the row"
+    )
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "blocks.0.hook_resid_post",
+        "blocks.0.hook_out",
+        "blocks.0.mlp.hook_out",
+        "blocks.1.hook_in",
+        "blocks.1.ln2.hook_in",
+    ],
+)
+@pytest.mark.parametrize("n_rows", [1, 6])
+@pytest.mark.parametrize("name", ["gpt2_bridge", "gemma2_bridge"])
+def test_several_splices_on_a_bridge(request, tiny, hook, n_rows, name):
+    bridge, tokens = request.getfixturevalue(name), tiny.tokens[:n_rows]
+    together = forward.spliced_states(bridge, tokens, hook, splices, 3)
+    for ours, alone in zip(together, separate_passes(bridge, tokens, hook), strict=True):
+        torch.testing.assert_close(ours.expand_as(alone), alone, rtol=0, atol=1e-4)
+
+
+def test_a_splice_at_a_hook_that_does_not_fire(deep):
+    with pytest.raises(HookError, match="'unembed.hook_out' never fired on the way to the output"):
+        forward.spliced_states(deep, DEEP_TOKENS, "unembed.hook_out", splices, 3)
+
+
+def test_rows_at_a_time(deep, monkeypatch):
+    assert forward.rows_at_a_time(deep, DEEP_TOKENS, None) == 1024 // 12
+    assert forward.rows_at_a_time(deep, torch.zeros(3, 5000), None) == 1
+    assert forward.rows_at_a_time(deep, DEEP_TOKENS, 7) == 7
+    monkeypatch.setattr(forward.psutil, "virtual_memory", lambda: SimpleNamespace(available=60_000))
+    assert forward.rows_at_a_time(deep, DEEP_TOKENS, 3) == 3
+    with pytest.raises(
+        ValueError,
+        match=r"batch_size 5 needs about \S+ GB, and 6e-05 GB is free; batch_size=2 would fit",
+    ):
+        forward.rows_at_a_time(deep, DEEP_TOKENS, 5)

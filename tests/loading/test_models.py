@@ -1,0 +1,414 @@
+"""Published model layouts against plain tensors and transformers, and every way in which a file can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import weights_error
+from local_hub import (
+    LLAMA_TEMPLATE,
+    SMALL,
+    TOKENIZER,
+    hf_config,
+    model_config,
+    model_shapes,
+    write_hf_model,
+    write_hf_tokenizer,
+    write_model,
+    write_sae,
+)
+
+from saework.engine import forward
+from saework.loading import models
+
+HOOK = "blocks.0.mlp.hook_post"
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A model of Neel Nanda's layout on disk, and the tensors that were written."""
+    return SimpleNamespace(
+        folder=tmp_path,
+        model=write_model(tmp_path),
+        config=tmp_path / "config.json",
+        weights=tmp_path / "model_final.pth",
+    )
+
+
+def load_model(files, tokenizer=None):
+    return models.neel_model(files.config, files.weights, tokenizer)
+
+
+def plain_model(w: dict, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A one-layer transformer in float64: MLP activations and log-probabilities."""
+    w = {name: value.double() for name, value in w.items()}
+    norm = lambda x, name: F.layer_norm(x, x.shape[-1:], w[f"{name}.w"], w[f"{name}.b"], eps=1e-5)  # noqa: E731
+    n = tokens.shape[1]
+    x = w["embed.W_E"][tokens] + w["pos_embed.W_pos"][:n]
+    h = norm(x, "blocks.0.ln1")
+    q, k, v = (
+        torch.einsum("bpd,hdk->bhpk", h, w[f"blocks.0.attn.W_{c}"])
+        + w[f"blocks.0.attn.b_{c}"][:, None]
+        for c in "QKV"
+    )
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    scores = scores.masked_fill(torch.ones(n, n).triu(1).bool(), float("-inf"))
+    x = (
+        x
+        + torch.einsum("bhpk,hkd->bpd", scores.softmax(-1) @ v, w["blocks.0.attn.W_O"])
+        + w["blocks.0.attn.b_O"]
+    )
+    mlp = F.gelu(norm(x, "blocks.0.ln2") @ w["blocks.0.mlp.W_in"] + w["blocks.0.mlp.b_in"])
+    x = norm(x + mlp @ w["blocks.0.mlp.W_out"] + w["blocks.0.mlp.b_out"], "ln_final")
+    return mlp, (x @ w["unembed.W_U"] + w["unembed.b_U"]).log_softmax(-1)
+
+
+# ---- Neel Nanda's layout ----
+
+
+def test_model_agrees_with_plain_tensors(files):
+    tokens = torch.randint(3, SMALL.d_vocab, (3, 17), generator=torch.Generator().manual_seed(2))
+    mlp, log_probs = plain_model(files.model, tokens)
+    model = load_model(files)
+    logits, cache = model.run_with_cache(tokens)
+    assert torch.allclose(cache[HOOK].double(), mlp, atol=1e-5)
+    assert torch.allclose(logits.double().log_softmax(-1), log_probs, atol=1e-4)
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+
+
+def test_model_has_the_published_processing(files):
+    """Final norm folded in, unembedding and writing weights centred: the logit table depends on it."""
+    model = load_model(files)
+    w = {name: value.double() for name, value in files.model.items()}
+    w_out = w["blocks.0.mlp.W_out"] - w["blocks.0.mlp.W_out"].mean(-1, keepdim=True)
+    w_u = w["ln_final.w"][:, None] * w["unembed.W_U"]
+    w_u = w_u - w_u.mean(0, keepdim=True)  # folding the norm centres over d_model
+    w_u = w_u - w_u.mean(-1, keepdim=True)
+    assert model.cfg.normalization_type == "LNPre"
+    assert torch.allclose(model.W_out[0].double(), w_out, atol=1e-5)
+    assert torch.allclose(model.W_U.double(), w_u, atol=1e-5)
+
+
+def test_float16_on_disk_is_used_in_float32(tmp_path):
+    state = write_model(tmp_path, dtype=torch.float16)
+    model = models.neel_model(tmp_path / "config.json", tmp_path / "model_final.pth", None)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert torch.equal(
+        model.W_pos,
+        state["pos_embed.W_pos"].float() - state["pos_embed.W_pos"].float().mean(-1, keepdim=True),
+    )
+
+
+def test_buffers_of_older_files_are_let_pass(files):
+    """The published file also carries the attention's mask, which is not a weight."""
+    extra = {
+        "blocks.0.attn.mask": torch.ones(4, 4).tril().bool(),
+        "blocks.0.attn.IGNORE": torch.tensor(-1e5),
+    }
+    before = load_model(files).state_dict()
+    torch.save(files.model | extra, files.weights)
+    after = load_model(files).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_tokenizer():
+    tokenizer = models.read_tokenizer(TOKENIZER)
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
+        "<|BOS|>",
+        "<|EOS|>",
+        "<|PAD|>",
+    )
+    assert tokenizer.bos_token_id == 1
+    text = "def f(x):\n\treturn  x ."
+    assert (
+        tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    )  # nothing cleaned up
+
+
+# ---- what bad files get ----
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 0.5, 0.999])
+def test_truncated_file(files, keep):
+    whole = files.weights.read_bytes()
+    files.weights.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    text = weights_error(load_model, files)
+    assert (
+        str(files.weights) in text
+        and "truncated or damaged" in text
+        and "download it again" in text
+    )
+
+
+@pytest.mark.parametrize("key", sorted(model_shapes(SMALL)))
+def test_each_key_of_the_model_is_needed(files, key):
+    torch.save({name: value for name, value in files.model.items() if name != key}, files.weights)
+    text = weights_error(load_model, files)
+    assert f"missing: ['{key}']" in text and "unknown: none" in text
+
+
+def test_unknown_key_of_the_model(files):
+    torch.save(files.model | {"blocks.1.ln1.w": torch.ones(SMALL.d_model)}, files.weights)
+    text = weights_error(load_model, files)
+    assert (
+        str(files.weights) in text
+        and "unknown: ['blocks.1.ln1.w']" in text
+        and "missing: none" in text
+    )
+
+
+def test_each_shape_is_checked(files):
+    for name, value in files.model.items():
+        torch.save(files.model | {name: value[None]}, files.weights)
+        text = weights_error(load_model, files)
+        assert (
+            f"{name} has shape (1, " in text
+            and str(tuple(value.shape)) in text
+            and "another model" in text
+        )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite(files, bad):
+    broken = files.model["blocks.0.attn.b_V"].clone()
+    broken.view(-1)[-1] = bad
+    torch.save(files.model | {"blocks.0.attn.b_V": broken}, files.weights)
+    with pytest.raises(ValueError) as caught:
+        load_model(files)
+    text = str(caught.value)
+    assert (
+        str(files.weights) in text
+        and "blocks.0.attn.b_V" in text
+        and "hold 1 NaN or infinite" in text
+        and "load the weights again" in text
+    )
+
+
+def test_checkpoint_of_another_model(files):
+    write_sae(files.folder, 25)
+    shutil.copy(files.folder / "25.pt", files.weights)
+    assert "belongs to another model" in weights_error(load_model, files)
+
+
+@pytest.mark.parametrize(
+    "key", sorted(set(model_config(SMALL)) - {"tokenizer_name", "shortformer_pos"})
+)
+def test_model_config_without_a_key(files, key):
+    config = model_config(SMALL)
+    del config[key]
+    files.config.write_text(json.dumps(config))
+    text = weights_error(load_model, files)
+    assert key in text and "config.json" in text
+
+
+@pytest.mark.parametrize("value", ["RMS", "BN", None])
+def test_normalization_that_this_layout_does_not_have(files, value):
+    files.config.write_text(json.dumps(model_config(SMALL) | {"normalization": value}))
+    assert "normalization" in weights_error(load_model, files)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"d_mlp": 3', b"<!doctype html>", b"\xff\xfe\x00"]
+)
+def test_config_that_is_not_json(files, content):
+    files.config.write_bytes(content)
+    text = weights_error(load_model, files)
+    assert str(files.config) in text and "is not JSON" in text and "download it again" in text
+
+
+def test_config_that_is_no_object(files):
+    files.config.write_text("[1]")
+    text = weights_error(load_model, files)
+    assert str(files.config) in text and "a list, not an object" in text
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path):
+    return shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
+
+
+@pytest.mark.parametrize("kept", ["eos_token", "bos_token"])
+def test_tokenizer_without_special_tokens(tokenizer_folder, kept):
+    (tokenizer_folder / "special_tokens_map.json").write_text(json.dumps({kept: "<|EOS|>"}))
+    text = weights_error(models.read_tokenizer, tokenizer_folder)
+    assert (
+        str(tokenizer_folder) in text
+        and "no BOS or EOS" in text
+        and "special_tokens_map.json" in text
+    )
+
+
+@pytest.mark.parametrize(
+    "file", ["tokenizer.json", "special_tokens_map.json", "tokenizer_config.json"]
+)
+@pytest.mark.parametrize("content", ["", "{", "<html>", "[]"])
+def test_damaged_tokenizer(tokenizer_folder, file, content):
+    (tokenizer_folder / file).write_text(content)
+    text = weights_error(models.read_tokenizer, tokenizer_folder)
+    assert str(tokenizer_folder) in text and "download it again" in text
+
+
+# ---- Hugging Face's layout ----
+
+FAMILY = {"gemma2": "gemma", "gemma": "gemma", "llama": "llama", "gpt2": "gpt2"}
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """A folder of each architecture, written once; Gemma 2's weights in two files with their index."""
+    root = tmp_path_factory.mktemp("hf")
+    for architecture, family in FAMILY.items():
+        write_hf_model(
+            root / architecture,
+            hf_config(architecture),
+            shards=2 if architecture == "gemma2" else 1,
+        )
+        write_hf_tokenizer(
+            root / architecture, family, template=LLAMA_TEMPLATE if family == "llama" else None
+        )
+    return lambda architecture: root / architecture
+
+
+def read(folder, **keywords):
+    return models.read_model(
+        folder, models.read_tokenizer(folder), layout="huggingface", **keywords
+    )
+
+
+def some_tokens() -> torch.Tensor:
+    tokens = torch.randint(3, 4096, (2, 9), generator=torch.Generator().manual_seed(3))
+    tokens[:, 0] = 1
+    return tokens
+
+
+@pytest.mark.parametrize("architecture", FAMILY)
+@torch.no_grad()
+def test_hooks_hold_what_transformers_computes(folder_of, architecture):
+    """On every model class: the output of layer i is ``hidden_states[i + 1]``, and the input of layer 1 is the output of layer 0."""
+    from transformers import AutoModelForCausalLM
+
+    model, tokens = read(folder_of(architecture)), some_tokens()
+    hf = AutoModelForCausalLM.from_pretrained(folder_of(architecture), attn_implementation="eager")
+    found = hf(tokens, output_hidden_states=True)
+    for hook, expected in (
+        ("blocks.0.hook_resid_pre", found.hidden_states[0]),
+        ("blocks.0.hook_resid_post", found.hidden_states[1]),
+        ("blocks.1.hook_resid_pre", found.hidden_states[1]),
+    ):
+        x = forward.activations(model, tokens, hook)
+        assert torch.allclose(x, expected, atol=1e-5) and x.std() > 0.05
+        assert torch.equal(x, expected) or architecture != "gemma2"
+    assert not torch.allclose(found.hidden_states[0], found.hidden_states[1], atol=0.1)
+    assert torch.allclose(model(tokens), found.logits, atol=1e-5)
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+
+
+@torch.no_grad()
+def test_a_centred_model(folder_of):
+    """What HookedTransformer does by default, and older SAEs were trained on: the mean over d_model is taken out, the loss stays."""
+    plain, centred, tokens = (
+        read(folder_of("gpt2")),
+        read(folder_of("gpt2"), centred=True),
+        some_tokens(),
+    )
+    for hook in ("blocks.0.hook_resid_pre", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"):
+        x = forward.activations(plain, tokens, hook)
+        assert torch.allclose(
+            forward.activations(centred, tokens, hook), x - x.mean(-1, keepdim=True), atol=1e-5
+        )
+        assert x.mean(-1).abs().max() > 0.01
+    assert torch.allclose(
+        forward.token_losses(centred, tokens), forward.token_losses(plain, tokens), atol=1e-5
+    )
+
+
+def test_dtypes(folder_of):
+    assert {p.dtype for p in read(folder_of("llama"), dtype=torch.bfloat16).parameters()} == {
+        torch.bfloat16
+    }
+    assert {p.dtype for p in read(folder_of("llama")).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("architecture", FAMILY)
+def test_tokenizers_of_the_published_form(folder_of, architecture):
+    """Special tokens are stored as objects there; the mini's as text."""
+    tokenizer = models.read_tokenizer(folder_of(architecture))
+    bos = {"gemma": "<bos>", "llama": "<|begin_of_text|>", "gpt2": "<|endoftext|>"}[
+        FAMILY[architecture]
+    ]
+    assert (
+        tokenizer.bos_token,
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    ) == (bos, 1, 0, 2)
+    assert (
+        tokenizer(bos + "x", add_special_tokens=False)["input_ids"][0] == 1
+        and len(tokenizer) == 4096
+    )
+    assert (tokenizer.chat_template == LLAMA_TEMPLATE) == (architecture == "llama")
+    text = "def f(x):\n\treturn  x ."
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_nothing_is_printed(folder_of, capfd):
+    """Neither bars nor tables: notebooks would record them."""
+    read(folder_of("gemma2"))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def hf_files(folder_of, tmp_path):
+    return shutil.copytree(folder_of("gemma2"), tmp_path / "gemma2")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
+def test_truncated_safetensors(hf_files, keep):
+    path = hf_files / "model-00001-of-00002.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    text = weights_error(read, hf_files)
+    assert str(hf_files) in text and "damaged" in text and "download them again" in text
+
+
+def test_a_shard_that_is_missing(hf_files):
+    (hf_files / "model-00002-of-00002.safetensors").unlink()
+    assert "download them again" in weights_error(read, hf_files)
+
+
+def test_weights_that_are_missing_are_not_made_up(hf_files):
+    """transformers fills them with random numbers, with a warning at most."""
+    from safetensors.torch import load_file, save_file
+
+    path = hf_files / "model-00001-of-00002.safetensors"
+    state = load_file(path)
+    del state["model.layers.0.mlp.up_proj.weight"]
+    save_file(state, path, metadata={"format": "pt"})
+    text = weights_error(read, hf_files)
+    assert (
+        "lack 1 of the model's tensors" in text
+        and "layers.0.mlp.up_proj" in text
+        and "download them again" in text
+    )
+
+
+def test_weights_of_another_shape(hf_files):
+    config = json.loads((hf_files / "config.json").read_text())
+    (hf_files / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    text = weights_error(read, hf_files)
+    assert (
+        str(hf_files) in text
+        and "has shape (32, 64), its config says (32, 48); it belongs to another model" in text
+    )
+
+
+def test_config_of_neel_in_place_of_hugging_faces(hf_files):
+    (hf_files / "config.json").write_text(json.dumps(model_config(SMALL)))
+    assert "names no model_type; it is not of Hugging Face's layout" in weights_error(
+        read, hf_files
+    )

@@ -1,0 +1,795 @@
+"""Loading gelu-1l through a Hub on loopback, from caches and folders, and what preflight says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import warnings
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from local_hub import (
+    MODEL,
+    MODEL_COMMIT,
+    PARQUET,
+    REAL,
+    SAE,
+    SMALL,
+    TEXT,
+    TEXT_COMMIT,
+    TOKENIZER,
+    TOKENIZER_COMMIT,
+    TOKENIZER_REPO,
+    TRIED,
+    LocalHub,
+    documents,
+    prepare_cache,
+    result_of,
+    serve_gelu,
+    write_gelu,
+    write_model,
+    write_sae,
+    write_text,
+)
+from tokenizers import Tokenizer
+
+import saework
+from saework.core.errors import HookError, NotAvailableError, UnknownNameError, WeightsError
+from saework.loading import catalogue
+from saework.loading.hub import Repository
+from saework.loading.workbook import LOWEST_VARIANCE, self_check
+
+HOOK = "blocks.0.mlp.hook_post"
+
+
+def published_rows(texts: list[str]) -> torch.Tensor:
+    """``tokenize_and_concatenate`` of TransformerLens 2 and ``shuffle(42)``, through datasets and tokenizers themselves."""
+    from datasets import Dataset
+
+    encode = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+    bos, pad = encode.token_to_id("<|BOS|>"), encode.token_to_id("<|PAD|>")
+
+    def tokenize(examples):
+        full_text = "<|EOS|>".join(examples["text"])
+        chunk_length = (len(full_text) - 1) // 20 + 1
+        chunks = [full_text[i * chunk_length : (i + 1) * chunk_length] for i in range(20)]
+        tokens = np.concatenate(
+            [encode.encode(chunk, add_special_tokens=False).ids for chunk in chunks]
+        ).astype(int)
+        tokens = tokens[tokens != pad]
+        rows = tokens[: len(tokens) // 127 * 127].reshape(-1, 127)
+        return {"tokens": np.concatenate([np.full((len(rows), 1), bos), rows], axis=1)}
+
+    rows = Dataset.from_dict({"text": texts}).map(
+        tokenize, batched=True, batch_size=1000, remove_columns=["text"]
+    )
+    return torch.tensor(rows.shuffle(42)["tokens"][:])
+
+
+# ---- through a Hub ----
+
+DRIVER = (
+    TRIED
+    + """
+import hashlib
+import torch
+import saework
+
+def digest(tensor):
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+def described(workbook):
+    return {
+        "sae_id": workbook.sae_id,
+        "sae": {name: digest(getattr(workbook.sae, name)) for name in ("W_enc", "W_dec", "b_enc", "b_dec")},
+        "model": {name: digest(value) for name, value in workbook.model.state_dict().items()},
+        "logits": digest(workbook.model(workbook.tokens[:2])),
+        "tokens": workbook.tokens.tolist(),
+        "hook": workbook.hook,
+        "dtypes": sorted({str(p.dtype) for p in [*workbook.model.parameters(), *workbook.sae.parameters()]}),
+    }
+
+def asked(*arguments):
+    found = saework.preflight("gelu-1l", *arguments)
+    return {"download_mb": found.download_mb, "cached_mb": found.cached_mb, "problems": found.problems, "token": found.token, "text": repr(found)}
+
+def loaded(sae_id=None, **keywords):
+    return described(saework.load("gelu-1l", sae_id, check=False, **keywords))
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Small files of the published layout, served once; all that one process then loads."""
+    root, cache = write_gelu(tmp_path_factory.mktemp("published")), tmp_path_factory.mktemp("cache")
+    with LocalHub() as hub:
+        serve_gelu(hub, root)
+        answers = result_of(
+            DRIVER
+            + """
+before, no_checkpoint = asked(), asked(99)
+run1 = loaded()
+from transformer_lens import HookedTransformer
+reference = HookedTransformer.from_pretrained("gelu-1l", device="cpu")
+workbook = saework.load("gelu-1l", check=False)
+difference = (reference(workbook.tokens[:2]) - workbook.model(workbook.tokens[:2])).abs().max().item()
+report({
+    "before": before, "before, 99": no_checkpoint, "run1": run1, "named": loaded("run1"), "run2": loaded("run2"),
+    "12": loaded(12), "as text": loaded("12"),
+    "switched": described(workbook.with_sae("run2")), "99": tried(loaded, 99), "misspelt": tried(loaded, "run3"),
+    "difference": difference, "after": asked(), "after, 47": asked("run2"), "text": repr(workbook),
+})
+""",
+            cache=cache,
+            endpoint=hub.url,
+        )
+    return SimpleNamespace(
+        root=root, cache=cache, requests=hub.requests, downloads=hub.downloads(), of=answers
+    )
+
+
+def test_runs_and_checkpoints(published):
+    digests = {
+        name: published.of[name]["sae"]["W_enc"]
+        for name in ("run1", "named", "run2", "12", "as text", "switched")
+    }
+    assert (
+        digests["run1"] == digests["named"]
+        and digests["run2"] == digests["switched"]
+        and digests["12"] == digests["as text"]
+    )
+    assert len({digests["run1"], digests["run2"], digests["12"]}) == 3
+    assert [published.of[name]["sae_id"] for name in ("run1", "run2", "12", "switched")] == [
+        "run1",
+        "run2",
+        "12",
+        "run2",
+    ]
+    assert published.of["run1"]["model"] == published.of["switched"]["model"]
+    assert (
+        published.of["run1"]["dtypes"] == ["torch.float32"] and published.of["run1"]["hook"] == HOOK
+    )
+
+
+def test_weights_are_those_of_the_files(published):
+    for name, number in (("run1", 25), ("run2", 47), ("12", 12)):
+        state = torch.load(published.root / "sae" / f"{number}.pt", weights_only=True)
+        assert published.of[name]["sae"] == {
+            key: hashlib.sha256(value.numpy().tobytes()).hexdigest() for key, value in state.items()
+        }
+
+
+def test_model_is_transformer_lens_own(published):
+    """``HookedTransformer.from_pretrained("gelu-1l")`` from the same Hub gives the same logits."""
+    assert published.of["difference"] <= 1e-5
+
+
+def test_rows_are_the_published_ones(published):
+    expected = published_rows(documents())
+    assert expected.shape[0] > 10  # enough rows for an order to be wrong
+    assert torch.equal(torch.tensor(published.of["run1"]["tokens"]), expected)
+
+
+def test_pinned_revisions_are_asked_for(published):
+    """And only what a load reads is downloaded, each file once. (TransformerLens, which drops the revision, came later and found it all.)"""
+    parts = {
+        f"/{MODEL}/resolve/{MODEL_COMMIT}/": ["config.json", "model_final.pth"],
+        f"/{TOKENIZER_REPO}/resolve/{TOKENIZER_COMMIT}/": [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+        ],
+        f"/{SAE}/resolve/main/": [
+            f"{number}{end}" for number in (25, 47, 12) for end in ("_cfg.json", ".pt")
+        ],
+        f"/datasets/{TEXT}/resolve/{TEXT_COMMIT}/": [PARQUET],
+    }
+    assert sorted(published.downloads) == sorted(
+        start + file for start, files in parts.items() for file in files
+    )
+
+
+def test_checkpoint_that_does_not_exist(published):
+    answer = published.of["99"]
+    assert answer["error"] == "NotAvailableError"
+    assert (
+        SAE in answer["text"]
+        and "no file 99_cfg.json" in answer["text"]
+        and "check the id (a checkpoint's number" in answer["text"]
+    )
+    assert published.of["misspelt"]["error"] == "UnknownNameError"
+    assert (
+        "'run3'" in published.of["misspelt"]["text"]
+        and "'run2'" in published.of["misspelt"]["text"]
+    )
+
+
+def test_preflight_before_and_after(published):
+    before, after = published.of["before"], published.of["after"]
+    assert (
+        before["download_mb"] == pytest.approx(213 + 2 + 269 + 43, abs=1)
+        and before["cached_mb"] == 0
+    )
+    assert after["download_mb"] == 0 and after["cached_mb"] == before["download_mb"]
+    assert published.of["after, 47"]["download_mb"] == 0
+    assert "gelu-1l: not ready" in published.of["before, 99"]["text"]
+    assert any(
+        "no file 99_cfg.json" in problem for problem in published.of["before, 99"]["problems"]
+    )
+    hub_problems = [problem for problem in before["problems"] if "NeelNanda" in problem]
+    assert not hub_problems and before["token"] is False
+    assert (
+        "526 MB (0 MB are here already)" in before["text"]
+        and "0 MB (526 MB are here already)" in after["text"]
+    )
+    assert (
+        "not stated by the repositories' owner" in before["text"]
+        and "gate      none; token absent" in before["text"]
+    )
+
+
+def test_preflight_downloads_nothing(published):
+    first = next(
+        i for i, r in enumerate(published.requests) if r.method == "GET" and "/resolve/" in r.path
+    )
+    asked = published.requests[:first]
+    assert {r.method for r in asked if "/resolve/" in r.path} == {"HEAD"}
+    assert {
+        repository
+        for repository in (MODEL, TOKENIZER_REPO, SAE, TEXT)
+        if any(repository in r.path for r in asked)
+    } == {
+        MODEL,
+        TOKENIZER_REPO,
+        SAE,
+        TEXT,
+    }
+
+
+def test_repr_names_revisions(published):
+    assert f"{MODEL} (revision {MODEL_COMMIT[:8]})" in published.of["text"]
+    assert f"{SAE} (revision main)" in published.of["text"]
+    assert f"{SMALL.d_mlp} to {SMALL.d_sae} features at {HOOK}, float32" in published.of["text"]
+
+
+def test_filled_cache_without_network(published):
+    """The Hub has been stopped; HF_HUB_OFFLINE=1."""
+    found = result_of(
+        DRIVER
+        + """
+report({"run1": loaded(), "run2": loaded("run2"), "12": tried(loaded, 12), "1": tried(loaded, 1), "preflight": asked(), "preflight 1": asked(1)})
+""",
+        cache=published.cache,
+        endpoint="http://127.0.0.1:9",
+        offline=True,
+    )
+    for name in ("run1", "run2"):
+        assert found[name] == published.of[name]
+    assert found["12"] == {"value": published.of["12"], "warnings": []}
+    assert found["1"]["error"] == "NotAvailableError"
+    for part in (
+        "1_cfg.json of NeelNanda/sparse_autoencoder",
+        "HF_HUB_OFFLINE",
+        "one of the minis",
+    ):
+        assert part in found["1"]["text"]
+    assert found["preflight"]["download_mb"] == 0
+    assert found["preflight 1"]["download_mb"] == pytest.approx(269, abs=1)
+    assert any(
+        "1_cfg.json of NeelNanda/sparse_autoencoder" in problem
+        for problem in found["preflight 1"]["problems"]
+    )
+
+
+@pytest.mark.real_size
+def test_real_sizes(tmp_path):
+    """Random weights of the published sizes, 213 and 269 MB: shapes, losses and peak memory."""
+    write_model(tmp_path / "model", REAL)
+    state = write_sae(tmp_path / "sae", 25, REAL)
+    shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
+    texts = write_text(tmp_path / "text")
+    row, column = state["W_enc"][7].tolist(), state["W_dec"][:, 11].tolist()
+    del state
+    assert round((tmp_path / "model" / "model_final.pth").stat().st_size / 1e6) == 213
+    assert round((tmp_path / "sae" / "25.pt").stat().st_size / 1e6) == 269
+    with LocalHub() as hub:
+        serve_gelu(hub, tmp_path)
+        found = result_of(
+            """
+            import warnings
+            warnings.simplefilter("ignore")
+            import saework
+            workbook = saework.load("gelu-1l", n_tokens=256)
+            score = saework.recons_score(workbook.model, workbook.sae, workbook.tokens, progress=False)
+            report({
+                "W_enc": list(workbook.sae.W_enc.shape), "row": workbook.sae.W_enc[7].tolist(), "column": workbook.sae.W_dec[:, 11].tolist(),
+                "W_U": list(workbook.model.W_U.shape), "W_out": list(workbook.model.W_out.shape), "n_ctx": workbook.model.cfg.n_ctx,
+                "tokens": workbook.tokens.tolist(), "losses": [score.loss, score.recons_loss, score.ablated_loss], "n_tokens": score.n_tokens,
+                "effect": list(saework.logit_effect(workbook.model, workbook.sae, 16383).shape),
+                "peak_gb": int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1e6,
+            })
+            """,
+            cache=tmp_path / "cache",
+            endpoint=hub.url,
+        )
+    assert (found["W_enc"], found["W_out"], found["W_U"]) == (
+        [2048, 16384],
+        [1, 2048, 512],
+        [512, 48262],
+    )
+    assert (found["row"], found["column"]) == (row, column)
+    assert found["n_ctx"] == 1024 and found["effect"] == [48262]
+    assert torch.equal(torch.tensor(found["tokens"]), published_rows(texts)[:2])
+    assert found["n_tokens"] == 2 * 127 and all(
+        9 < loss < 20 for loss in found["losses"]
+    )  # ln 48262 is 10.8
+    print(f"peak {found['peak_gb']:.2f} GB")
+    assert found["peak_gb"] < 4
+
+
+# ---- from folders, in this process ----
+
+
+@pytest.fixture
+def altered(release, folders, monkeypatch, tmp_path):
+    """Registers ``small`` again with a copy of one of its repositories, and returns the copy's folder."""
+
+    def copy(part):
+        shutil.copytree(folders / part, tmp_path / part)
+        parts = release.repositories | {part: Repository(f"ours/{part}", folder=tmp_path / part)}
+        monkeypatch.setitem(catalogue._RELEASES, "small", replace(release, repositories=parts))
+        return tmp_path / part
+
+    return copy
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return published_rows(documents())
+
+
+def load(*arguments, check=False, **keywords):
+    return saework.load("small", *arguments, check=check, **keywords)
+
+
+def test_load(release, rows, capsys):
+    workbook = load()
+    assert capsys.readouterr().out == ""  # the notebooks do the printing
+    assert torch.equal(workbook.tokens, rows) and workbook.tokens.dtype == torch.long
+    assert (workbook.hook, workbook.sae_id, workbook.release.name) == (HOOK, "run1", "small")
+    assert workbook.model.cfg.d_mlp == SMALL.d_mlp and workbook.tokenizer.bos_token_id == 1
+    assert "Workbook small run1" in repr(
+        workbook
+    ) and f"{len(rows)} rows of 128 ({rows.numel():,} tokens)" in repr(workbook)
+
+
+@pytest.mark.parametrize("given,taken", [(1, 1), (128, 1), (129, 2), (256, 2), (10**9, None)])
+def test_n_tokens(release, rows, given, taken):
+    assert torch.equal(load(n_tokens=given).tokens, rows[:taken])
+
+
+@pytest.mark.parametrize("bad", [0, -128, 1.5, True])
+def test_bad_n_tokens(release, bad):
+    with pytest.raises(ValueError, match=f"n_tokens is {bad!r}; give a whole number of at least 1"):
+        load(n_tokens=bad)
+
+
+def test_seed_draws_another_order(release, rows):
+    first, again, other = load(seed=1).tokens, load(seed=1).tokens, load(seed=2).tokens
+    assert (
+        torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, rows)
+    )
+    as_set = lambda tokens: sorted(map(tuple, tokens.tolist()))  # noqa: E731
+    assert as_set(first) == as_set(other) == as_set(rows)
+    assert torch.equal(
+        load(seed=1, n_tokens=200).tokens, first[:2]
+    )  # drawn from all rows, then cut
+
+
+def test_short_text(release):
+    text = "import os\n\nprint(os)  # done"
+    tokens = load(text=text).tokens
+    encode = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
+    assert tokens.tolist() == [[1, *encode.encode(text, add_special_tokens=False).ids]]
+
+
+def test_documents_as_text(release):
+    """A list is joined by EOS and cut as the corpus is, in the order given (not shuffled)."""
+    texts = documents(40)
+    workbook = load(text=texts)
+    eos = workbook.tokenizer.eos_token_id
+    assert (
+        workbook.tokens.shape[1] == 128
+        and (workbook.tokens[:, 0] == 1).all()
+        and (workbook.tokens == eos).any()
+    )
+    decoded = workbook.tokenizer.decode(workbook.tokens[:, 1:].flatten())
+    assert "<|EOS|>".join(texts).startswith(decoded[:2000])
+    assert torch.equal(load(text=iter(texts)).tokens, workbook.tokens)
+    two = load(text=["a b", "c"]).tokens[0]
+    assert workbook.tokenizer.decode(two) == "<|BOS|>a b<|EOS|>c"
+
+
+@pytest.mark.parametrize("text", ["", " \n", [], ["", ""]])
+def test_empty_text(release, text):
+    with pytest.raises(ValueError, match="text is empty; give text, or leave text= out"):
+        load(text=text)
+
+
+def test_dtype(release):
+    workbook = load(dtype=torch.bfloat16)
+    assert {p.dtype for p in [*workbook.model.parameters(), *workbook.sae.parameters()]} == {
+        torch.bfloat16
+    }
+    assert workbook.with_sae("run2").sae.W_dec.dtype == torch.bfloat16
+
+
+def test_with_sae_keeps_the_rest(release):
+    workbook = load()
+    other = workbook.with_sae("run2")
+    assert (
+        other.model is workbook.model
+        and other.tokens is workbook.tokens
+        and other.release is workbook.release
+    )
+    assert other.sae_id == "run2" and workbook.sae_id == "run1"
+    assert torch.equal(other.sae.W_enc, load("run2").sae.W_enc) and not torch.equal(
+        other.sae.W_enc, workbook.sae.W_enc
+    )
+    assert workbook.with_sae(12).sae_id == "12"
+    with pytest.raises(UnknownNameError, match="no SAE id 'rum2'. Did you mean 'run2'"):
+        workbook.with_sae("rum2")
+    with pytest.raises(NotAvailableError, match="13_cfg.json does not exist"):
+        workbook.with_sae(13)
+
+
+def test_unknown_names(release):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"no release 'gelu-1l-mimi'. Did you mean 'gelu-1l-mini'.*saework.releases\(\) lists the curated ones; any release of sae_lens loads",
+    ):
+        saework.load("gelu-1l-mimi")
+    with pytest.raises(UnknownNameError, match="no release 'gelu_1l'. Did you mean 'gelu-1l'"):
+        saework.preflight("gelu_1l")
+    with pytest.raises(
+        UnknownNameError,
+        match=r"no SAE id 'run3'. Did you mean .*'run1'.*small has a checkpoint's number, run1, run2.",
+    ):
+        load("run3")
+    with pytest.raises(UnknownNameError, match="no SAE id -1. small has a checkpoint's number"):
+        load(-1)
+    with pytest.raises(UnknownNameError, match="no release 'zzz'"):
+        saework.claims_of("zzz")
+
+
+def test_file_that_is_missing(altered):
+    (altered("sae") / "25.pt").unlink()
+    with pytest.raises(
+        NotAvailableError, match="25.pt does not exist; reinstall saework, or build the mini again"
+    ):
+        load()
+
+
+def test_damaged_files(altered):
+    damaged = altered("model") / "model_final.pth"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="truncated or damaged"):
+        load()
+
+
+def test_damaged_text(altered):
+    damaged = altered("text") / PARQUET
+    damaged.write_bytes(damaged.read_bytes()[:500])
+    with pytest.raises(ValueError, match="not a readable parquet file.*download it again"):
+        load()
+
+
+def test_sae_of_another_model(altered):
+    write_sae(altered("sae"), 25, replace(SMALL, d_mlp=64, dict_mult=4))
+    with pytest.raises(
+        HookError,
+        match="blocks.0.mlp.hook_post is 32 wide, but this SAE reads 64: it belongs to another model",
+    ):
+        load()
+
+
+def test_with_sae_of_another_model(altered):
+    write_sae(altered("sae"), 47, replace(SMALL, d_mlp=64, dict_mult=4))
+    with pytest.raises(HookError, match="is 32 wide, but this SAE reads 64"):
+        load().with_sae("run2")
+
+
+def test_model_of_another_width(altered):
+    write_model(altered("model"), replace(SMALL, d_mlp=64))
+    with pytest.raises(HookError, match="is 64 wide, but this SAE reads 32"):
+        load()
+
+
+def test_tokenizer_of_another_model(altered):
+    write_model(altered("model"), replace(SMALL, d_vocab=300))
+    with pytest.raises(ValueError, match=r"out of the vocabulary \(0..299\)"):
+        load()
+
+
+# ---- a workbook from own parts ----
+
+
+def test_own_parts(tiny):
+    workbook = saework.Workbook(tiny.model, tiny.sae, tiny.tokens, tiny.tokenizer, tiny.hook)
+    assert (
+        workbook.release is None
+        and workbook.model is tiny.model
+        and torch.equal(workbook.tokens, tiny.tokens)
+    )
+    assert (
+        "own parts" in repr(workbook)
+        and "6 rows of 20 (120 tokens)" in repr(workbook)
+        and "24 to 48 features" in repr(workbook)
+    )
+    with pytest.raises(ValueError, match="built from your own parts.*build another Workbook"):
+        workbook.with_sae("run2")
+    with pytest.raises(ValueError, match="labels exist for a mini's bundled text only"):
+        workbook.labels()
+    with pytest.raises(
+        ValueError, match=r"no scan was recorded.*make one with scan\(model, sae, tokens\)"
+    ):
+        workbook.recorded_scan()
+
+
+def test_own_parts_take_lists_and_one_row(tiny):
+    workbook = saework.Workbook(
+        tiny.model, tiny.sae, tiny.tokens[0].tolist(), tiny.tokenizer, tiny.hook
+    )
+    assert torch.equal(workbook.tokens, tiny.tokens[:1]) and workbook.tokens.dtype == torch.long
+
+
+@pytest.mark.parametrize(
+    "tokens,expected",
+    [
+        (torch.ones(2, 4), "torch.float32; give integers"),
+        (torch.ones(2, 4, dtype=torch.bool), "torch.bool; give integers"),
+        (torch.full((2, 4), 4096), r"token 4096 is out of the vocabulary \(0..4095\)"),
+        (torch.tensor([[1, -1]]), r"token -1 is out of the vocabulary \(0..4095\)"),
+        (torch.ones(0, 4, dtype=torch.long), "tokens are empty"),
+        (
+            torch.ones(1, 33, dtype=torch.long),
+            "33 tokens long, but the model's context is 32; cut the rows to 32",
+        ),
+        (torch.ones(1, 2, 3, dtype=torch.long), r"shape \(1, 2, 3\); give \[batch, pos\]"),
+    ],
+)
+def test_bad_tokens(tiny, tokens, expected):
+    with pytest.raises(ValueError, match=expected):
+        saework.Workbook(tiny.model, tiny.sae, tokens, tiny.tokenizer, tiny.hook)
+
+
+def test_unknown_hook(tiny):
+    with pytest.raises(
+        UnknownNameError,
+        match="no hook 'blocks.0.mlp.hook_pos'. Did you mean .*'blocks.0.mlp.hook_post'",
+    ):
+        saework.Workbook(tiny.model, tiny.sae, tiny.tokens, tiny.tokenizer, "blocks.0.mlp.hook_pos")
+
+
+# ---- the check of one batch ----
+
+
+class Dictionary:
+    """An SAE that gives back its input exactly, and says how many features fire."""
+
+    def __init__(self, d_in: int, l0: int, error: float = 0.0):
+        self.W_enc, self.W_dec, self.l0, self.error = (
+            torch.zeros(d_in, 2 * d_in),
+            torch.zeros(2 * d_in, d_in),
+            l0,
+            error,
+        )
+
+    def encode(self, x):
+        self.x = x
+        fires = -torch.zeros(*x.shape[:-1], self.W_enc.shape[1])  # -0.0 is not firing
+        fires[..., : self.l0] = 1.0
+        return fires
+
+    def decode(self, features):
+        return self.x + self.error * (self.x.mean(-2, keepdim=True) - self.x)
+
+
+def checked(tiny, l0, published, error=0.0, tokens=None) -> list[str]:
+    """The check's warnings."""
+    listed = catalogue.SaeFile("run1", "neel", l0=published)
+    release = replace(catalogue._RELEASES["gelu-1l"], find=lambda sae_id: listed)
+    tokens = tiny.tokens if tokens is None else tokens
+    workbook = saework.Workbook(
+        tiny.model, Dictionary(24, l0, error), tokens, tiny.tokenizer, tiny.hook, release, "run1"
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        self_check(workbook)
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    "l0,published,warns",
+    [(4, 12, False), (3, 12, True), (12, 4, False), (13, 4, True), (0, 4, True), (40, None, False)],
+)
+def test_check_of_l0(tiny, l0, published, warns):
+    found = checked(tiny, l0, published)
+    assert len(found) == warns
+    if warns:
+        assert (
+            f"mean L0 is {l0} on 114 tokens where {published} was published: a wrong hook, SAE, or text?"
+            in found[0]
+        )
+        assert "Run saework.find_site(...) to rank the model's hooks for this SAE" in found[0]
+
+
+def test_check_of_the_variance(tiny):
+    share = (
+        1 - LOWEST_VARIANCE
+    ) ** 0.5  # leaving this share of each deviation out explains LOWEST_VARIANCE
+    assert checked(tiny, 4, 4, error=share - 0.01) == []
+    (found,) = checked(tiny, 4, 4, error=share + 0.05)
+    assert "explains 0.43 of the variance on 114 tokens (BOS left out), below 0.5" in found
+
+
+def test_check_leaves_bos_out(tiny):
+    """A reconstruction that is wrong on BOS alone is not complained of."""
+
+    class WrongOnBos(Dictionary):
+        def decode(self, features):
+            return torch.where((self.x == bos).all(-1, keepdim=True), self.x + 1e6, self.x)
+
+    from saework.engine.forward import activations
+
+    bos = activations(tiny.model, tiny.tokens[:1], tiny.hook)[0, 0]
+    workbook = saework.Workbook(
+        tiny.model, WrongOnBos(24, 4), tiny.tokens, tiny.tokenizer, tiny.hook
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        self_check(workbook)
+
+
+def test_check_of_one_short_row(tiny):
+    """Two tokens leave one activation, which has no variance: nothing is said of it, and nothing breaks."""
+    assert checked(tiny, 4, 4, tokens=tiny.tokens[:1, :2]) == []
+    assert checked(tiny, 4, 4, tokens=tiny.tokens[:1, :1]) == []
+
+
+def test_check_of_attention_heads(tiny):
+    """Activations of several heads are read as one."""
+    workbook = saework.Workbook(
+        tiny.model, Dictionary(16, 4), tiny.tokens, tiny.tokenizer, "blocks.0.attn.hook_z"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        self_check(workbook)
+    workbook.sae.error = 0.9
+    with pytest.warns(UserWarning, match="explains 0.19 of the variance on 114 tokens"):
+        self_check(workbook)
+
+
+def test_check_of_a_wide_sae_takes_fewer_tokens(tiny, monkeypatch):
+    """So that its memory does not grow with the width: a million features on 16,384 tokens would be 69 GB."""
+    monkeypatch.setattr("saework.loading.workbook.CHECK_VALUES", 50 * 48)
+    (found,) = checked(tiny, 4, 40)
+    assert "mean L0 is 4 on 50 tokens" in found
+
+
+def test_load_checks_and_can_be_told_not_to(release, recwarn):
+    load(check=False)
+    assert not [w for w in recwarn if w.category is UserWarning]
+    with pytest.warns(UserWarning, match="of the variance on .* tokens"):
+        load(check=True)  # random weights explain nothing
+
+
+# ---- labels and the recorded scan ----
+
+
+def test_labels_and_scans_are_the_minis_own(release):
+    for workbook in (load(), load(text="import os"), load(seed=3)):
+        with pytest.raises(
+            ValueError, match="labels exist for a mini's bundled text only.*without text= or seed="
+        ):
+            workbook.labels()
+        with pytest.raises(
+            ValueError, match="no scan was recorded for this SAE; make one with scan"
+        ):
+            workbook.recorded_scan()
+
+
+def test_load_from_a_cache_laid_out_by_hand(release, empty_cache, folders, monkeypatch):
+    """Plain files in ``snapshots/COMMIT``, as copied from another machine, are all that a load needs."""
+    monkeypatch.setitem(
+        catalogue._RELEASES, "gelu-1l", replace(catalogue._RELEASES["gelu-1l"], memory_gb=0.0)
+    )
+    with pytest.raises(
+        NotAvailableError,
+        match="tokenizer.json of NeelNanda/gpt-neox-tokenizer-digits is not in the cache",
+    ):
+        saework.load("gelu-1l")
+    prepare_cache(empty_cache, folders)
+    workbook, expected = saework.load("gelu-1l", "run2", check=False), load("run2")
+    assert torch.equal(workbook.tokens, expected.tokens) and torch.equal(
+        workbook.sae.W_dec, expected.sae.W_dec
+    )
+    assert torch.equal(workbook.model(workbook.tokens[:2]), expected.model(workbook.tokens[:2]))
+
+
+# ---- the table ----
+
+
+def test_releases():
+    table = saework.releases()
+    columns = [
+        "model",
+        "hook",
+        "d_in",
+        "d_sae",
+        "corpus",
+        "licence",
+        "gated",
+        "download_mb",
+        "memory_gb",
+        "offline",
+    ]
+    assert list(table.columns) == columns
+    assert {"gelu-1l", "gelu-1l-mini"} <= set(table.index) and table.index.is_unique
+    gelu = table.loc["gelu-1l"]
+    assert (gelu["model"], gelu["corpus"], gelu["hook"]) == (MODEL, TEXT, HOOK)
+    assert (gelu["d_in"], gelu["d_sae"], gelu["download_mb"], gelu["gated"], gelu["offline"]) == (
+        2048,
+        16384,
+        526,
+        False,
+        False,
+    )
+    mini = table.loc["gelu-1l-mini"]
+    assert (mini["d_in"], mini["d_sae"], mini["download_mb"], mini["offline"]) == (
+        512,
+        4096,
+        0,
+        True,
+    )
+    assert (table.loc[table["offline"], "download_mb"] == 0).all()
+    assert table["gated"].dtype == bool and table["offline"].dtype == bool
+
+
+def test_claims_of_both_siblings():
+    claims = saework.claims_of("gelu-1l")
+    assert saework.claims_of("gelu-1l-mini") == claims
+    full = {claim.id: claim for claim in claims if claim.tier == "gelu-1l"}
+    published = {"loss": 3.2546, "recons_loss": 3.7507, "zero_abl_loss": 8.8403, "score": 0.9112}
+    assert {name: full[f"reconstruction/run1/{name}"].value for name in published} == published
+    assert all(claim.source and claim.tolerance >= 0 for claim in claims)
+    assert len({(claim.tier, claim.id) for claim in claims}) == len(
+        claims
+    )  # one ledger can hold them all
+
+
+def test_claims_of_one_topic():
+    found = saework.claims_of("gelu-1l", "reconstruction/")
+    assert found and found == [
+        claim for claim in saework.claims_of("gelu-1l") if claim.id.startswith("reconstruction/")
+    ]
+    assert len(found) < len(saework.claims_of("gelu-1l"))
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"text": 3}, "text is 3; give one string, or a list of strings"),
+        ({"text": ["a", 3]}, "give one string, or a list of strings"),
+        ({"dtype": "float32"}, "dtype is 'float32'; give a torch dtype of floats"),
+        ({"device": "gpu"}, "device is 'gpu'; give 'cpu', 'cuda'"),
+    ],
+)
+def test_arguments_that_cannot_be_used(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        saework.load("gelu-1l-mini", **arguments)

@@ -1,0 +1,102 @@
+"""The cells that only the full releases run, on the minis' files in their place.
+
+This proves that the code of that tier runs to its ledger, not that a published number comes out:
+the verdicts here mean nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from stand_ins import NO_MODEL, text_of
+
+from saework.core.ledger import NOT_RUN
+from saework.reproduction import replay
+from saework.reproduction.run import NOTEBOOKS, ledgers_in
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+GELU = """
+from dataclasses import replace
+from saework.loading import catalogue, corpus
+drawn = corpus.published_rows
+corpus.published_rows = lambda n_rows, n_batches, **more: drawn(n_rows, 1, **more)  # 64 rows are enough to run
+mini, full = catalogue._RELEASES["gelu-1l-mini"], catalogue._RELEASES["gelu-1l"]
+catalogue._RELEASES["gelu-1l"] = replace(full, repositories=mini.repositories)
+RELEASE = "gelu-1l"
+"""
+GEMMA_SCOPE = """
+from dataclasses import replace
+from saework.loading import catalogue
+mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-scope-2b-pt-res"]
+stand_in = dict(zip(full.shown[1:], [i for i in mini.ids() if "layer_2" in i] * 2))
+find = lambda sae_id: replace(mini.find(stand_in.get(sae_id, sae_id)), id=sae_id)
+catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids, shown=full.shown)
+RELEASE, N_TOKENS, LOSS_TOKENS = full.name, 4096, 1024  # few, since only the code is tested
+REFERENCE = str(DATA / "gemma-mini" / "reference.json")
+"""
+GEMMA_2B = """
+from dataclasses import replace
+from saework.loading import catalogue
+mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-2b-res-jb"]
+find = lambda sae_id: replace(mini.find(sae_id.replace("blocks.6", "blocks.2")), id=sae_id)
+catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids)
+RELEASE, N_TOKENS = full.name, 1024
+"""
+LLAMA = """
+from dataclasses import replace
+import torch
+from saework.loading import catalogue, corpus
+mini, full = catalogue._RELEASES["llama-mini"], catalogue._RELEASES["llama-3.2-1b-qresearch"]
+catalogue._RELEASES[full.name] = replace(mini, name=full.name, text="conversation", ids=full.ids, find=lambda i: replace(mini.sae(), id=i))
+
+
+def chat_tokens(messages, tokenizer, **more):  # the mini has no chat template
+    eos, said = tokenizer.eos_token_id, [tokenizer(m["content"], add_special_tokens=False)["input_ids"] for m in messages]
+    return torch.tensor([[tokenizer.bos_token_id, *(token for part in said for token in (*part, eos))]])
+
+
+corpus.chat_tokens = chat_tokens
+RELEASE, NEW_TOKENS, SEEDS = full.name, 8, (0,)
+"""
+STAND_INS = {
+    "gelu-1l": GELU,
+    "gemma-scope-2b-pt-res": GEMMA_SCOPE,
+    "gemma-2b-res-jb": GEMMA_2B,
+    "llama-3.2-1b-qresearch": LLAMA,
+}
+CASES = [(release, name) for release in STAND_INS for name in NOTEBOOKS[release]]
+
+
+@pytest.mark.parametrize(("release", "name"), CASES, ids=[name for _, name in CASES])
+def test_the_full_branch_runs_to_its_ledger_and_again_from_its_pack(release, name, tmp_path):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    parameters = next(
+        i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])
+    )
+    notebook.cells.insert(parameters + 1, nbformat.v4.new_code_cell(STAND_INS[release]))
+    pack = tmp_path / f"{name}.safetensors"
+    executed = replay.watched(notebook, pack, name=name, licence="see the release", parameters={})
+    execute(executed, tmp_path)
+    own = [
+        entry
+        for ledger in ledgers_in(executed)
+        for entry in ledger.entries
+        if entry.claim.tier == release
+    ]
+    assert [entry.claim.id for entry in own if entry.verdict == NOT_RUN] == []
+    assert own or name == "00_start_here"
+    assert pack.stat().st_size < 4e6
+    if release != "gelu-1l":  # the gated ones: what a class reruns
+        again = replay.without_weights(notebook, pack)
+        again.cells.append(nbformat.v4.new_code_cell(NO_MODEL))
+        execute(again, tmp_path)
+        assert text_of(again) == text_of(executed)
+
+
+def execute(notebook, folder):
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()

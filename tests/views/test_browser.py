@@ -1,0 +1,249 @@
+"""What a reader sees, in a real browser: notebooks in JupyterLab, and pages with the network off.
+
+Skipped, with the reason in pytest's summary, where there is no Chromium. Screenshots go to ``build/screenshots``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from contextlib import ExitStack
+
+import lab as labs
+import nbformat
+import pytest
+
+import saework
+from saework import token_heatmap
+from saework.reproduction.html import page as notebook_page
+
+EXPLORE = (
+    "from saework import explore, load\nbook = load('gelu-1l-mini', check=False)",
+    "explore(book, 985, 'def area(width):\\n    # A note.')",
+)
+WAIT = 30 * labs.SECONDS
+NOT_OURS = {"empty-table-header"}  # pandas leaves the corner of a table empty, and so does Markdown
+
+
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory):
+    """After the browser: without one no server is started."""
+    folder = tmp_path_factory.mktemp("lab")
+    for name in ("00_start_here", "02_gelu_1l_rare_features"):
+        shutil.copy(labs.ROOT / "notebooks" / f"{name}.ipynb", folder)
+    labs.write_notebook(folder / "explore.ipynb", *EXPLORE)
+    with labs.jupyterlab(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def visit(lab, browser):
+    """``visit(name)`` opens a notebook; what it asked for and complained of is looked at when the test is over."""
+    with labs.watched_page(browser, home=lab.home) as watched:
+
+        def visit(name: str):
+            lab.open(watched.page, name)
+            return watched.page
+
+        yield visit
+        assert watched.errors == []
+        assert watched.outside == []
+
+
+def photograph(lab, page, name: str) -> None:
+    for theme in (labs.LIGHT, labs.DARK):
+        lab.theme(page, theme)
+        page.screenshot(path=labs.SCREENSHOTS / f"{name}-{theme.split()[1].lower()}.png")
+
+
+def changed(locator, before: str) -> None:
+    """Wait until an element's HTML is another."""
+    locator.page.wait_for_function(
+        "([element, before]) => element.innerHTML !== before",
+        arg=[locator.element_handle(), before],
+    )
+
+
+def says(heatmap, text: str) -> None:
+    """Wait until a heatmap shows this text."""
+    heatmap.page.wait_for_function(
+        f"([heatmap, text]) => ({labs.WORDS})(heatmap).startsWith(text)",
+        arg=[heatmap.element_handle(), text],
+    )
+
+
+def errors_in(cells) -> list:
+    return [
+        output
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "error"
+    ]
+
+
+def test_the_first_notebook_runs_from_top_to_bottom(lab, visit):
+    page = visit("00_start_here.ipynb")
+    cells = lab.run_all(page)
+    assert errors_in(cells) == []
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    page.evaluate("() => jupyterapp.shell.currentWidget.content.scrollToItem(0)")
+    photograph(lab, page, "00_start_here-top")
+    page.locator(".jp-OutputArea span[title]").first.scroll_into_view_if_needed()
+    photograph(lab, page, "00_start_here-heatmap")
+
+
+def test_stored_figures_are_shown_once_and_come_alive_under_the_mouse(lab, visit):
+    from playwright.sync_api import expect
+
+    page = visit("02_gelu_1l_rare_features.ipynb")
+    figures = page.locator(".jp-RenderedPlotly")
+    expect(figures).to_have_count(4, timeout=WAIT)
+    figure = figures.nth(1)
+    figure.scroll_into_view_if_needed()
+    picture, drawing = figure.locator("img"), figure.locator("svg.main-svg").first
+    expect(picture).to_be_visible(timeout=WAIT)
+    expect(drawing).not_to_be_attached()
+    box = picture.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+    expect(drawing).to_be_visible(timeout=WAIT)
+    expect(picture).to_be_hidden()
+    photograph(lab, page, "02_gelu_1l_rare_features")
+
+
+def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
+    from playwright.sync_api import expect
+
+    page = visit("explore.ipynb")
+    assert errors_in(lab.run_all(page)) == []
+    heatmap = page.locator(labs.HEATMAP).first
+    text, feature = page.get_by_label("Text", exact=True), page.get_by_label("Feature", exact=True)
+    says(heatmap, "def·area(width):↩····#·A·note.")
+    for shorter_and_longer, last in (("import os", "2: ·os"), ("import os and", "3: ·and")):
+        text.fill(shorter_and_longer)
+        expect(page.locator(".widget-readout").first).to_have_text(last, timeout=WAIT)
+    text.press("ControlOrMeta+a")
+    text.press_sequentially("import os\n# It doesn't matter.")
+    says(heatmap, "import·os↩#·It·doesn't·matter.")
+    before = heatmap.inner_html()
+    feature.fill("526")
+    feature.press("Enter")
+    changed(heatmap, before)
+
+    labs.choose_token(page, "·doesn")  # it is framed, and what fires there is listed
+    fires = page.get_by_label("Fires here", exact=True)
+    expect(fires.locator("option").first).to_contain_text("526", timeout=WAIT)
+    photograph(lab, page, "explore-token")
+
+    before = heatmap.inner_html()
+    fires.select_option(index=1)
+    changed(heatmap, before)
+    assert feature.input_value() != "526"
+    search = page.get_by_label("Search token", exact=True)
+    search.fill("·return")
+    search.press("Enter")
+    found = page.get_by_label("Found", exact=True)
+    expect(found.locator("option").first).to_be_attached(timeout=WAIT)
+    before = heatmap.inner_html()
+    found.select_option(index=0)
+    changed(heatmap, before)
+    page.get_by_role("button", name="Next example").click()
+    expect(page.locator(labs.HEATMAP).last.locator("b[title]")).to_be_visible(timeout=WAIT)
+    page.get_by_label("Compare with a second feature").check()
+    expect(page.get_by_label("Second feature", exact=True)).to_be_enabled(timeout=WAIT)
+    page.locator(labs.HEATMAP).last.scroll_into_view_if_needed()
+    photograph(lab, page, "explore-search")
+    assert page.get_by_role("spinbutton").count() == 4, (
+        "each number has a box that the keyboard reaches"
+    )
+
+
+# ---- pages, with the network off ----
+
+
+@pytest.fixture
+def open_page(browser):
+    """``open_page(path)`` opens a file, light or dark; it must ask for nothing and complain of nothing."""
+    with ExitStack() as stack:
+        opened = []
+
+        def open_page(path, *, dark: bool = False, picture: str | None = None):
+            watched = stack.enter_context(labs.watched_page(browser, dark=dark))
+            opened.append(watched)
+            watched.page.goto(path.as_uri())
+            if picture:
+                watched.page.screenshot(path=labs.SCREENSHOTS / f"{picture}.png")
+            return watched.page
+
+        yield open_page
+        assert [watched.errors for watched in opened] == [[]] * len(opened)
+        assert [watched.outside for watched in opened] == [[]] * len(opened)
+
+
+def test_a_notebooks_page_is_whole_without_a_network(open_page, axe, tmp_path):
+    notebook = nbformat.read(
+        labs.ROOT / "notebooks" / "02_gelu_1l_rare_features.ipynb", as_version=4
+    )
+    path = tmp_path / "page.html"
+    path.write_text(notebook_page(notebook, title="02"), encoding="utf-8")
+    page = open_page(path)
+    figures = page.locator(".plotly-graph-div")
+    assert figures.count() == page.locator('[role="figure"]').count() == 4
+    for i in range(figures.count()):
+        figures.nth(i).locator("svg.main-svg").first.wait_for()
+    assert page.locator("img").count() == 0, "a figure is shown twice"
+    figures.first.scroll_into_view_if_needed()
+    page.screenshot(path=labs.SCREENSHOTS / "notebook-page.png")
+    assert [found for found in axe(page) if found.split()[0] not in NOT_OURS] == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_heatmaps_page_is_readable_by_everybody(open_page, axe, tmp_path, dark):
+    strings = ["def", " f", "(x", "):\n", "    ", "#", " a", " note", " <b>", "\n", "日本", "עברית"]
+    path = token_heatmap(strings, [0, 1, 2.5, 0, 0.1, 4, 0, -3, 0, 0, 1, -1]).save(
+        tmp_path / "heatmap.html"
+    )
+    page = open_page(path, dark=dark, picture=f"heatmap-{'dark' if dark else 'light'}")
+    assert axe(page) == []
+
+
+@pytest.fixture(scope="module")
+def feature_pages_of_the_mini():
+    """A feature that fires, and one that is dead."""
+    book = saework.load("gelu-1l-mini", check=False)
+    book = dataclasses.replace(book, tokens=book.tokens[:64])
+    scan = saework.scan(
+        book.model,
+        book.sae,
+        book.tokens,
+        mask=book.tokens != book.tokenizer.bos_token_id,
+        cofiring=[526],
+        progress=False,
+    )
+    dead = int(scan.dead.nonzero()[0])
+    return [saework.feature_page(book, feature, scan=scan) for feature in (526, dead)]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_features_page_is_readable_by_everybody(
+    open_page, axe, feature_pages_of_the_mini, tmp_path, dark
+):
+    for what, page in zip(("live", "dead"), feature_pages_of_the_mini, strict=True):
+        assert page.dead == (what == "dead")
+        shown = open_page(
+            page.save(tmp_path / f"{what}.html"),
+            dark=dark,
+            picture=f"feature-{what}-{'dark' if dark else 'light'}",
+        )
+        assert axe(shown) == [] and shown.locator("script").count() == 0
+
+
+def test_the_checks_can_fail(browser, axe, tmp_path):
+    path = tmp_path / "bad.html"
+    path.write_text('<img src="https://example.org/a.png"><script>undefined_name()</script>')
+    with labs.watched_page(browser) as watched:
+        watched.page.goto(path.as_uri())
+        assert watched.outside == ["https://example.org/a.png"]
+        assert re.search("undefined_name is not defined", "".join(watched.errors))
+        assert any(found.startswith("image-alt (critical)") for found in axe(watched.page))

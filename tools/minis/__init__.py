@@ -1,0 +1,1 @@
+"""How the offline minis were made: ``python -m tools.minis.build build NAME``."""
