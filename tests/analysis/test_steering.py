@@ -13,7 +13,7 @@ from conftest import bridged, random_sae
 from saework.analysis import steering
 from saework.analysis.steering import Steering, generate, steer, steering_hooks
 from saework.core.errors import HookError, UnknownNameError
-from saework.core.formulas import kl_divergence, repetition
+from saework.core.formulas import repetition
 
 FEATURE, N_NEW = 7, 6
 LAYER = 1  # whose input the SAEs of this file read, but for the model of one layer
@@ -481,36 +481,6 @@ def test_the_context_may_be_filled_to_its_last_token(any_model, prompt):
 
 
 # ---- what is told ----
-
-
-def test_kl_by_hand():
-    p, q = (
-        torch.tensor([[0.5, 0.5], [1.0, 1e-30]]).log(),
-        torch.tensor([[0.9, 0.1], [0.25, 0.75]]).log(),
-    )
-    expected = [0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), math.log(4)]
-    assert kl_divergence(p, q).tolist() == pytest.approx(expected, abs=1e-6)
-    assert kl_divergence(p + 7, q - 3).tolist() == pytest.approx(expected, abs=1e-6)
-    assert kl_divergence(p, p).tolist() == [0, 0]
-    assert kl_divergence(p[0], q[0]).ndim == 0
-
-
-@pytest.mark.parametrize(
-    ("tokens", "expected"),
-    [
-        ([1, 2, 3, 1, 2, 3], 0.25),
-        ([5] * 5, 2 / 3),
-        ([1, 2, 3, 4], 0.0),
-        ([1, 2, 3], 0.0),
-        ([1, 2, 1, 2, 1], 1 / 3),
-    ],
-)
-def test_repetition_by_hand(tokens, expected):
-    assert repetition(torch.tensor(tokens)) == pytest.approx(expected, abs=1e-12)
-
-
-def test_repetition_of_less_than_a_trigram():
-    assert math.isnan(repetition(torch.tensor([1, 2]))) and math.isnan(repetition([]))
 
 
 def test_the_result_is_put_together_from_its_parts(llama_bridge, prompt, monkeypatch):

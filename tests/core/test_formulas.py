@@ -1,118 +1,17 @@
-"""Each formula at its two known points, at a value computed by hand, and against plain loops."""
+"""Each formula at its known points, at a value by hand, and against plain loops."""
 
+from __future__ import annotations
+
+import inspect
 import math
-import random
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saework.core import formulas
-
-losses = st.floats(0.01, 20)
-
-
-def test_loss_recovered_at_its_known_points():
-    assert formulas.loss_recovered(clean=3.0, spliced=3.0, ablated=8.0) == 1
-    assert formulas.loss_recovered(clean=3.0, spliced=8.0, ablated=8.0) == 0
-    assert (
-        formulas.loss_recovered(clean=3.0, spliced=4.0, ablated=8.0) == 0.8
-    )  # 4 of the 5 nats come back
-    assert formulas.loss_recovered(clean=3.0, spliced=9.0, ablated=8.0) == -0.2
-
-
-def test_loss_recovered_gives_the_published_score():
-    assert f"{formulas.loss_recovered(3.2546, 3.7507, 8.8403):.2%}" == "91.12%"
-
-
-@settings(deadline=None)
-@given(losses, losses, losses, st.floats(-5, 5))
-def test_loss_recovered_does_not_depend_on_where_loss_begins(clean, spliced, ablated, shift):
-    assume(abs(ablated - clean) > 0.1)
-    moved = formulas.loss_recovered(clean + shift, spliced + shift, ablated + shift)
-    assert moved == pytest.approx(
-        formulas.loss_recovered(clean, spliced, ablated), rel=1e-6, abs=1e-6
-    )
-
-
-def test_an_ablation_that_changes_nothing_is_an_error():
-    with pytest.raises(
-        ValueError,
-        match=r"ablated loss equals the clean loss \(3.25 nats per token\).*undefined. Check that the hook",
-    ):
-        formulas.loss_recovered(3.25, 4.0, 3.25)
-
-
-def slow_bootstrap(losses, counts, draws=4000):
-    """The percentile interval with rows drawn one by one."""
-    generator, n, scores = random.Random(1), len(counts), []
-    for _ in range(draws):
-        rows = [generator.randrange(n) for _ in range(n)]
-        clean, spliced, ablated = (
-            sum(part[r] for r in rows) / sum(counts[r] for r in rows) for part in losses
-        )
-        scores.append((ablated - spliced) / (ablated - clean))
-    scores.sort()
-    return scores[int(0.025 * draws)], scores[int(0.975 * draws)]
-
-
-def some_rows(seed, n_rows=12):
-    generator = np.random.default_rng(seed)
-    counts = generator.integers(5, 60, n_rows)
-    per_token = np.array([[3.0], [3.6], [8.0]]) + generator.normal(0, 0.4, (3, n_rows))
-    return per_token * counts, counts
-
-
-def test_bootstrap_interval_against_rows_drawn_one_by_one():
-    rows, counts = some_rows(0)
-    expected = slow_bootstrap(rows, counts)
-    assert formulas.bootstrap_interval(rows, counts) == pytest.approx(expected, abs=0.01)
-    assert expected[1] - expected[0] > 0.05  # so that 0.01 is a strict comparison
-
-
-def test_bootstrap_interval_of_two_rows_by_hand():
-    # One row scores 1, the other 0: a quarter of the draws has only the first, a quarter only the second.
-    rows = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    assert formulas.bootstrap_interval(rows, np.array([1, 1])) == (0, 1)
-
-
-def test_bootstrap_interval_of_equal_rows_has_no_width():
-    rows = np.outer([3.0, 4.0, 8.0], [10, 20, 30])
-    assert formulas.bootstrap_interval(rows, np.array([10, 20, 30])) == pytest.approx((0.8, 0.8))
-
-
-def test_bootstrap_interval_contains_the_estimate():
-    def contains(seed):
-        rows, counts = some_rows(seed)
-        low, high = formulas.bootstrap_interval(rows, counts)
-        return low <= formulas.loss_recovered(*rows.sum(1) / counts.sum()) <= high
-
-    assert sum(map(contains, range(40))) == 40
-
-
-def test_bootstrap_interval_is_set_by_its_seed():
-    rows, counts = some_rows(3)
-    assert formulas.bootstrap_interval(rows, counts, seed=1) == formulas.bootstrap_interval(
-        rows, counts, seed=1
-    )
-    assert formulas.bootstrap_interval(rows, counts, seed=1) != formulas.bootstrap_interval(
-        rows, counts, seed=2
-    )
-
-
-def test_bootstrap_interval_of_one_row_is_unknown():
-    assert all(map(math.isnan, formulas.bootstrap_interval(np.ones((3, 1)), np.array([4]))))
-
-
-def test_bootstrap_interval_leaves_out_rows_without_a_counted_token():
-    rows, counts = some_rows(4)
-    padded = np.concatenate([rows, np.zeros((3, 2))], axis=1)
-    assert formulas.bootstrap_interval(
-        padded, np.append(counts, [0, 0])
-    ) == formulas.bootstrap_interval(rows, counts)
+from saework.core import formulas, reconstruction_formulas
 
 
 @pytest.mark.parametrize("n_tokens", [1, 2, 100, 10**6])
@@ -130,136 +29,14 @@ def test_rate_bound_of_no_tokens():
         formulas.rate_bound(0)
 
 
-def slow_variance_explained(x, reconstruction):
-    x, reconstruction = x.tolist(), reconstruction.tolist()
-    error = total = 0.0
-    for j in range(len(x[0])):
-        mean = sum(row[j] for row in x) / len(x)
-        error += sum((row[j] - other[j]) ** 2 for row, other in zip(x, reconstruction))
-        total += sum((row[j] - mean) ** 2 for row in x)
-    return 1 - error / total
-
-
-def test_variance_explained_at_its_known_points():
-    x = torch.tensor([[1.0, 10.0], [3.0, 10.0]])
-    assert formulas.variance_explained(x, x) == 1
-    assert formulas.variance_explained(x, x.mean(0).expand(2, 2)) == 0
-    assert (
-        formulas.variance_explained(x, torch.tensor([[1.0, 10.0], [2.0, 10.0]])) == 0.5
-    )  # error 1 of 2
-    assert formulas.variance_explained(x, torch.zeros(2, 2)) < 0
-
-
-def test_variance_explained_against_loops():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(30, 5, generator=generator) + 3
-    reconstruction = x + 0.5 * torch.randn(30, 5, generator=generator)
-    assert formulas.variance_explained(x, reconstruction) == pytest.approx(
-        slow_variance_explained(x, reconstruction), abs=1e-12
-    )
-
-
-def test_variance_explained_is_summed_in_float64():
-    x = torch.tensor([[10000.0], [10001.0], [10002.0], [10003.0]])
-    assert formulas.variance_explained(x, x + 0.5) == pytest.approx(1 - 4 * 0.25 / 5, abs=1e-12)
-
-
-@pytest.mark.parametrize("value, n", [(1.0, 2), (0.1, 3), (0.7, 7), (5.0, 1)])
-def test_activations_that_do_not_vary_are_an_error(value, n):
-    x = torch.full((n, 2), value, dtype=torch.float64)
-    with pytest.raises(ValueError, match=f"the {n} activations are all alike.*give more tokens"):
-        formulas.variance_explained(x, x)
-
-
-X = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
-X_HAT = torch.tensor([[1.0, 0.0], [0.0, 0.0], [3.0, 0.0]])
-L0, L1 = (
-    torch.tensor([2, 0, 1]),
-    torch.tensor([3.0, 0.0, 3.0]),
-)  # of features (1, -2, 0), (0, 0, 0), (0, 0, 3)
-LOSSES = {
-    "predictions": 2,
-    "ce_clean": 6.0,
-    "ce_spliced": 8.0,
-    "ce_ablated": 16.0,
-    "kl_spliced": 1.0,
-    "kl_ablated": 4.0,
-}
-BY_HAND = {
-    "tokens": 3,
-    "predictions": 2,
-    "ce_loss_clean": 3,
-    "ce_loss_spliced": 4,
-    "ce_loss_ablated": 8,
-    "ce_loss_score": 4 / 5,
-    "kl_div_spliced": 1 / 2,
-    "kl_div_ablated": 2,
-    "kl_div_score": 3 / 4,
-    "variance_explained": 5
-    / 6,  # the mean is (1, 0), so the spreads are 1, 1 and 4, and the error is 1
-    "variance_explained_legacy": 2 / 3,  # 0, 1 and 1
-    "variance_explained_global": 8
-    / 9,  # around 0.5: 5 * 0.25 + 6.25 over 5; the error is 1 of 6 elements
-    "variance_explained_squares": 5 / 9,  # 1 - (1/3) / (3 - 1.5^2)
-    "mse_per_element": 1 / 6,
-    "mse_per_token": 1 / 3,
-    "mse_saebench": 1 / 9,
-    "l0": 1,
-    "l1": 2,
-    "l2_ratio": 2 / 3,  # 1 over a norm of 0, which counts as 1; 0; 1
-    "relative_reconstruction_bias": 10 / 9,
-    "cosine_similarity": 1 / 3,
-}
-
-
-@pytest.mark.parametrize("cut", [1, 2, 3])
-def test_reconstruction_by_hand(cut):
-    total = Counter(LOSSES)
-    for part in (slice(cut), slice(cut, None)):
-        total.update(
-            formulas.reconstruction_sums(
-                X[part], X_HAT[part], L0[part], L1[part], X.double().mean(0)
-            )
-        )
-    found = formulas.pooled_reconstruction(total, X.double().mean(0))
-    assert found == pytest.approx(BY_HAND, rel=1e-12)
-    assert list(found) == list(formulas.RECONSTRUCTION)
-
-
-def test_variance_explained_of_sums_is_the_plain_ones():
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(30, 5, generator=generator) + 100
-    x_hat = x + 0.5 * torch.randn(30, 5, generator=generator)
-    total = Counter(LOSSES) + Counter(
-        formulas.reconstruction_sums(x, x_hat, torch.ones(30), torch.ones(30), x.double().mean(0))
-    )
-    found = formulas.pooled_reconstruction(total, x.double().mean(0))
-    assert found["variance_explained"] == pytest.approx(
-        formulas.variance_explained(x, x_hat), rel=1e-7
-    )
-    assert found["variance_explained_global"] == pytest.approx(
-        1 - float((x_hat - x).double().pow(2).mean() / x.double().var()), abs=1e-7
-    )
-
-
-def test_reconstruction_of_nothing_counted_is_unknown():
-    found = formulas.pooled_reconstruction(Counter(), torch.full((2,), math.nan))
-    assert found.pop("tokens") == found.pop("predictions") == 0
-    assert all(map(math.isnan, found.values()))
-
-
-def test_reconstruction_where_ablation_changes_nothing():
-    total = Counter(LOSSES | {"ce_ablated": 6.0}) + Counter(
-        formulas.reconstruction_sums(X, X_HAT, L0, L1, X.double().mean(0))
-    )
-    with pytest.raises(ValueError, match="ablating this hook changes nothing"):
-        formulas.pooled_reconstruction(total, X.double().mean(0))
-
-
 def test_log10_rate():
     assert formulas.log10_rate(torch.tensor([0.0, 1e-3, 1.0])).tolist() == pytest.approx(
         [-6.5, -2.99986, 0.0], abs=1e-5
     )
+
+
+def mean(values):
+    return sum(values) / len(values) if values else math.nan
 
 
 @settings(deadline=None)
@@ -268,7 +45,6 @@ def test_rule_agreement_against_counting(pairs):
     fires, rule = [f for f, _ in pairs], [r for _, r in pairs]
     found = formulas.rule_agreement(torch.tensor(fires), rule)
     where_fires, where_rule = [r for f, r in pairs if f], [f for f, r in pairs if r]
-    mean = lambda values: sum(values) / len(values) if values else math.nan  # noqa: E731
     expected = [mean(where_fires), mean(where_rule), mean(rule), len(where_fires), len(where_rule)]
     assert found.tolist() == pytest.approx(expected, nan_ok=True)
 
@@ -277,16 +53,101 @@ def test_rule_agreement_at_its_known_points():
     rule = np.array([[True, False], [False, False]])
     perfect = formulas.rule_agreement(rule, rule)
     assert perfect.to_dict() == {
-        "specificity": 1,
+        "precision": 1,
         "recall": 1,
         "base_rate": 0.25,
         "fires": 1,
         "rule": 1,
     }
     always = formulas.rule_agreement(np.ones((2, 2), bool), rule)
-    assert always["specificity"] == always["base_rate"] == 0.25 and always["recall"] == 1
+    assert always["precision"] == always["base_rate"] == 0.25 and always["recall"] == 1
 
 
-def test_rule_agreement_wants_one_of_each_a_token():
-    with pytest.raises(ValueError, match="fires has 2 values and rule 3; give one of each a token"):
+def test_rule_agreement_needs_one_of_each_per_token():
+    with pytest.raises(
+        ValueError, match="fires has 2 values and rule 3; give one value of each per token"
+    ):
         formulas.rule_agreement([True, False], [True, False, True])
+
+
+def test_kl_by_hand():
+    p = torch.tensor([[0.5, 0.5], [1.0, 1e-30]]).log()
+    q = torch.tensor([[0.9, 0.1], [0.25, 0.75]]).log()
+    expected = [0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), math.log(4)]
+    assert formulas.kl_divergence(p, q).tolist() == pytest.approx(expected, abs=1e-6)
+    assert formulas.kl_divergence(p + 7, q - 3).tolist() == pytest.approx(expected, abs=1e-6)
+    assert formulas.kl_divergence(p, p).tolist() == [0, 0]
+    assert formulas.kl_divergence(p[0], q[0]).ndim == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([1, 2, 3, 1, 2, 3], 0.25),
+        ([5] * 5, 2 / 3),
+        ([1, 2, 3, 4], 0.0),
+        ([1, 2, 3], 0.0),
+        ([1, 2, 1, 2, 1], 1 / 3),
+    ],
+)
+def test_repetition_by_hand(tokens, expected):
+    assert formulas.repetition(torch.tensor(tokens)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_repetition_of_less_than_a_trigram():
+    assert math.isnan(formulas.repetition(torch.tensor([1, 2]))) and math.isnan(
+        formulas.repetition([])
+    )
+
+
+def test_precision_and_recall_of_many_features_at_once():
+    generator = np.random.default_rng(0)
+    fires, rule = generator.random((40, 6)) < 0.3, generator.random(40) < 0.4
+    fires[:, 2] = False
+    both = (fires & rule[:, None]).sum(0)
+    agreement = formulas.precision_and_recall(both, fires.sum(0), rule.sum())
+    for i in range(6):
+        expected = formulas.rule_agreement(fires[:, i], rule)
+        assert agreement.recall[i] == expected["recall"]
+        assert agreement.precision[i] == pytest.approx(expected["precision"], nan_ok=True)
+    assert np.isnan(agreement.precision[2])
+
+
+@pytest.mark.parametrize(
+    ("counts", "precision", "recall", "f1"),
+    [
+        ((3, 4, 12), 3 / 4, 1 / 4, 3 / 8),
+        ((0, 4, 12), 0, 0, 0),
+        ((4, 4, 4), 1, 1, 1),
+        ((0, 0, 5), math.nan, 0, 0),
+        ((0, 5, 0), 0, math.nan, 0),
+        ((0, 0, 0), math.nan, math.nan, math.nan),
+    ],
+)
+def test_precision_and_recall_by_hand(counts, precision, recall, f1):
+    agreement = formulas.precision_and_recall(*counts)
+    assert list(map(float, agreement)) == pytest.approx([precision, recall, f1], nan_ok=True)
+
+
+@pytest.mark.parametrize(("d_in", "n_rows"), [(3, 1), (8, 1), (24, 48), (16, 500)])
+def test_chance_cosine_against_random_directions(d_in, n_rows):
+    drawn = np.random.default_rng(1).normal(size=(2000, n_rows, d_in))
+    cosines = drawn[..., 0] / np.linalg.norm(drawn, axis=-1)
+    expected = np.median(cosines.max(1))
+    assert formulas.chance_cosine(d_in, n_rows) == pytest.approx(expected, abs=0.03)
+
+
+def test_chance_cosine_in_three_dimensions_by_hand():
+    # on a sphere the cosine is uniform in -1..1 (Archimedes), so the median of the highest is known
+    for n_rows in (1, 2, 10):
+        expected = 2 * 0.5 ** (1 / n_rows) - 1
+        assert formulas.chance_cosine(3, n_rows) == pytest.approx(expected, abs=1e-12)
+
+
+def test_reconstructions_formulas_are_among_them():
+    own = {
+        name
+        for name, value in vars(reconstruction_formulas).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+    assert len(own) == 5 and own < set(formulas.__all__)

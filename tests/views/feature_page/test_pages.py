@@ -372,7 +372,7 @@ def test_the_minis_labels_are_the_same_as_by_rule():
     assert page.labels.index[0] == "defined_name"
     best = page.labels.iloc[0]
     assert [best.precision, best.recall, best.base_rate] == pytest.approx(
-        [expected["specificity"], expected["recall"], expected["base_rate"]]
+        [expected["precision"], expected["recall"], expected["base_rate"]]
     )
     assert (
         page.source == "gelu-1l-mini run1, at blocks.0.mlp.hook_post" and page.neuronpedia is None
