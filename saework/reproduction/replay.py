@@ -19,6 +19,7 @@ from pathlib import Path
 
 import nbformat
 
+import saework.core.torch_setup  # noqa: F401, before the first work with torch
 from saework.reproduction import packs
 
 WATCHING, FROM_PACK = "_saework_watch", "pack"
