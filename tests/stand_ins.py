@@ -105,3 +105,27 @@ def slow_hash(row: int, pos: int) -> int:
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % word
     x = (x ^ x >> 27) * 0x94D049BB133111EB % word
     return x ^ x >> 31
+
+
+def slow_losses(model, tokens, hook=None, edit=None, mask=None) -> list[list[float]]:
+    """Nats of each next token; ``edit`` takes and gives the activations of one token."""
+    losses = []
+    for b, row in enumerate(tokens):
+
+        def replace(x, hook, b=b):
+            x = x.clone()
+            for p in range(x.shape[1]):
+                if mask is None or mask[b, p]:
+                    x[0, p] = edit(x[0, p])
+            return x
+
+        fwd_hooks = [(hook, replace)] if edit else []
+        logits = model.run_with_hooks(row[None], fwd_hooks=fwd_hooks)[0].double()
+        targets = row[1:].tolist()
+        losses.append(
+            [
+                (logits[p].logsumexp(-1) - logits[p, target]).item()
+                for p, target in enumerate(targets)
+            ]
+        )
+    return losses

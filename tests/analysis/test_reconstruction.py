@@ -13,7 +13,16 @@ import torch
 from conftest import random_sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import IDENTITY, NOTHING, POST, RESID, PlainSAE, hooks_are_clean, with_weights
+from stand_ins import (
+    IDENTITY,
+    NOTHING,
+    POST,
+    RESID,
+    PlainSAE,
+    hooks_are_clean,
+    slow_losses,
+    with_weights,
+)
 
 from saework import recons_score
 from saework.analysis import reconstruction
@@ -21,6 +30,8 @@ from saework.analysis.sites import find_site
 from saework.core import formulas
 from saework.core.errors import HookError, UnknownNameError
 from saework.engine import forward
+from saework.engine.encoder import Encoder
+from saework.loading import models
 
 HEADS = "blocks.0.attn.hook_z"
 COLUMNS = ["with_bos", "without_bos", "unit", "formula", "source"]
@@ -420,6 +431,270 @@ def test_activations_that_do_not_vary(tiny):
             torch.full((2, 5), 7),
             hook="hook_embed",
         )
+
+
+# ---- the reconstruction score ----
+
+
+def slow_score(model, sae, tokens, hook, ablation, mask=None, keep=None):
+    """Three tables of losses, three pooled means, and the score."""
+    on = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
+    x = torch.stack(
+        [model.run_with_cache(row[None], names_filter=hook)[1][hook][0] for row in tokens]
+    )
+    seen = [x[b, p] for b in range(len(tokens)) for p in range(tokens.shape[1]) if on[b, p]]
+    baseline = sum(seen) / len(seen) if ablation == "mean" else torch.zeros_like(seen[0])
+    features_kept = torch.ones(sae.W_dec.shape[0]) if keep is None else keep.float()
+
+    def splice(token):
+        return sae.decode(sae.encode(token[None]) * features_kept)[0]
+
+    tables = [
+        slow_losses(model, tokens),
+        slow_losses(model, tokens, hook, splice, mask),
+        slow_losses(model, tokens, hook, lambda token: baseline, mask),
+    ]
+    counted = [
+        (b, p)
+        for b in range(len(tokens))
+        for p in range(tokens.shape[1] - 1)
+        if on[b, p] and on[b, p + 1]
+    ]
+    clean, spliced, ablated = (
+        sum(table[b][p] for b, p in counted) / len(counted) for table in tables
+    )
+    return tables, (clean, spliced, ablated), (ablated - spliced) / (ablated - clean), len(counted)
+
+
+def assert_score_matches_slow(model, sae, tokens, *, hook=POST, ablation="zero", mask=None, keep=None):
+    tables, means, score, n = slow_score(model, sae, tokens, hook, ablation, mask, keep)
+    ours = recons_score(
+        model, sae, tokens, hook=hook, ablation=ablation, mask=mask, keep=keep, batch_size=4
+    )
+    np.testing.assert_allclose(ours.token_losses, tables, atol=2e-5)
+    assert [ours.loss, ours.recons_loss, ours.ablated_loss] == pytest.approx(means, abs=5e-6)
+    assert ours.score == pytest.approx(
+        score, abs=1e-5 / abs(means[2] - means[0]) * (1 + abs(score))
+    )
+    assert (ours.n_tokens, ours.ablation, ours.hook) == (n, ablation, hook)
+    assert hooks_are_clean(model)
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+def test_recons_score_against_the_slow_reference(lively, mask, ablation, masked, kept):
+    keep = torch.arange(48) % 3 > 0 if kept else None
+    assert_score_matches_slow(
+        lively.model,
+        lively.sae,
+        lively.tokens,
+        ablation=ablation,
+        mask=mask if masked else None,
+        keep=keep,
+    )
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+def test_recons_score_at_a_residual_hook(lively, mask, ablation):
+    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1), "jumprelu")
+    assert_score_matches_slow(lively.model, sae, lively.tokens, hook=RESID, ablation=ablation, mask=mask)
+
+
+def test_known_points_of_the_score(lively):
+    perfect = recons_score(lively.model, IDENTITY, lively.tokens, hook=POST)
+    assert (perfect.score, perfect.interval) == (1, (1, 1))
+    ablating = recons_score(lively.model, NOTHING, lively.tokens, hook=POST)
+    assert (ablating.score, ablating.interval) == (0, (0, 0))
+
+
+def test_a_value_by_hand(tiny):
+    """A model whose MLP alone knows the next token, at even odds: ln 2 nats with it, ln 4096 without.
+    An SAE that keeps two of the four predicting positions recovers half.
+    """
+    state = {name: torch.zeros_like(value) for name, value in tiny.model.state_dict().items()}
+    way = torch.tensor([1.0, -1.0]).repeat(8)
+    state["blocks.0.mlp.b_in"] += 1
+    state["blocks.0.mlp.W_out"] += 100 * way
+    state["unembed.W_U"][:, 7] = way / 16 * math.log(4095)
+    model = models.neel_model_shell(tiny.config)
+    model.load_state_dict(state)
+    half = PlainSAE(lambda x: x, lambda x: x * (torch.arange(len(x)) % 5 < 2)[:, None])
+    result = recons_score(model, half, torch.full((3, 5), 7), hook=POST)
+    assert result.loss == pytest.approx(math.log(2), abs=1e-5)
+    assert result.ablated_loss == pytest.approx(math.log(4096), abs=1e-5)
+    assert result.score == pytest.approx(0.5, abs=1e-5)
+
+
+@settings(max_examples=15, deadline=None, database=None)
+@given(data=st.data(), batch_size=st.integers(1, 8), ablation=st.sampled_from(["zero", "mean"]))
+def test_batches_and_row_order_do_not_change_the_score(lively, mask, data, batch_size, ablation):
+    order = data.draw(st.permutations(range(6)))
+    whole = recons_score(
+        lively.model, lively.sae, lively.tokens, ablation=ablation, mask=mask
+    )
+    parts = recons_score(
+        lively.model,
+        lively.sae,
+        lively.tokens[order],
+        ablation=ablation,
+        mask=mask[order],
+        batch_size=batch_size,
+    )
+    for name in ("loss", "recons_loss", "ablated_loss", "score"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), abs=1e-5)
+    assert parts.n_tokens == whole.n_tokens
+    torch.testing.assert_close(parts.token_losses, whole.token_losses[:, order], rtol=0, atol=2e-5)
+
+
+def test_keep_all_is_no_keep_and_keep_counts(lively):
+    def loss(keep=None):
+        return recons_score(lively.model, lively.sae, lively.tokens, keep=keep).recons_loss
+
+    everything = torch.ones(48, dtype=torch.bool)
+    half = torch.arange(48) >= 24
+    assert loss(everything) == loss()
+    assert abs(loss(half) - loss()) > 0.01
+
+
+def test_interval(lively):
+    def interval(tokens, **options):
+        return recons_score(lively.model, lively.sae, tokens, **options).interval
+
+    low, high = interval(lively.tokens)
+    assert low < recons_score(lively.model, lively.sae, lively.tokens).score < high
+    assert interval(lively.tokens) == (low, high) != interval(lively.tokens, seed=1)
+    one_row = torch.arange(6)[:, None].expand(6, 20) == 2
+    assert np.isnan(interval(lively.tokens[:1])).all()
+    assert np.isnan(interval(lively.tokens, mask=one_row)).all(), "the other rows count nothing"
+
+
+def test_token_losses_shape_dtype_and_repr(lively):
+    result = recons_score(lively.model, lively.sae, lively.tokens.tolist())
+    assert (result.token_losses.shape, result.token_losses.dtype) == ((3, 6, 19), torch.float32)
+    assert f"{result.score:.2%}" in repr(result) and "zero-ablated; 114 predictions" in repr(result)
+
+
+@pytest.mark.parametrize("reshapes", [True, False])
+def test_recons_score_at_the_heads(lively, reshapes):
+    """Heads count as one axis, whether or not the SAE puts them together itself."""
+    hook = "blocks.0.attn.hook_z"
+    flat = random_sae(16, 32, hook, torch.Generator().manual_seed(9))
+    sae = copy.deepcopy(flat)
+    if reshapes:
+        sae.cfg.reshape_activations = "hook_z"
+        sae.turn_on_forward_pass_hook_z_reshaping()
+    x = forward.activations(lively.model, lively.tokens, hook)
+    together = flat.decode(flat.encode(x.flatten(2))).reshape(x.shape)
+    spliced = slow_losses(
+        lively.model,
+        lively.tokens[:1],
+        hook,
+        lambda token: flat.decode(flat.encode(token.reshape(1, 16))).reshape(2, 8),
+    )
+    torch.testing.assert_close(Encoder(sae).reconstruct(x).x_hat, together, rtol=0, atol=1e-5)
+    ours = recons_score(lively.model, sae, lively.tokens, ablation="mean")
+    np.testing.assert_allclose(ours.token_losses[1, :1], spliced, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("hook", "width"),
+    [(POST, 64), ("blocks.1.mlp.hook_post", 64), (RESID, 16), ("blocks.0.hook_out", 16)],
+)
+def test_bridged_recons_score(gpt2_bridge, tiny, hook, width):
+    sae = random_sae(width, 40, hook, torch.Generator().manual_seed(4))
+    assert forward.activations(gpt2_bridge, tiny.tokens, hook).shape == (6, 20, width)
+    assert_score_matches_slow(gpt2_bridge, sae, tiny.tokens, hook=hook, ablation="mean")
+
+
+def test_decoder_or_unembedding_that_is_not_finite(tiny):
+    sae = with_weights(tiny.sae, W_dec=lambda w: w[7].fill_(math.nan))
+    with pytest.raises(ValueError, match="losses hold"):
+        recons_score(tiny.model, sae, tiny.tokens)
+    with pytest.raises(ValueError, match="losses hold"):
+        recons_score(
+            with_weights(tiny.model, unembed__W_U=lambda w: w[:1].fill_(math.nan)), tiny.sae, tiny.tokens
+        )
+
+
+RECONS = {
+    "ablation": (
+        dict(ablation="noise"),
+        ValueError,
+        "ablation is 'noise'; give one of 'zero', 'mean'",
+    ),
+    "mask dtype": (dict(mask=torch.ones(6, 20)), ValueError, "mask is torch.float32; give bool"),
+    "mask shape": (
+        dict(mask=torch.ones(6, 19, dtype=torch.bool)),
+        ValueError,
+        r"mask has shape \(6, 19\); it must have \(6, 20\)",
+    ),
+    "mask empty": (
+        dict(mask=torch.zeros(6, 20, dtype=torch.bool)),
+        ValueError,
+        "mask is False everywhere",
+    ),
+    "mask alone": (
+        dict(mask=torch.arange(20).expand(6, 20) % 2 == 0),
+        ValueError,
+        "no two neighbouring tokens",
+    ),
+    "keep dtype": (dict(keep=torch.arange(48)), ValueError, "keep is torch.int64; give bool"),
+    "keep shape": (
+        dict(keep=torch.ones(47, dtype=torch.bool)),
+        ValueError,
+        r"keep has shape \(47,\); it must have \(48,\)",
+    ),
+    "batch size": (
+        dict(batch_size=0),
+        ValueError,
+        "batch_size is 0; give a whole number of at least 1",
+    ),
+    "batch fraction": (dict(batch_size=2.5), ValueError, "batch_size is 2.5"),
+    "unknown hook": (
+        dict(hook="blocks.0.mlp.hook_psot"),
+        UnknownNameError,
+        "Did you mean 'blocks.0.mlp.hook_post'",
+    ),
+    "wrong width": (
+        dict(hook=RESID),
+        HookError,
+        "blocks.0.hook_resid_post is 16 wide, but this SAE reads 24",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RECONS)
+def test_bad_arguments_of_recons_score(tiny, case):
+    change, error, words = RECONS[case]
+    with pytest.raises(error, match=words):
+        recons_score(tiny.model, tiny.sae, tiny.tokens, **change)
+    assert hooks_are_clean(tiny.model)
+
+
+def test_no_next_token(tiny):
+    with pytest.raises(ValueError, match="rows have one token"):
+        recons_score(tiny.model, tiny.sae, tiny.tokens[:, :1])
+
+
+def test_ablation_that_changes_nothing(tiny):
+    deaf = with_weights(tiny.model, blocks__0__mlp__W_out=lambda w: w.zero_())
+    with pytest.raises(ValueError, match="ablated loss equals the clean loss .* changes nothing"):
+        recons_score(deaf, tiny.sae, tiny.tokens)
+
+
+def test_an_sae_that_fails_leaves_no_hooks(tiny):
+    def fail(x):
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        recons_score(tiny.model, PlainSAE(fail, fail), tiny.tokens, hook=POST)
+    assert hooks_are_clean(tiny.model)
+
+
+def test_an_sae_without_a_hook(tiny):
+    with pytest.raises(HookError, match="does not say which hook .* give hook="):
+        recons_score(tiny.model, IDENTITY, tiny.tokens)
 
 
 # ---- the site ----
