@@ -1,73 +1,69 @@
-"""Strings and numbers to a heatmap that needs no script: HTML in a notebook, text in a terminal.
+"""Tokens and their values as a heatmap that needs no script: HTML in a notebook, else text.
 
-Colour never stands alone. Each value is the token's tooltip, and text behind the token: hidden on a
-screen, where the colour says it, but read aloud, printed, and shown wherever styles are taken away
-(GitHub, a text browser, forced colours). A dashed line above means "below zero".
+Colour is never the only sign. Each value is the token's tooltip, and text behind the token. A
+screen hides that text, because the colour shows the value. But it is read aloud and printed, and it
+is visible where styles are removed (GitHub, a text browser, forced colours). A dashed line above a
+token means "below zero".
 """
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from saework.core.tokens import NEWLINE, visible
-
-# Blue and a dark vermilion stay apart for every common colour blindness. They are see-through, so
-# that the page's own text colour is readable on them in light and dark themes (4.5:1, tested).
-POSITIVE, NEGATIVE, STRONGEST = "0,114,178", "200,80,0", 0.55
-NEGLIGIBLE = 0.005  # of the maximum: such a value has no colour and is not written behind its token
-THICKEST = 5  # pixels of the bar below a token, for a second value
-
-_FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
-# unicode-bidi:plaintext gives each line the direction of its own text, however the lines are mixed.
-_ROOT = (
-    f"position:relative;font-family:{_FONT};line-height:1.9;overflow-wrap:anywhere;unicode-bidi:plaintext;text-align:start;"
-    "-webkit-print-color-adjust:exact;print-color-adjust:exact"
+from saework.core.files import write_whole
+from saework.core.tokens import SPACE, visible
+from saework.views.heatmap_markup import (
+    HEATMAP_STYLE,
+    LEGEND_STYLE,
+    MARK_STYLE,
+    NEGLIGIBLE,
+    ROOT_STYLE,
+    escaped_label,
+    html_with_value,
+    is_right_to_left,
+    number_text,
+    page,
+    style_attribute,
+    swatch,
+    text_with_value,
+    token_style,
 )
-_HIDDEN = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap;user-select:none"
-_SHOWN = "position:static;width:auto;height:auto;overflow:visible;clip-path:none"
-STYLE = (
-    ".saework-heat [title]{box-shadow:inset 1px 0 rgba(128,128,128,.4)}"
-    ".saework-heat sub{font-size:.65em;line-height:1;vertical-align:baseline;direction:ltr;unicode-bidi:isolate}"
-    f"@media screen{{.saework-heat sub{{{_HIDDEN}}}}}"
-    f"@media screen and (forced-colors:active){{.saework-heat sub{{{_SHOWN}}}}}"
-)
-"""What a page with heatmaps has in its head, once, if it shows them with ``html(style=False)``."""
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width">
-<style>:root{{color-scheme:light dark;background:Canvas;color:CanvasText}}body{{margin:2rem auto;max-width:60rem;padding:0 1rem}}h1{{font:600 1.1rem system-ui,sans-serif}}
-{style}</style>
-</head><body><main>
-<h1>{title}</h1>
-{body}
-</main></body></html>
-"""
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    Values = Sequence[float] | Float[Tensor, "..."]
+    """One number per token."""
+
+# What the scale shows, as shares of the maximum.
+STEPS = (0, 0.25, 0.5, 0.75, 1)
+SIGNED_STEPS = (-1, -0.5, 0, 0.5, 1)
 
 
 @dataclass(frozen=True)
 class TokenHeatmap:
-    """Tokens with a value each, or two. Shows itself as HTML in a notebook and as text elsewhere."""
+    """Tokens with one or two values each. Shows itself as HTML in a notebook, else as text."""
 
     strings: tuple[str, ...]
-    """The tokens, as they came."""
+    """The tokens, unchanged."""
     values: tuple[float, ...]
-    """One value a token: the colour."""
+    """One value per token: the colour."""
     max_value: float
     """The size of value that gets the strongest colour (and the thickest bar)."""
     label: str = ""
     """What the value is, with its unit."""
     second: tuple[float, ...] | None = None
-    """Another value a token: a bar below it, as thick as the value is large."""
+    """A second value per token: a bar below it, as thick as the value is large."""
     second_label: str = ""
-    """What the other value is."""
+    """What the second value is."""
     mark: int | None = None
     """The token with a frame around it."""
 
@@ -75,186 +71,202 @@ class TokenHeatmap:
         """The heatmap as HTML.
 
         Args:
-            style: with the style sheet inside, as a notebook needs it; without, ``STYLE`` goes
-                into the page's head, which is what a validator wants, and smaller where there are many.
-            legend: with the scale below it; without, where many share one.
+            style: put the style sheet inside, as a notebook needs it. Without it, put
+                ``HEATMAP_STYLE`` into the page's head: valid HTML, and smaller for many heatmaps.
+            legend: put the scale below. Leave it out where many heatmaps share one.
+
+        Returns:
+            One ``div``, in which every token is escaped.
         """
-        any_rtl = any(map(_is_rtl, self.strings))
-        spans = "".join(self._span(i, any_rtl) for i in range(len(self.strings)))
-        sheet = f"<style>{STYLE}</style>" if style else ""
-        text = f'<div dir="auto" style="unicode-bidi:plaintext">{spans}</div>'
-        return f'<div class="saework-heat" style="{_ROOT}">{sheet}{text}{self._legend() if legend else ""}</div>'
+        any_rtl = any(map(is_right_to_left, self.strings))
+        parts = [f'<div class="saework-heat" style="{ROOT_STYLE}">']
+        if style:
+            parts.append(f"<style>{HEATMAP_STYLE}</style>")
+        parts.append('<div dir="auto" style="unicode-bidi:plaintext">')
+        for i in range(len(self.strings)):
+            parts.append(self._span(i, any_rtl))
+        parts.append("</div>")
+        if legend:
+            parts.append(self._legend())
+        parts.append("</div>")
+        return "".join(parts)
 
     def _repr_html_(self) -> str:
         return self.html()
 
     def __repr__(self) -> str:
         """The text, with the value in brackets behind each token that is not (nearly) zero."""
-        text = "".join(
-            _with_value(string, "\n", self._shown(i)) for i, string in enumerate(self.strings)
-        )
-        what = "; ".join(
-            filter(None, [self.label, f"strongest colour at {_number(self.max_value)}"])
-        )
+        text = ""
+        for i, string in enumerate(self.strings):
+            value = self._written_value(i)
+            text += text_with_value(string, value)
+        notes = []
+        if self.label:
+            notes.append(self.label)
+        notes.append(f"strongest colour at {number_text(self.max_value)}")
         if self.second is not None:
-            what += f"; behind the bar: {self.second_label or 'the second value'}"
-        return f"{text}\n({what})"
+            second_label = self.second_label or "the second value"
+            notes.append(f"behind the bar: {second_label}")
+        return f"{text}\n({'; '.join(notes)})"
 
     def save(self, path: str | Path) -> Path:
-        """Write a self-contained HTML file: no script, no outside reference."""
-        path = Path(path)
-        title = escape(visible(self.label).replace("·", " ") or "Token heatmap")
-        path.write_text(
-            _PAGE.format(title=title, style=STYLE, body=self.html(style=False)), encoding="utf-8"
-        )
-        return path
+        """Write a self-contained HTML file: no script, no outside reference.
 
-    def _numbers(self, i: int) -> tuple[float, ...]:
-        return (self.values[i],) if self.second is None else (self.values[i], self.second[i])
+        Returns:
+            The path of the file.
+        """
+        title = "Token heatmap"
+        if self.label:
+            title = visible(self.label).replace(SPACE, " ")
+        body = self.html(style=False)
+        return write_whole(path, page(title, body))
 
-    def _shown(self, i: int) -> str:
+    def _values_of(self, i: int) -> tuple[float, ...]:
+        """The one or two values of a token."""
+        if self.second is None:
+            return (self.values[i],)
+        return self.values[i], self.second[i]
+
+    def _written_value(self, i: int) -> str:
         """The value behind a token, such as ``[1.2]`` or ``[1.2|0]``; empty if (nearly) zero."""
-        numbers = self._numbers(i)
-        return (
-            f"[{'|'.join(map(_number, numbers))}]"
-            if any(abs(n) >= NEGLIGIBLE * self.max_value for n in numbers)
-            else ""
-        )
+        values = self._values_of(i)
+        largest = max(map(abs, values))
+        if largest < NEGLIGIBLE * self.max_value:
+            return ""
+        numbers = "|".join(map(number_text, values))
+        return f"[{numbers}]"
 
     def _span(self, i: int, any_rtl: bool) -> str:
-        text, tag = self.strings[i], "b" if i == self.mark else "span"
-        title = f"{escape(visible(text), quote=True)}: {' | '.join(map(_number, self._numbers(i)))}"
-        look = _look(self.max_value, *self._numbers(i)) + (
-            ["outline:2px solid;outline-offset:1px"] if i == self.mark else []
-        )
-        style = f' style="{";".join(look)}"' if look else ""
-        shown = self._shown(i)
-        value = f"{'<sub dir=ltr>' if any_rtl else '<sub>'}{shown}</sub>" if shown else ""
-        # visible spaces are no place to break a line, so say where one may be broken
-        before = "<wbr>" if i and text[:1] in (" ", "\t") else ""
-        return f'{before}<{tag} title="{title}"{style}>{_with_value(text, "<br>", value)}</{tag}>'
+        """One token as HTML: its text in its colour, its tooltip, and its value behind it."""
+        text = self.strings[i]
+        values = self._values_of(i)
+        declarations = token_style(self.max_value, *values)
+        tag = "span"
+        if i == self.mark:
+            tag = "b"
+            declarations.append(MARK_STYLE)
+        style = style_attribute(declarations)
+        numbers = " | ".join(map(number_text, values))
+        tooltip = f"{escape(visible(text))}: {numbers}"
+        written = self._written_value(i)
+        if written:
+            # among right-to-left text a number's sign would move behind it
+            direction = " dir=ltr" if any_rtl else ""
+            written = f"<sub{direction}>{written}</sub>"
+        content = html_with_value(text, written)
+        # a browser does not break a line at a visible space, so say where it may
+        may_break = ""
+        if i > 0 and text.startswith((" ", "\t")):
+            may_break = "<wbr>"
+        return f'{may_break}<{tag} title="{tooltip}"{style}>{content}</{tag}>'
 
     def _legend(self) -> str:
+        """The scale, what each value is, and where it is largest."""
         signed = min(self.values) < 0
-        steps = (-1, -0.5, 0, 0.5, 1) if signed else (0, 0.25, 0.5, 0.75, 1)
-        swatches = " ".join(_swatch(step * self.max_value, self.max_value) for step in steps)
-        notes = [
-            f"{escape(visible_label(self.label or 'value'))} {swatches}",
-            self._largest(self.values),
-        ]
+        steps = SIGNED_STEPS if signed else STEPS
+        scale = [escaped_label(self.label or "value")]
+        for step in steps:
+            value = step * self.max_value
+            scale.append(swatch(value, self.max_value))
+        notes = [" ".join(scale), self._largest(self.values)]
         if signed:
             notes.append("dashed line above: below zero")
         if self.second is not None:
-            notes += [
-                f"bar below, as thick: {escape(visible_label(self.second_label or 'second value'))}",
-                self._largest(self.second),
-            ]
-        return f'<div dir="ltr" style="margin-top:.4em;font-family:system-ui,sans-serif"><small>{"; ".join(notes)}</small></div>'
+            second_label = escaped_label(self.second_label or "second value")
+            notes.append(f"bar below, as thick: {second_label}")
+            notes.append(self._largest(self.second))
+        words = "; ".join(notes)
+        return f'<div dir="ltr" style="{LEGEND_STYLE}"><small>{words}</small></div>'
 
     def _largest(self, values: tuple[float, ...]) -> str:
-        at = max(range(len(values)), key=lambda i: abs(values[i]))
-        if not values[at]:
+        """Where the values are largest in size, in words (HTML)."""
+        sizes = list(map(abs, values))
+        largest = max(sizes)
+        if largest == 0:
             return "zero everywhere"
-        beyond = ", beyond the scale" if abs(values[at]) > self.max_value else ""
-        return f"largest {_number(values[at])} on <bdi>{escape(visible(self.strings[at]))}</bdi>{beyond}"
+        i = sizes.index(largest)
+        token = escape(visible(self.strings[i]))
+        words = f"largest {number_text(values[i])} on <bdi>{token}</bdi>"
+        if largest > self.max_value:
+            words += ", beyond the scale"
+        return words
 
 
 def token_heatmap(
     strings: Sequence[str],
-    values,
+    values: Values,
     *,
     max_value: float | None = None,
     label: str = "",
-    second=None,
+    second: Values | None = None,
     second_label: str = "",
     mark: int | None = None,
 ) -> TokenHeatmap:
     """Colour tokens by value: blue above zero, vermilion below.
 
+    >>> token_heatmap(["def", " area", "("], [0.0, 2.5, 1.25], label="activation")
+    def·area[2.5]([1.25]
+    (activation; strongest colour at 2.5)
+
     Args:
-        strings: the tokens' text. Anything goes in, and comes out visible and inert.
-        values: one number a token; a tensor of any shape is read flat.
-        max_value: the size that gets the strongest colour, so that several heatmaps compare;
-            by default the largest size here.
-        label: what the value is, with its unit; it stands at the scale.
-        second: another number a token on the same scale, such as a second feature: a bar below.
+        strings: the tokens' text. Any text is allowed: markup and invisible characters are shown.
+        values: one number per token. A tensor of any shape is read flat.
+        max_value: the size that gets the strongest colour. Give the same to several heatmaps to
+            compare them; by default it is the largest size here.
+        label: what the value is, with its unit. It stands at the scale.
+        second: a second number per token on the same scale, such as another feature: a bar below.
         second_label: what the second number is.
         mark: the index of a token to put a frame around.
 
-    Raises: ValueError if the lengths differ, there is nothing to show, a value is not finite,
-    ``max_value`` is not positive, or there is no token to mark.
+    Returns:
+        A heatmap that a notebook shows; ``save(path)`` writes it as a page.
 
-    Source: ``create_html`` of the gelu-1l notebook, whose negative values got a broken colour.
+    Raises:
+        ValueError: if the lengths differ, there is nothing to show, a value is not finite,
+            ``max_value`` is not positive, or there is no token to mark.
+
+    Source: ``create_html`` of the gelu-1l notebook, which gave negative values a broken colour.
     """
-    strings, values = tuple(strings), _numbers_of(values)
-    second = None if second is None else _numbers_of(second)
-    for given in filter(None, (values, second)):
-        if len(strings) != len(given):
-            raise ValueError(
-                f"{len(strings)} strings but {len(given)} values; give one value a string"
-            )
-    if not strings or not values or second == ():
-        raise ValueError(
-            "there is nothing to show: strings and values are empty; give at least one token"
-        )
-    numbers = values + (second or ())
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError("values hold NaN or infinity; a colour needs finite numbers")
+    strings = tuple(strings)
+    values = _as_floats(values)
+    columns = [values]
+    if second is not None:
+        second = _as_floats(second)
+        columns.append(second)
+    numbers = _checked_numbers(strings, columns)
     if max_value is None:
         max_value = max(map(abs, numbers)) or 1.0
     if not (math.isfinite(max_value) and max_value > 0):
         raise ValueError(
-            f"max_value is {max_value}; give a positive number, or leave it out for the largest value"
+            f"max_value is {max_value}; give a positive number, "
+            "or leave it out for the largest value"
         )
     if mark is not None and not 0 <= mark < len(strings):
-        raise ValueError(
-            f"mark is {mark}, but there are {len(strings)} tokens; give 0..{len(strings) - 1}"
-        )
+        last = len(strings) - 1
+        raise ValueError(f"mark is {mark}, but there are {len(strings)} tokens; give 0..{last}")
     return TokenHeatmap(strings, values, float(max_value), label, second, second_label, mark)
 
 
-def visible_label(label: str) -> str:
-    """A label in which nothing is hidden; its spaces stay spaces."""
-    return " ".join(map(visible, label.split(" ")))
-
-
-def _numbers_of(values) -> tuple[float, ...]:
+def _as_floats(values: Values) -> tuple[float, ...]:
     if isinstance(values, torch.Tensor):
         values = values.detach().flatten().tolist()
-    return tuple(float(value) for value in values)
+    return tuple(map(float, values))
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _with_value(text: str, line_end: str, value: str) -> str:
-    """Visible text with its value behind it, but before a line's end; escaped if it goes into HTML."""
-    lines = [visible(line) for line in text.split("\n")]
-    if line_end != "\n":
-        lines = [escape(line, quote=True) for line in lines]
-    if len(lines) > 1 and not lines[-1]:
-        return f"{NEWLINE}{line_end}".join(lines[:-1]) + NEWLINE + value + line_end
-    return f"{NEWLINE}{line_end}".join(lines) + value
-
-
-def _look(max_value: float, value: float, second: float = 0.0) -> list[str]:
-    """The declarations that show one token's value, and its second."""
-    look = []
-    strength = min(1.0, abs(value) / max_value)
-    if strength >= NEGLIGIBLE:
-        opacity = f"{STRONGEST * strength:.2f}".lstrip("0")
-        look.append(f"background:rgba({POSITIVE if value > 0 else NEGATIVE},{opacity})")
-        look += ["border-top:1px dashed"] if value < 0 else []
-    if abs(second) >= NEGLIGIBLE * max_value:
-        thickness = math.ceil(THICKEST * min(1.0, abs(second) / max_value))
-        look.append(f"border-bottom:{thickness}px {'solid' if second > 0 else 'dashed'}")
-    return look
-
-
-def _swatch(value: float, max_value: float) -> str:
-    return f'<span style="{";".join(["padding:0 .6em", *_look(max_value, value)])}">{_number(value)}</span>'
-
-
-def _is_rtl(text: str) -> bool:
-    return any(unicodedata.bidirectional(character) in ("R", "AL") for character in text)
+def _checked_numbers(
+    strings: tuple[str, ...], columns: list[tuple[float, ...]]
+) -> tuple[float, ...]:
+    """The numbers of all columns, if each has one per string and all are finite."""
+    for column in columns:
+        if column and len(column) != len(strings):
+            raise ValueError(
+                f"{len(strings)} strings but {len(column)} values; give one value per string"
+            )
+    if not strings or not all(columns):
+        raise ValueError(
+            "there is nothing to show: strings and values are empty; give at least one token"
+        )
+    numbers = sum(columns, ())
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("values hold NaN or infinity; a colour needs finite numbers")
+    return numbers

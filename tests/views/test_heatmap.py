@@ -1,4 +1,4 @@
-"""Anything goes into the heatmap, and comes out visible, inert, readable, and of the right colour."""
+"""Any text goes into the heatmap, and comes out visible, inert, and of the right colour."""
 
 import re
 from html.parser import HTMLParser
@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from saework.core.tokens import visible
-from saework.views.heatmap import NEGATIVE, POSITIVE, STRONGEST, STYLE, TokenHeatmap, token_heatmap
+from saework.views.heatmap import TokenHeatmap, token_heatmap
+from saework.views.heatmap_markup import HEATMAP_STYLE, NEGATIVE, POSITIVE, STRONGEST
 
 MARKUP = [
     "<script>alert(1)</script>",
@@ -31,7 +32,7 @@ tokens = st.lists(
 
 
 class Reader(HTMLParser):
-    """What a browser would see: tags, attributes, the tokens' text, the values behind them, and the legend."""
+    """What a browser would see: tags, attributes, tokens, the values behind them, the legend."""
 
     def __init__(self, html: str):
         super().__init__(convert_charrefs=True)
@@ -211,43 +212,9 @@ def test_each_line_has_the_direction_of_its_own_text():
     html = token_heatmap(["של", "ום", "\n", " a"], [1.0, 0.0, 0.0, 2.0])._repr_html_()
     assert '<div dir="auto" style="unicode-bidi:plaintext">' in html
     assert html.count("<sub dir=ltr>") == 2  # a number's sign stays in front
-    assert "isolate" not in html.replace(STYLE, "")  # letters join, and words order, across tokens
+    # letters join, and words keep their order, across tokens
+    assert "isolate" not in html.replace(HEATMAP_STYLE, "")
     assert "<sub dir" not in token_heatmap(["a"], [1.0])._repr_html_()
-
-
-def luminance(colour) -> float:
-    """Of an sRGB colour, by WCAG 2.2."""
-    linear = [
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-        for c in (channel / 255 for channel in colour)
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-THEMES = {  # text and background of where notebooks are read
-    "black on white": ("000000", "ffffff"),
-    "white on black": ("ffffff", "000000"),
-    "browser dark": ("ffffff", "121212"),
-    "JupyterLab light": ("212121", "ffffff"),
-    "JupyterLab dark": ("ffffff", "111111"),
-    "VS Code light": ("3b3b3b", "ffffff"),
-    "VS Code dark": ("cccccc", "1f1f1f"),
-    "Colab dark": ("d5d5d5", "383838"),
-    "GitHub dark": ("f0f6fc", "0d1117"),
-}
-
-
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("value", [-1.0, -0.5, 0.5, 1.0, 100.0])
-def test_text_is_readable_at_every_strength_in_light_and_dark(theme, value):
-    text, page = (tuple(bytes.fromhex(colour)) for colour in THEMES[theme])
-    ((colour, opacity),) = backgrounds(token_heatmap("a", [value], max_value=1.0))
-    behind = [
-        opacity * ours + (1 - opacity) * theirs
-        for ours, theirs in zip(map(int, colour.split(",")), page)
-    ]
-    light, dark = sorted((luminance(text), luminance(behind)), reverse=True)
-    assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_repr_gives_values_but_for_those_near_zero():
@@ -259,18 +226,6 @@ def test_repr_gives_values_but_for_those_near_zero():
         "[1.23]",
         "[-0.5]",
     ]
-
-
-def test_values_are_hidden_on_a_screen_only_and_only_by_the_style_sheet():
-    """So that paper, forced colours, GitHub (which drops styles) and text browsers show them."""
-    hiding = re.findall(r"@media ([^{]*)\{[^}]*clip-path:inset", STYLE)
-    assert hiding == ["screen"] and re.search(
-        r"@media screen and \(forced-colors:active\)\{[^}]*clip-path:none", STYLE
-    )
-    assert (
-        "display:none" not in STYLE and "visibility" not in STYLE
-    )  # a screen reader would skip it
-    assert "print-color-adjust:exact" in token_heatmap("a", [1.0]).html(style=False)
 
 
 def test_a_thousand_tokens_stay_small():
@@ -292,7 +247,7 @@ def test_a_saved_page_is_whole_and_refers_to_nothing_outside(tmp_path):
         html.startswith("<!doctype html>")
         and body in html
         and "<style" not in body
-        and STYLE in html.split("</head>")[0]
+        and HEATMAP_STYLE in html.split("</head>")[0]
     )
     page = html.replace(body, "")
     assert re.findall(r"<(script|link|img|iframe)|https?:|src=|href=|url\(", page) == []
@@ -309,7 +264,7 @@ def test_html_is_the_same_each_time():
 @pytest.mark.parametrize(
     "strings, values, max_value, message",
     [
-        (["a", "b"], [1.0], None, "2 strings but 1 values; give one value a string"),
+        (["a", "b"], [1.0], None, "2 strings but 1 values; give one value per string"),
         ([], [], None, "nothing to show: .* give at least one token"),
         (["a"], [float("nan")], None, "values hold NaN or infinity; a colour needs finite numbers"),
         (["a"], torch.tensor([float("inf")]), None, "values hold NaN or infinity"),

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 import pytest
 
 from saework.views import plots
+from saework.views.figure_style import COLOURS
 
 LABELS = {"title": "A title", "x": "log10 firing rate", "y": "count"}
 
@@ -121,7 +122,7 @@ def test_differences_are_hollow_where_the_interval_holds_zero():
     figure = plots.differences({"MSE": frame, "L0": frame, "L1": frame}, title="A title", y="run")
     assert len(figure.data) == 3 and list(figure.data[0].marker.color) == [
         "#ffffff",
-        plots.COLOURS[1],
+        COLOURS[1],
     ]
     assert list(figure.data[0].error_x.array) == [2.0, 0.5] and list(
         figure.data[0].error_x.arrayminus
@@ -130,12 +131,12 @@ def test_differences_are_hollow_where_the_interval_holds_zero():
 
 
 @pytest.mark.parametrize(
-    "draw, told_by",
+    "draw, signs",
     [(plots.line, ("line.dash", "marker.symbol")), (plots.scatter, ("marker.symbol",))],
 )
-def test_groups_differ_by_more_than_colour(draw, told_by):
+def test_groups_differ_by_more_than_colour(draw, signs):
     figure = draw({str(i): ([1], [1]) for i in range(5)}, **LABELS)
-    for name in told_by:
+    for name in signs:
         part, key = name.split(".")
         assert len({trace[part][key] for trace in figure.data}) == 5
 
@@ -145,14 +146,3 @@ def test_bars_and_histories_differ_by_more_than_colour():
     assert len({trace.marker.pattern.shape for trace in figure.data}) == 5
     figure = plots.histories({str(i): [[0.5, 0.4], [0.6, 0.1]] for i in range(5)}, [1, 2], title="")
     assert len({trace.line.dash for trace in figure.data}) == 5
-
-
-def test_the_template_is_plain_data_that_no_call_changes():
-    import copy
-    import json
-
-    before = copy.deepcopy(plots.TEMPLATE)
-    figure = plots.bars([1], [0, 1], **LABELS)
-    figure.update_layout(template_layout_height=100)
-    assert plots.TEMPLATE == before and json.dumps(before)
-    assert plots.bars([1], [0, 1], **LABELS).layout.template.layout.height == 340

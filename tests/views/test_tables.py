@@ -1,4 +1,4 @@
-"""Numbers as they are shown: three significant digits, and a warning where a last bit would show."""
+"""Numbers as they are shown: three significant digits, and when a last bit could show."""
 
 import json
 from decimal import Decimal

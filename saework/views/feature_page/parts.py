@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 
 from saework.core.tokens import visible
-from saework.views.heatmap import POSITIVE, STRONGEST, token_heatmap
+from saework.views.heatmap import token_heatmap
+from saework.views.heatmap_markup import POSITIVE, STRONGEST
 from saework.views.tables import significant
 
 WIDTH, HEIGHT, LEFT, BASE, TOP = 640, 190, 8, 150, 22

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from saework.views.heatmap import STYLE as HEATMAP_STYLE
+from saework.views.heatmap_markup import HEATMAP_STYLE
 
 STYLE = (
     """
