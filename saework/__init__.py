@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from saework.analysis.sites import find_site
     from saework.analysis.steering import Steering, steer
     from saework.core import formulas
+    from saework.core.claims import Claim
     from saework.core.errors import HookError, NotAvailableError, UnknownNameError, WeightsError
     from saework.core.formulas import rule_agreement
-    from saework.core.ledger import Claim, Ledger
+    from saework.core.ledger import Ledger
     from saework.core.tokens import str_tokens, token_df, vocab_df
     from saework.engine.forward import activations, token_losses
     from saework.loading import corpus
@@ -55,9 +56,10 @@ if TYPE_CHECKING:
 
 # Where each public name is defined, by room. The block above tells editors and mypy the same.
 _NAMES_BY_HOME = {
+    "core.claims": ["Claim"],
     "core.errors": ["HookError", "NotAvailableError", "UnknownNameError", "WeightsError"],
     "core.formulas": ["rule_agreement"],
-    "core.ledger": ["Claim", "Ledger"],
+    "core.ledger": ["Ledger"],
     "core.tokens": ["str_tokens", "token_df", "vocab_df"],
     "engine.forward": ["activations", "token_losses"],
     "analysis.features": ["active_features", "feature_activations", "logit_effect"],

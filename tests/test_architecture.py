@@ -1,7 +1,6 @@
 """The shape of the package, read from its source: levels, light imports, names, docstrings."""
 
 import ast
-import platform
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -204,25 +203,6 @@ def test_each_module_says_what_it_is_for(module):
     assert ast.get_docstring(ast.parse(SOURCES[module]))
 
 
-FIRST_CALLS = """
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
-first = {}
-
-class Recorder(TorchDispatchMode):
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        out = op(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
-            first.setdefault(f"{op.name()} {out.dtype}", out.numel())
-        return out
-
-with Recorder():
-    import saework.loading.models, saework.engine.forward
-print([first.get(f"aten::{name} torch.{dtype}") for name in "sqrt exp log sin cos tanh erf".split() for dtype in ("float32", "float64")])
-"""
-
-
 def imports_torch(source: str) -> bool:
     return any(
         isinstance(node, ast.Import) and any(alias.name == "torch" for alias in node.names)
@@ -241,33 +221,3 @@ def test_a_public_module_that_brings_torch_in_makes_it_ready(module):
     assert "core.torch_setup" in reached or not any(
         imports_torch(SOURCES[name]) for name in reached
     )
-
-
-def test_elementwise_functions_are_first_called_by_one_thread():
-    """Otherwise a session's first norm is wrong by 3e-4 now and then: https://github.com/pytorch/pytorch/issues/188792."""
-    assert run_python(FIRST_CALLS).strip() == str([1] * 14)
-
-
-MAPPED_BLOCKS = """
-{before}
-import ctypes, torch
-
-class Mallinfo(ctypes.Structure):  # see mallinfo(3)
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
-
-libc = ctypes.CDLL(None)
-libc.mallinfo2.restype = Mallinfo
-mapped = libc.mallinfo2().hblks
-blocks = [torch.empty(size * 2**20, dtype=torch.uint8) for size in (1, 8, 31)]
-print(libc.mallinfo2().hblks - mapped)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no such rule")
-def test_activations_do_not_come_anew_from_the_system():
-    """A mapped block goes back to the system when it is freed, and the next batch's pages must be made again."""
-    mapped = {
-        before: int(run_python(MAPPED_BLOCKS.format(before=before)))
-        for before in ("import torch", "import saework.core.torch_setup")
-    }
-    assert mapped == {"import torch": 3, "import saework.core.torch_setup": 0}

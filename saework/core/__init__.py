@@ -1,1 +1,4 @@
-"""Words that every room speaks: errors, argument checks, files, tokens as text, formulas, the ledger. Knows no model."""
+"""Words that every room speaks: errors, argument checks, files, tokens, formulas, the ledger.
+
+Nothing here knows a model.
+"""

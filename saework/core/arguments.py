@@ -5,69 +5,104 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 import torch
 
 import saework.core.torch_setup  # noqa: F401, before the first work with torch
 from saework.core.protocols import WorkbookParts
 
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Int
+    from torch import Tensor
+
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
+NOT_INTEGERS = (
+    torch.bool,
+    torch.complex64,
+    torch.complex128,
+)
+MAX_ROWS_NAMED = 10
 
 
-def check_tokens(tokens, *, d_vocab: int | None = None, n_ctx: int | None = None) -> torch.Tensor:
-    """Tokens as long ``[batch, pos]``; one row may be given as ``[pos]``."""
+def check_tokens(
+    tokens: Any, *, d_vocab: int | None = None, n_ctx: int | None = None
+) -> Int[Tensor, "batch pos"]:
+    """Tokens as long ``[batch, pos]``; one row may be given as ``[pos]``.
+
+    Args:
+        tokens: integers: a tensor, an array, or lists.
+        d_vocab: size of the vocabulary; without it, only negative ids are refused.
+        n_ctx: the model's context; without it, rows of any length pass.
+
+    Raises:
+        ValueError: not integers, empty, of another shape, too long, or out of the vocabulary.
+    """
+    tokens = _as_rows_of_integers(tokens)
+    n_pos = tokens.shape[1]
+    if n_ctx is not None and n_pos > n_ctx:
+        raise ValueError(
+            f"rows are {n_pos} tokens long, but the model's context is {n_ctx}; "
+            f"cut the rows to {n_ctx} tokens"
+        )
+    allowed = "0 and up" if d_vocab is None else f"0..{d_vocab - 1}"
+    for token in (int(tokens.min()), int(tokens.max())):
+        if token < 0 or (d_vocab is not None and token >= d_vocab):
+            raise ValueError(
+                f"token {token} is out of the vocabulary ({allowed}); "
+                "tokenize with this model's own tokenizer"
+            )
+    return tokens
+
+
+def _as_rows_of_integers(tokens: Any) -> Int[Tensor, "batch pos"]:
     if not isinstance(tokens, torch.Tensor):
         try:
             tokens = torch.as_tensor(tokens)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"tokens are not a table of integers ({error}); give ids in rows of one length, [batch, pos]"
+                f"tokens are not a table of integers ({error}); "
+                "give ids in rows of one length, [batch, pos]"
             ) from error
+    shape = tuple(tokens.shape)
     if tokens.numel() == 0:
-        raise ValueError(
-            f"tokens are empty (shape {tuple(tokens.shape)}); give at least one row with one token"
-        )
-    if tokens.dtype.is_floating_point or tokens.dtype in (
-        torch.bool,
-        torch.complex64,
-        torch.complex128,
-    ):
+        raise ValueError(f"tokens are empty (shape {shape}); give at least one row with one token")
+    if tokens.dtype.is_floating_point or tokens.dtype in NOT_INTEGERS:
         raise ValueError(
             f"tokens are {tokens.dtype}; give integers, such as the ids that a tokenizer returns"
         )
-    if tokens.ndim == 1:
-        tokens = tokens[None]
-    if tokens.ndim != 2:
-        raise ValueError(
-            f"tokens have shape {tuple(tokens.shape)}; give [batch, pos], or [pos] for one row"
-        )
-    tokens = tokens.long()
-    if n_ctx is not None and tokens.shape[1] > n_ctx:
-        raise ValueError(
-            f"rows are {tokens.shape[1]} tokens long, but the model's context is {n_ctx}; cut the rows to {n_ctx} tokens"
-        )
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or (d_vocab is not None and high >= d_vocab):
-        bad, allowed = (low if low < 0 else high), (f"0..{d_vocab - 1}" if d_vocab else "0 and up")
-        raise ValueError(
-            f"token {bad} is out of the vocabulary ({allowed}); tokenize with this model's own tokenizer"
-        )
-    return tokens
+    if tokens.ndim not in (1, 2):
+        raise ValueError(f"tokens have shape {shape}; give [batch, pos], or [pos] for one row")
+    return torch.atleast_2d(tokens).long()
 
 
-def check_feature(feature: int, d_sae: int) -> int:
-    """A feature's number, counted from 0."""
+def check_feature(feature: Any, d_sae: int) -> int:
+    """A feature's number, counted from 0.
+
+    Raises:
+        ValueError: not a whole number, or not below ``d_sae``.
+    """
+    allowed = f"0..{d_sae - 1}"
     if not _is_whole(feature):
-        raise ValueError(f"feature is {feature!r}; give a whole number in 0..{d_sae - 1}")
+        raise ValueError(f"feature is {feature!r}; give a whole number in {allowed}")
     if not 0 <= feature < d_sae:
-        raise ValueError(f"feature {feature} does not exist; this SAE has features 0..{d_sae - 1}")
+        raise ValueError(f"feature {feature} does not exist; this SAE has features {allowed}")
     return int(feature)
 
 
-def check_mask(mask, shape: Sequence[int], *, what: str = "mask") -> torch.Tensor | None:
-    """A bool tensor of the given shape, or None."""
+def check_mask(mask: Any, shape: Sequence[int], *, what: str = "mask") -> Tensor | None:
+    """A bool tensor of the given shape, or None.
+
+    Args:
+        mask: a tensor, an array, lists, or None.
+        shape: the shape that it must have.
+        what: its name in an error.
+
+    Raises:
+        ValueError: not bool, of another shape, or False everywhere.
+    """
     if mask is None:
         return None
     mask = torch.as_tensor(mask)
@@ -84,38 +119,57 @@ def check_mask(mask, shape: Sequence[int], *, what: str = "mask") -> torch.Tenso
     return mask
 
 
-def check_finite(values: torch.Tensor, what: str, *, rows: Sequence[int] = ()) -> torch.Tensor:
-    """The tensor itself, if it holds neither NaN nor infinity. ``rows``: what its first axis is called in the error."""
-    if not bool(torch.isfinite(values.sum())) and not bool(
-        torch.isfinite(values).all()
-    ):  # the sum alone takes a tenth of the time
-        bad = ~torch.isfinite(values)
-        bad_rows = list(
-            dict.fromkeys(
-                int(row)
-                for row, wrong in zip(rows, bad.reshape(len(bad), -1).any(1).tolist())
-                if wrong
-            )
-        )
-        where = (
-            f", in rows {', '.join(map(str, bad_rows[:10]))}{' and more' * (len(bad_rows) > 10)}"
-            * bool(bad_rows)
-        )
-        raise ValueError(
-            f"{what} hold {int(bad.sum())} NaN or infinite values out of {values.numel()}{where}; "
-            "load the weights again, or use float32 if a smaller dtype overflowed"
-        )
-    return values
+def check_finite(values: Tensor, what: str, *, rows: Sequence[int] | np.ndarray = ()) -> Tensor:
+    """The tensor itself, if it has neither NaN nor infinity.
+
+    Args:
+        values: a tensor of any shape.
+        what: its name in an error; a plural.
+        rows: numbers of the rows along its first axis, to name the wrong ones in an error.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    # If the sum is finite, so is each value: it takes a tenth of the time of looking at each.
+    if torch.isfinite(values.sum()):
+        return values
+    wrong = ~torch.isfinite(values)
+    n_wrong = int(wrong.sum())
+    if n_wrong == 0:  # only the sum overflowed
+        return values
+    where = _in_rows(wrong, rows)
+    raise ValueError(
+        f"{what} hold {n_wrong} NaN or infinite values out of {values.numel()}{where}; "
+        "load the weights again, or use float32 if a smaller dtype overflowed"
+    )
 
 
-def check_positive(value: int, what: str, *, minimum: int = 1) -> int:
-    """A whole number of at least ``minimum``."""
+def _in_rows(wrong: Tensor, rows: Sequence[int] | np.ndarray) -> str:
+    """``, in rows 3, 5``: where something is wrong; empty if the rows have no numbers."""
+    if len(rows) == 0:
+        return ""
+    numbers = []
+    for number, entry in zip(rows, wrong):
+        # several entries of the first axis may belong to one row
+        if number not in numbers and entry.any():
+            numbers.append(number)
+    named = ", ".join(str(number) for number in numbers[:MAX_ROWS_NAMED])
+    more = " and more" if len(numbers) > MAX_ROWS_NAMED else ""
+    return f", in rows {named}{more}"
+
+
+def check_positive(value: Any, what: str, *, minimum: int = 1) -> int:
+    """A whole number of at least ``minimum``.
+
+    Raises:
+        ValueError: not whole, or too small.
+    """
     if not _is_whole(value) or value < minimum:
         raise ValueError(f"{what} is {value!r}; give a whole number of at least {minimum}")
     return int(value)
 
 
-def _is_whole(value) -> bool:
+def _is_whole(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and int(value) == value
     except (TypeError, ValueError, OverflowError):  # None, words, NaN, infinity
@@ -123,7 +177,7 @@ def _is_whole(value) -> bool:
 
 
 class AcceptsWorkbook(Protocol[P, R]):
-    """A function of ``(model, sae, ...)`` that takes a ``Workbook`` in their place as well."""
+    """A function of ``(model, sae, ...)`` that also takes a ``Workbook`` in their place."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -131,16 +185,17 @@ class AcceptsWorkbook(Protocol[P, R]):
 
     @overload
     def __call__(self, workbook: WorkbookParts, /, *args: Any, **kwargs: Any) -> R:
-        """With a Workbook, which brings model, SAE, hook and, where the function takes them, tokens."""
+        """With a Workbook, which brings model, SAE, hook, and tokens where they are a parameter."""
 
 
 def accepts_workbook(function: Callable[P, R]) -> AcceptsWorkbook[P, R]:
-    """Let a function of ``(model, sae, ...)`` be called with a ``Workbook`` alone in their place.
+    """Let a function of ``(model, sae, ...)`` take a ``Workbook`` alone in their place.
 
-    The workbook's model, SAE and, if the function has such a parameter, tokens stand in for the
-    first arguments; its hook is the default of ``hook``. All other arguments are given as usual.
+    The Workbook's model, SAE and, if the function has such a parameter, tokens become the first
+    arguments; its hook is the default of ``hook``. All other arguments are given as usual.
 
-    Raises (when called): ValueError for a Workbook together with any of what it brings.
+    Raises:
+        ValueError: (in the call) a Workbook together with any part that it brings.
 
     >>> @accepts_workbook
     ... def width(model, sae, tokens, *, hook=None):
@@ -150,24 +205,49 @@ def accepts_workbook(function: Callable[P, R]) -> AcceptsWorkbook[P, R]:
     ('hook_embed', 1)
     """
     parameters = inspect.signature(function).parameters
-    brought = [name for name in ("model", "sae", "tokens") if name in parameters]
-    n_positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters.values())
+    parts = [name for name in ("model", "sae", "tokens") if name in parameters]
+    positional = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    n_others = len(positional) - len(parts)
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> R:
         if not args or not isinstance(args[0], WorkbookParts):
             return function(*args, **kwargs)
         workbook, *others = args
-        named_twice = [name for name in brought if name in kwargs]
-        if named_twice or len(others) > n_positional - len(brought):
-            parts = ", ".join(brought)
+        surplus = _parts_beside_workbook(parts, others, kwargs, n_others)
+        if surplus:
+            name, brought = function.__name__, ", ".join(parts)
             raise ValueError(
-                f"{function.__name__} was given a Workbook and "
-                f"{', '.join(named_twice) or 'another positional argument'} as well, but a Workbook brings {parts}; give {function.__name__}(workbook, ...) "
-                f"with nothing in place of them, or {function.__name__}({parts}, ...) without it"
+                f"{name} was given a Workbook and {surplus} as well, "
+                f"but a Workbook brings {brought}; "
+                f"call {name}(workbook, ...) with nothing in their place, "
+                f"or {name}({brought}, ...) without a Workbook"
             )
         if "hook" in parameters:
             kwargs.setdefault("hook", workbook.hook)
-        return function(*(getattr(workbook, name) for name in brought), *others, **kwargs)
+        brought_parts = [getattr(workbook, name) for name in parts]
+        return function(*brought_parts, *others, **kwargs)
 
     return cast("AcceptsWorkbook[P, R]", call)
+
+
+def _parts_beside_workbook(
+    parts: list[str],
+    others: list[Any],
+    named: dict[str, Any],
+    n_others: int,
+) -> str:
+    """What was given that the Workbook brings, in words; empty if nothing was."""
+    named_parts = [part for part in parts if part in named]
+    if named_parts:
+        return ", ".join(named_parts)
+    # even where the function takes more arguments: an SAE is none of those
+    if others and hasattr(others[0], "W_dec"):
+        return "an SAE"
+    if len(others) > n_others:
+        return "another positional argument"
+    return ""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_SUGGESTIONS = 3
+SIMILAR_ENOUGH = 0.4  # of difflib's 0 to 1; its own 0.6 misses names of another length
+
 
 class UnknownNameError(ValueError):
     """A release, id or hook that does not exist; the message names the nearest ones."""
@@ -15,15 +18,34 @@ class WeightsError(ValueError):
 
 
 class HookError(ValueError):
-    """A hook that the model lacks, that never fires, or whose width the SAE does not have."""
-
-
-def unknown(kind: str, given: object, known: Iterable[str], *, see: str) -> UnknownNameError:
-    """The error for a name that does not exist, with up to three near ones."""
-    near = difflib.get_close_matches(str(given), [str(name) for name in known], n=3, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return UnknownNameError(f"there is no {kind} {given!r}.{hint} {see}")
+    """A hook that the model lacks, that never fires, or that has another width than the SAE."""
 
 
 class NotAvailableError(OSError):
-    """A file that cannot be had: no network, no access, or no such file."""
+    """A file that is not available: no network, no access, or no such file."""
+
+
+def unknown(kind: str, given: object, known: Iterable[str], *, see: str) -> UnknownNameError:
+    """The error for a name that does not exist, with up to three near ones.
+
+    Args:
+        kind: what the name is of, such as ``release``.
+        given: the name.
+        known: the names that exist.
+        see: a sentence that says where to find them.
+
+    >>> print(unknown("hook", "hook_post", ["hook_pre", "hook_z"], see="See hook_dict."))
+    there is no hook 'hook_post'. Did you mean 'hook_pre' or 'hook_z'? See hook_dict.
+    """
+    names = [str(name) for name in known]
+    near = difflib.get_close_matches(
+        str(given),
+        names,
+        n=MAX_SUGGESTIONS,
+        cutoff=SIMILAR_ENOUGH,
+    )
+    message = f"there is no {kind} {given!r}."
+    if near:
+        suggestions = " or ".join(repr(name) for name in near)
+        message += f" Did you mean {suggestions}?"
+    return UnknownNameError(f"{message} {see}")

@@ -1,4 +1,4 @@
-"""Files: where the package's own are, whole-file writes, and digests."""
+"""Where the package's own files are, whole-file writes, JSON, and digests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from saework.core.errors import WeightsError
 
@@ -16,10 +17,11 @@ DATA = PACKAGE / "data"
 DIGEST_CHARACTERS = 16
 
 
-def read_json(path: str | Path) -> dict:
+def read_json(path: str | Path) -> dict[str, Any]:
     """A JSON object.
 
-    Raises: WeightsError if the file is missing, damaged, or holds anything but an object.
+    Raises:
+        WeightsError: the file is missing, damaged, or has anything but an object.
     """
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -40,7 +42,7 @@ def read_json(path: str | Path) -> dict:
 
 @contextmanager
 def partial_file(path: str | Path) -> Iterator[Path]:
-    """A path to write to: at the end it takes the place of ``path``, or is removed if that failed.
+    """A path to write to, which replaces ``path`` at the end, or is removed on an error.
 
     >>> with partial_file("numbers.txt") as partial:  # doctest: +SKIP
     ...     partial.write_text("1 2 3")
@@ -57,9 +59,10 @@ def partial_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_whole(path: str | Path, content: str | bytes) -> Path:
-    """Write a file that is either whole or not there; what was there before stays until then.
+    """Write a file whole or not at all; an older file stays until the new one is complete.
 
-    Raises: OSError if it cannot be written.
+    Raises:
+        OSError: it cannot be written.
     """
     with partial_file(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -67,8 +70,12 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
 
 
 def digest(*parts: str | bytes) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the parts, laid end to end."""
-    found = hashlib.sha256()
+    """The first 16 hexadecimal digits of the SHA-256 of all parts, one after another.
+
+    >>> digest("two ", b"parts") == digest("two parts")
+    True
+    """
+    sha256 = hashlib.sha256()
     for part in parts:
-        found.update(part.encode() if isinstance(part, str) else part)
-    return found.hexdigest()[:DIGEST_CHARACTERS]
+        sha256.update(part.encode() if isinstance(part, str) else part)
+    return sha256.hexdigest()[:DIGEST_CHARACTERS]

@@ -1,9 +1,10 @@
-"""Tokens as people read them: visible text, tables of tokens in context, tables of the vocabulary."""
+"""Tokens as people read them: visible text, tokens in context, the vocabulary as a table."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -11,141 +12,233 @@ import torch
 
 from saework.core.arguments import check_positive, check_tokens
 
-SPACE, NEWLINE, TAB = "·", "↩", "→"
-_NAMED = {" ": SPACE, "\n": NEWLINE, "\t": TAB}
-# Control, format (right-to-left marks, zero-width space), surrogate, private use, unassigned.
-_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn"}
-_SEPARATORS = {"Zs", "Zl", "Zp"}
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+    from saework.core.protocols import Tokenizer
+
+SPACE = "·"
+NEWLINE = "↩"
+TAB = "→"
+_NAMED = {
+    " ": SPACE,
+    "\n": NEWLINE,
+    "\t": TAB,
+}
+# Unicode's categories of what a reader cannot see: control, format (right-to-left marks,
+# zero-width space), surrogate, private use, unassigned; and the three kinds of separators.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp"}
 
 
 def visible(text: str) -> str:
-    """Text in which nothing is hidden: space ``·``, newline ``↩``, tab ``→``, and any other control
-    or invisible character by its number, such as ``⟨U+200F⟩`` for the right-to-left mark.
+    """Text in which nothing is hidden: space ``·``, newline ``↩``, tab ``→``.
 
-    Emoji joined by the zero-width joiner come apart, so that what is there can be seen.
+    Any other control or invisible character becomes its number, such as ``⟨U+200F⟩`` for the
+    right-to-left mark. Emoji joined by the zero-width joiner come apart, so that a reader sees
+    every character.
+
+    Raises:
+        ValueError: not a string.
+
     Source: the three signs are the gelu-1l notebook's (which keeps the line break after ``↩``).
+
+    >>> visible(" the\\n")
+    '·the↩'
     """
     if not isinstance(text, str):
-        raise ValueError(
-            f"visible() takes text, not {type(text).__name__}; decode tokens with str_tokens()"
-        )
+        kind = type(text).__name__
+        raise ValueError(f"visible() takes text, not {kind}; decode tokens with str_tokens()")
     return "".join(_visible_character(character) for character in text)
 
 
 def _visible_character(character: str) -> str:
     if character in _NAMED:
         return _NAMED[character]
-    if unicodedata.category(character) in _INVISIBLE | _SEPARATORS:
+    if unicodedata.category(character) in _INVISIBLE:
         return f"⟨U+{ord(character):04X}⟩"
     return character
 
 
-def str_tokens(tokens, tokenizer) -> list[str]:
-    """Each token of one row decoded on its own.
+def str_tokens(tokens: Int[Tensor, " pos"] | Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """The text of each token of one row, decoded on its own.
 
-    Args: ``tokens``: integers ``[pos]``.
+    Args:
+        tokens: integers ``[pos]``.
+        tokenizer: the model's.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> str_tokens(book.tokens[0, :4], book.tokenizer)
+    ['<|BOS|>', ' s', 'ix', ' mon']
     """
     ids = check_tokens(tokens)[0].tolist()
-    known = list(dict.fromkeys(ids))
-    texts = dict(zip(known, decode_each(known, tokenizer)))
-    return [texts[i] for i in ids]
+    # each id once: a long text has few distinct ones
+    distinct = list(dict.fromkeys(ids))
+    texts = decode_each(distinct, tokenizer)
+    text_of = dict(zip(distinct, texts))
+    return [text_of[token_id] for token_id in ids]
 
 
-def decode_each(ids: Sequence[int], tokenizer) -> list[str]:
-    """The text of each token id; empty for an id that the tokenizer does not know (padded vocabularies)."""
-    known = len(tokenizer)
+def decode_each(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """The text of each token id; empty for ids beyond the tokenizer (padded vocabularies)."""
+    n_known = len(tokenizer)
+    rows = [[token_id] if token_id < n_known else [] for token_id in ids]
     texts = tokenizer.batch_decode(
-        [[i] if i < known else [] for i in ids],
+        rows,
         clean_up_tokenization_spaces=False,
         skip_special_tokens=False,
     )
     return list(texts)
 
 
-def not_bos(tokens: torch.Tensor, tokenizer) -> torch.Tensor:
-    """Bool, in the tokens' shape: False on BOS; True everywhere if the tokenizer has none, or there is nothing else."""
+def not_bos(tokens: Int[Tensor, "*batch pos"], tokenizer: Any) -> Bool[Tensor, "*batch pos"]:
+    """A mask that is False on BOS.
+
+    Args:
+        tokens: integers of any shape.
+        tokenizer: the model's; None, or one without a BOS, leaves no token out.
+
+    Returns:
+        In the tokens' shape; True everywhere if no token but BOS is there.
+    """
     bos = getattr(tokenizer, "bos_token_id", None)
-    others = torch.ones_like(tokens, dtype=torch.bool) if bos is None else tokens != bos
-    return others if others.any() else ~others
+    everything = torch.ones_like(tokens, dtype=torch.bool)
+    if bos is None:
+        return everything
+    others = tokens != bos
+    if others.any():
+        return others
+    return everything
 
 
 def token_df(
-    tokens, tokenizer, *, len_prefix: int = 5, len_suffix: int = 1, **columns
+    tokens: Int[Tensor, "batch pos"] | Sequence,
+    tokenizer: Tokenizer,
+    *,
+    len_prefix: int = 5,
+    len_suffix: int = 1,
+    **columns: Any,
 ) -> pd.DataFrame:
-    """One row a token, with its context.
+    """One row for each token, with its context.
 
     Args:
-        tokens: long ``[batch, pos]``.
-        len_prefix, len_suffix: tokens of context before and after.
-        columns: more columns, each a value a token, ``[batch, pos]`` or flat.
+        tokens: integers ``[batch, pos]``.
+        tokenizer: the model's.
+        len_prefix: tokens of context before.
+        len_suffix: tokens of context after.
+        columns: more columns, each with one value per token, ``[batch, pos]`` or flat.
 
-    Returns: columns ``str_tokens``, ``unique_token`` (``token/pos``), ``context``
-    (``prefix|token|suffix``), ``batch``, ``pos``, ``label`` (``batch/pos``), then yours.
+    Returns:
+        Columns:
 
-    Raises: ValueError if a column has another number of values than there are tokens.
+        - ``str_tokens``: the token's visible text;
+        - ``unique_token``: ``token/pos``;
+        - ``context``: ``prefix|token|suffix``;
+        - ``batch``, ``pos``: its row and its place in the row;
+        - ``label``: ``batch/pos``;
+        - then yours.
 
-    Source: ``make_token_df`` of the gelu-1l notebook, whose suffix is by a slip always empty at the
-    second-to-last position; here it is not.
+    Raises:
+        ValueError: a column has another number of values than there are tokens.
+
+    Source: ``make_token_df`` of the gelu-1l notebook, whose suffix is by a slip always empty at
+    the second-to-last position; here it is not.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> token_df(book.tokens[:1, :3], book.tokenizer)[["context", "label"]]
+                 context label
+    0    |<|BOS|>|·s   0/0
+    1  <|BOS|>|·s|ix   0/1
+    2  <|BOS|>·s|ix|   0/2
     """
     tokens = check_tokens(tokens)
-    (
-        check_positive(len_prefix, "len_prefix", minimum=0),
-        check_positive(len_suffix, "len_suffix", minimum=0),
-    )
+    check_positive(len_prefix, "len_prefix", minimum=0)
+    check_positive(len_suffix, "len_suffix", minimum=0)
     n_rows, n_pos = tokens.shape
-    flat = [visible(text) for text in str_tokens(tokens.flatten(), tokenizer)]
-    rows = [flat[i * n_pos : (i + 1) * n_pos] for i in range(n_rows)]
-    contexts = [
-        f"{''.join(row[max(0, p - len_prefix) : p])}|{row[p]}|{''.join(row[p + 1 : p + 1 + len_suffix])}"
-        for row in rows
-        for p in range(n_pos)
-    ]
-    batch, pos = np.divmod(np.arange(n_rows * n_pos), n_pos)
+    texts = [visible(text) for text in str_tokens(tokens.flatten(), tokenizer)]
+    contexts: list[str] = []
+    for first in range(0, len(texts), n_pos):
+        row = texts[first : first + n_pos]
+        contexts += _contexts(row, len_prefix, len_suffix)
+    batch, pos = np.divmod(np.arange(len(texts)), n_pos)
+    unique_tokens = [f"{text}/{place}" for text, place in zip(texts, pos)]
+    labels = [f"{index}/{place}" for index, place in zip(batch, pos)]
     frame = pd.DataFrame(
         {
-            "str_tokens": flat,
-            "unique_token": [f"{text}/{p}" for text, p in zip(flat, pos)],
+            "str_tokens": texts,
+            "unique_token": unique_tokens,
             "context": contexts,
             "batch": batch,
             "pos": pos,
-            "label": [f"{b}/{p}" for b, p in zip(batch, pos)],
+            "label": labels,
         }
     )
-    for name, values in columns.items():
-        values = (
-            values.detach().cpu().numpy()
-            if isinstance(values, torch.Tensor)
-            else np.asarray(values)
-        )
+    for name, given in columns.items():
+        values = _as_array(given)
         if values.size != len(frame):
             raise ValueError(
                 f"column {name!r} has {values.size} values for {len(frame)} tokens "
-                f"({n_rows} rows of {n_pos}); give one value a token"
+                f"({n_rows} rows of {n_pos}); give one value per token"
             )
         frame[name] = values.reshape(-1)
     return frame
 
 
-def vocab_df(logits, tokenizer, *, probs: bool = False) -> pd.DataFrame:
-    """The vocabulary with a number each, highest first; ties in order of token id.
+def _contexts(texts: list[str], len_prefix: int, len_suffix: int) -> list[str]:
+    """``prefix|token|suffix`` of each token of one row."""
+    contexts = []
+    for pos, text in enumerate(texts):
+        first, after = max(0, pos - len_prefix), pos + 1
+        prefix = "".join(texts[first:pos])
+        suffix = "".join(texts[after : after + len_suffix])
+        contexts.append(f"{prefix}|{text}|{suffix}")
+    return contexts
+
+
+def _as_array(values: Any) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().numpy()
+    return np.asarray(values)
+
+
+def vocab_df(
+    logits: Float[Tensor, " d_vocab"], tokenizer: Tokenizer, *, probs: bool = False
+) -> pd.DataFrame:
+    """The vocabulary with one number per token, highest first.
 
     Args:
         logits: ``[d_vocab]``.
-        probs: also ``log_prob`` (nats) and ``prob``, by softmax over the vocabulary.
+        tokenizer: the model's.
+        probs: also columns ``log_prob`` (nats) and ``prob``, by softmax over the vocabulary.
 
-    Returns: columns ``token``, ``logit`` (, ``log_prob``, ``prob``); the index is the token id.
+    Returns:
+        Columns ``token`` and ``logit``; the index is the token id. Ties are in order of id.
+
+    Raises:
+        ValueError: not one axis, or empty.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> logits = book.model(book.tokens[:1, :9])[0, -1]
+    >>> vocab_df(logits, book.tokenizer).head(2)["token"].tolist()
+    ['·be', '·not']
     """
     logits = torch.as_tensor(logits).detach().cpu()
-    if logits.ndim != 1 or len(logits) == 0:
-        raise ValueError(
-            f"logits have shape {tuple(logits.shape)}; give one value a token, [d_vocab]"
-        )
+    shape = tuple(logits.shape)
+    if len(shape) != 1 or shape[0] == 0:
+        raise ValueError(f"logits have shape {shape}; give one value per token, [d_vocab]")
+    texts = decode_each(range(shape[0]), tokenizer)
     frame = pd.DataFrame(
-        {"token": [visible(t) for t in decode_each(range(len(logits)), tokenizer)]}
+        {
+            "token": [visible(text) for text in texts],
+            "logit": logits.float().numpy(),
+        }
     )
-    frame["logit"] = logits.float().numpy()
     if probs:
         log_prob = logits.double().log_softmax(dim=-1)
-        frame["log_prob"], frame["prob"] = log_prob.numpy(), log_prob.exp().numpy()
+        frame["log_prob"] = log_prob.numpy()
+        frame["prob"] = log_prob.exp().numpy()
     frame.index.name = "token_id"
     return frame.sort_values("logit", ascending=False, kind="stable")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-# What an install may replace under a running session, and what then breaks far from its cause.
+# What an install may replace under a running session; what then breaks is far from the cause.
 WATCHED = (
     "numpy",
     "torch",
@@ -19,21 +19,37 @@ WATCHED = (
 
 
 def replaced_versions() -> list[str]:
-    """Packages whose loaded version is not the installed one: an install replaced them after the session had begun."""
-    found = []
+    """Packages that an install replaced after the session began.
+
+    Returns:
+        One sentence for each package whose loaded version is not the installed one.
+    """
+    replaced = []
     for name in WATCHED:
         loaded = getattr(sys.modules.get(name), "__version__", None)
         try:
             installed = version(name)
         except PackageNotFoundError:
             continue
-        if loaded is not None and str(loaded).partition("+")[0] != installed.partition("+")[0]:
-            found.append(f"{name} {loaded} is loaded but {installed} is installed")
-    return found
+        # 2.6.0+cu126 and 2.6.0 are two builds of one version
+        if loaded is not None and _public(str(loaded)) != _public(installed):
+            replaced.append(f"{name} {loaded} is loaded but {installed} is installed")
+    return replaced
+
+
+def _public(full_version: str) -> str:
+    return full_version.partition("+")[0]
 
 
 def check_versions() -> None:
-    """Raise RuntimeError, before anything is downloaded or computed, if the session runs on packages that were replaced."""
-    if found := replaced_versions():
-        remedy = "an install replaced it after this session had begun; restart the session, and run all cells again"
-        raise RuntimeError(f"{'; '.join(found)}: {remedy}")
+    """Stop before anything is downloaded or computed, if packages were replaced.
+
+    Raises:
+        RuntimeError: the session runs on a version that is no longer installed.
+    """
+    replaced = replaced_versions()
+    if replaced:
+        raise RuntimeError(
+            f"{'; '.join(replaced)}: an install replaced it after this session had begun; "
+            "restart the session, and run all cells again"
+        )

@@ -1,1 +1,4 @@
-"""The only code that runs a model or an SAE: activations at a hook, features of them, splices, losses after them."""
+"""The only code that runs a model or an SAE.
+
+Activations at a hook, features of them, splices, and the losses after them.
+"""

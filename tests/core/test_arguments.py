@@ -1,42 +1,24 @@
-"""What a good argument is, and that a bad one is told what was given, what is allowed, and what to do."""
+"""Good arguments pass; an error says what was given, what is allowed, and what to do next."""
 
+from __future__ import annotations
+
+import inspect
 import re
+from dataclasses import astuple, is_dataclass
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from conftest import random_sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stand_ins import RESID
 
+import saework
+from saework import Workbook
 from saework.core import arguments as checks
-from saework.core.errors import HookError, UnknownNameError, WeightsError, unknown
-from saework.core.versions import check_versions, replaced_versions
-
-
-def test_unknown_names_the_nearest():
-    error = unknown(
-        "release",
-        "gelu-1l-mimi",
-        ["gelu-1l-mini", "gelu-1l", "llama"],
-        see="releases() lists them.",
-    )
-    assert isinstance(error, ValueError)
-    assert (
-        str(error)
-        == "there is no release 'gelu-1l-mimi'. Did you mean 'gelu-1l-mini' or 'gelu-1l'? releases() lists them."
-    )
-
-
-def test_unknown_without_a_near_name_only_says_where_to_look():
-    assert (
-        str(unknown("hook", 12345, ["abc"], see="Look there."))
-        == "there is no hook 12345. Look there."
-    )
-
-
-@pytest.mark.parametrize("error", [UnknownNameError, WeightsError, HookError])
-def test_a_users_input_is_a_value_error(error):
-    assert issubclass(error, ValueError)
+from saework.core.arguments import accepts_workbook
 
 
 @pytest.mark.parametrize(
@@ -67,10 +49,7 @@ def test_tokens_become_long_rows(tokens):
         ([[1, 2], [3]], r"not a table of integers .*; give ids in rows of one length"),
         ("the text", r"not a table of integers .*; give ids"),
         (None, r"not a table of integers .*; give ids"),
-        (
-            [1, -2],
-            r"token -2 is out of the vocabulary \(0\.\.9\); tokenize with this model's own tokenizer",
-        ),
+        ([1, -2], r"token -2 is out of the vocabulary \(0\.\.9\); tokenize with this model's own"),
         ([1, 10], r"token 10 is out of the vocabulary \(0\.\.9\); tokenize"),
         ([[1] * 6], "6 tokens long, but the model's context is 5; cut the rows to 5 tokens"),
     ],
@@ -152,30 +131,165 @@ def test_finite_values_pass_as_they_are():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_values_that_are_not_finite_are_counted(bad):
-    message = "decoder weights hold 2 NaN or infinite values out of 4; load the weights again, or use float32"
-    with pytest.raises(ValueError, match=message):
+    words = "decoder weights hold 2 NaN or infinite values out of 4; load the weights again, or use"
+    with pytest.raises(ValueError, match=words):
         checks.check_finite(torch.tensor([[bad, 1.0], [2.0, bad]]), "decoder weights")
 
 
-def test_packages_that_were_replaced_under_a_session_stop_it_before_anything_else(monkeypatch):
-    from saework.loading.requirements import check_resources
-    from saework.views.tables import versions
-
-    assert replaced_versions() == []
-    installed = np.__version__
-    monkeypatch.setattr(np, "__version__", "2.0.2")
-    message = f"numpy 2.0.2 is loaded but {installed} is installed: an install replaced it after this session had begun; restart the session"
-    for call in (
-        check_versions,
-        versions,
-        lambda: check_resources(None, None),
-    ):  # no release is even looked at
-        with pytest.raises(RuntimeError, match=re.escape(message)):
-            call()
+def test_a_sum_that_overflows_is_not_an_error():
+    values = torch.tensor([3e38, 3e38])
+    assert checks.check_finite(values, "weights") is values
 
 
-def test_builds_of_one_version_are_no_other_version(monkeypatch):
-    monkeypatch.setattr(torch, "__version__", torch.__version__.partition("+")[0] + "+cu126")
-    assert replaced_versions() == []
-    monkeypatch.setitem(checks.sys.modules, "tokenizers", None)  # not loaded: nothing to compare
-    assert replaced_versions() == []
+def test_rows_that_are_not_finite_are_named_once():
+    values = torch.zeros(6, 2)
+    values[[1, 2, 5], 0] = torch.nan
+    with pytest.raises(ValueError, match="x hold 3 NaN .* out of 12, in rows 7, 9; load"):
+        checks.check_finite(values, "x", rows=np.array([6, 7, 7, 8, 8, 9]))
+    with pytest.raises(ValueError, match="in rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and more; load"):
+        checks.check_finite(torch.full((12,), torch.inf), "x", rows=range(12))
+
+
+@accepts_workbook
+def three_parts(model, sae, tokens, *, hook=None, mask=None):
+    """What it was given."""
+    return model, sae, tokens, hook, mask
+
+
+@accepts_workbook
+def two_parts(model, sae, prompt, feature, *, hook=None, strength=1.0):
+    return model, sae, prompt, feature, hook, strength
+
+
+@accepts_workbook
+def no_hook(model, sae, tokens, *, mask=None):
+    return model, sae, tokens, mask
+
+
+def test_a_workbook_alone_stands_for_its_parts(book):
+    parts = (book.model, book.sae, book.tokens)
+    assert three_parts(book) == (*parts, book.hook, None)
+    assert three_parts(book, mask=5) == (*parts, book.hook, 5)
+    assert no_hook(book, mask=5) == (*parts, 5)
+    model_and_sae = parts[:2]
+    assert two_parts(book, "text", 7) == (*model_and_sae, "text", 7, book.hook, 1.0)
+    assert two_parts(book, prompt="text", feature=7, strength=2.0)[2:] == (
+        "text",
+        7,
+        book.hook,
+        2.0,
+    )
+
+
+def test_a_hook_that_is_given_comes_before_the_workbooks(book):
+    assert three_parts(book, hook="hook_embed")[3] == "hook_embed"
+
+
+def test_the_parts_are_taken_as_ever():
+    assert three_parts(1, 2, 3) == (1, 2, 3, None, None)
+    assert three_parts(tokens=3, model=1, sae=2, hook="h") == (1, 2, 3, "h", None)
+    assert two_parts(1, 2, "text", feature=7) == (1, 2, "text", 7, None, 1.0)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'tokens'"):
+        three_parts(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        (lambda book: three_parts(book, sae=book.sae), "sae"),
+        (lambda book: three_parts(book, tokens=book.tokens, model=book.model), "model, tokens"),
+        (lambda book: three_parts(book, book.sae), "an SAE"),
+        (lambda book: three_parts(book, book.tokens), "another positional argument"),
+        (lambda book: three_parts(book, book.sae, book.tokens), "an SAE"),
+        (lambda book: two_parts(book, book.sae, "text", 7), "an SAE"),
+        (lambda book: two_parts(book, book.sae, "text", feature=7), "an SAE"),
+        (lambda book: two_parts(book, "text", 7, 2.0), "another positional argument"),
+        (lambda book: two_parts(book, "text", 7, model=book.model), "model"),
+    ],
+)
+def test_a_workbook_together_with_what_it_brings(book, call, given):
+    words = (
+        rf"^(three|two)_parts was given a Workbook and {given} as well, but a Workbook brings "
+        r"(?P<brings>model, sae(, tokens)?); call \1_parts\(workbook, \.\.\.\) with nothing in "
+        r"their place, or \1_parts\((?P=brings), \.\.\.\) without a Workbook$"
+    )
+    with pytest.raises(ValueError, match=words):
+        call(book)
+
+
+def test_name_docstring_and_signature_are_the_functions_own():
+    assert (three_parts.__name__, three_parts.__doc__) == ("three_parts", "What it was given.")
+    assert list(inspect.signature(three_parts).parameters)[:3] == ["model", "sae", "tokens"]
+
+
+# What each public function needs beside model, SAE and tokens, or a Workbook.
+ARGUMENTS = {
+    "active_features": (("a sum of two",), {}),
+    "feature_activations": (("a sum of two", 7), {}),
+    "find_site": ((), {}),
+    "logit_effect": ((7,), {}),
+    "recons_score": ((), {}),
+    "reconstruction_metrics": ((), {}),
+    "scan": ((), {"top_k": 3}),
+    "steer": (("a sum of", 7), {"strength": 2.0, "max_new_tokens": 3}),
+    "validate": ((), {}),
+    "write_reference": (("a sum of two",), {}),
+}
+
+
+def takes_model_sae(function) -> bool:
+    names = list(inspect.signature(function).parameters)
+    return inspect.isfunction(function) and names[:2] == ["model", "sae"]
+
+
+def test_each_public_function_of_model_and_sae_is_among_them():
+    public = {name: getattr(saework, name) for name in saework.__all__}
+    functions = {
+        name
+        for name, value in public.items()
+        if inspect.isfunction(value) and takes_model_sae(value)
+    }
+    assert functions == set(ARGUMENTS)
+
+
+def assert_equal(one, other):
+    if is_dataclass(one):
+        one, other = astuple(one), astuple(other)
+    if isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one.nan_to_num(), other.nan_to_num())
+    elif isinstance(one, dict):
+        assert_equal(list(one.items()), list(other.items()))
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for part, other_part in zip(one, other):
+            assert_equal(part, other_part)
+    else:
+        assert one == other or (one != one and other != other)
+
+
+@pytest.fixture
+def moved_book(tiny):
+    """A Workbook whose hook is not the one that its SAE names."""
+    sae = random_sae(16, 24, "blocks.0.hook_resid_pre", torch.Generator().manual_seed(2))
+    return Workbook(tiny.model, sae, tiny.tokens, tiny.tokenizer, RESID)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_workbook_gives_the_result_of_its_parts(name, tmp_path, moved_book):
+    function = getattr(saework, name)
+    arguments, options = ARGUMENTS[name]
+    if name == "write_reference":
+        arguments = (*arguments, tmp_path / "reference.json")
+    if name == "validate":
+        path = tmp_path / "reference.json"
+        saework.write_reference(
+            moved_book.model, moved_book.sae, "a sum of two", path, hook=moved_book.hook
+        )
+        arguments = (saework.read_reference(path),)
+    parameters = inspect.signature(function).parameters
+    parts = [getattr(moved_book, part) for part in ("model", "sae", "tokens") if part in parameters]
+    by_hook = {"hook": moved_book.hook} if "hook" in parameters else {}
+    expected = function(*parts, *arguments, **options, **by_hook)
+    assert_equal(function(moved_book, *arguments, **options), expected)

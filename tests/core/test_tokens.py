@@ -49,7 +49,7 @@ def test_visible_hides_nothing_and_changes_nothing_else(text):
 
 
 @pytest.mark.parametrize("value, kind", [(5, "int"), (b"x", "bytes"), (None, "NoneType")])
-def test_visible_wants_text(value, kind):
+def test_visible_needs_text(value, kind):
     with pytest.raises(ValueError, match=f"takes text, not {kind}; decode tokens with str_tokens"):
         visible(value)
 
@@ -82,7 +82,10 @@ def published_token_df(rows, len_prefix=5, len_suffix=1):
             batch.append(b)
             pos.append(p)
             label.append(f"{b}/{p}")
-    flat = lambda nested: [x for part in nested for x in part]  # noqa: E731
+
+    def flat(nested):
+        return [x for part in nested for x in part]
+
     return pd.DataFrame(
         dict(
             str_tokens=flat(texts),
@@ -164,7 +167,7 @@ def test_token_df_takes_columns_flat_or_as_rows(tiny):
 
 
 def test_token_df_refuses_a_column_of_another_size(tiny):
-    message = r"column 'act' has 3 values for 120 tokens \(6 rows of 20\); give one value a token"
+    message = r"column 'act' has 3 values for 120 tokens \(6 rows of 20\); give one value per token"
     with pytest.raises(ValueError, match=message):
         token_df(tiny.tokens, tiny.tokenizer, act=[1, 2, 3])
 
@@ -206,9 +209,9 @@ def test_vocab_df_covers_a_padded_vocabulary(tiny):
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (0,), ()])
-def test_vocab_df_wants_one_value_a_token(tiny, shape):
+def test_vocab_df_needs_one_value_per_token(tiny, shape):
     with pytest.raises(
-        ValueError, match=r"logits have shape \(.*\); give one value a token, \[d_vocab\]"
+        ValueError, match=r"logits have shape \(.*\); give one value per token, \[d_vocab\]"
     ):
         vocab_df(torch.zeros(shape), tiny.tokenizer)
 

@@ -1,0 +1,111 @@
+"""One published value: what was claimed, and whether a measured value agrees."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+HOLDS = "holds"
+DIFFERS = "differs"
+NOT_RUN = "not run"
+NOT_COMPARABLE = "not comparable"
+
+Value: TypeAlias = "float | int | str | list"
+
+_WIDEST_LIST = 48  # characters of a list in a table
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A number (or a list of numbers, or words) that somebody published."""
+
+    id: str
+    """Short and unique, such as ``reconstruction/loss``."""
+    value: Value
+    """What was published."""
+    unit: str
+    """Such as ``nats per token``; empty for a pure number."""
+    source: str
+    """Where it was published."""
+    tolerance: float
+    """The largest difference that still holds, in the claim's unit. Words must be equal."""
+    tier: str
+    """The release on which it can be measured, such as ``gelu-1l``."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A claim, and what became of it."""
+
+    claim: Claim
+    measured: Value | None
+    """None if it was not measured."""
+    verdict: str
+    """``holds``, ``differs``, ``not run`` or ``not comparable``."""
+    note: str
+    """A remark, or the reason why it cannot be compared."""
+
+
+def as_text(value: Value | None, *, tolerance: float = 0) -> str:
+    """A value as text; with a tolerance, to its decimals, since further ones vary by machine."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        text = ", ".join(as_text(item, tolerance=tolerance) for item in value)
+        if len(text) <= _WIDEST_LIST:
+            return text
+        return text[: _WIDEST_LIST - 1] + "…"
+    if not isinstance(value, float):
+        return str(value)
+    if tolerance <= 0:
+        return f"{value:.5g}"
+    decimals = max(0, math.ceil(-math.log10(tolerance)))
+    return f"{value:.{decimals}f}"
+
+
+def plain(value: Any) -> Value:
+    """A value as JSON can hold it: tensors and numpy numbers become Python's own."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if not isinstance(value, (bool, int, float, str)):
+        raise ValueError(
+            f"a measured value of type {type(value).__name__} cannot be entered; "
+            "give a number, words, or a list of them"
+        )
+    return value
+
+
+def without_nan(value: Value) -> Value:
+    """The value with NaN and infinity as words, since JSON has neither."""
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    if isinstance(value, str) or math.isfinite(value):
+        return value
+    return str(value)
+
+
+def has_words(value: Value) -> bool:
+    if isinstance(value, list):
+        return any(has_words(item) for item in value)
+    return isinstance(value, str)
+
+
+def agree(published: Value, measured: Value, tolerance: float) -> bool:
+    """Whether two values of one form agree: numbers within the tolerance, words exactly."""
+    if isinstance(published, list) and isinstance(measured, list):
+        if len(published) != len(measured):
+            return False
+        pairs = zip(published, measured)
+        return all(agree(one, other, tolerance) for one, other in pairs)
+    if isinstance(published, str) and isinstance(measured, str):
+        return published == measured
+    if isinstance(published, (int, float)) and isinstance(measured, (int, float)):
+        difference = abs(measured - published)
+        return math.isfinite(measured) and difference <= tolerance
+    raise ValueError(
+        f"the claim is {as_text(published)!r} and the measured value {as_text(measured)!r}; "
+        "they must be of one form"
+    )

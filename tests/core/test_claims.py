@@ -1,0 +1,134 @@
+"""When a measured value agrees with a published one, and how values are shown and stored."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saework.core.claims import (
+    DIFFERS,
+    HOLDS,
+    Value,
+    agree,
+    as_text,
+    has_words,
+    plain,
+    without_nan,
+)
+
+numbers = st.floats(-1e6, 1e6)
+
+
+def verdict(value: Value, measured, tolerance: float = 0.0) -> str:
+    return HOLDS if agree(value, plain(measured), tolerance) else DIFFERS
+
+
+@pytest.mark.parametrize(
+    "value, measured, tolerance, expected",
+    [
+        (3.25, 3.25, 0, HOLDS),
+        (3.25, 3.5, 0.25, HOLDS),
+        (3.25, 3.0, 0.25, HOLDS),
+        (3.25, 3.51, 0.25, DIFFERS),
+        (3.25, 2.99, 0.25, DIFFERS),
+        (5, 5.0, 0, HOLDS),
+        (3.25, math.nan, 1e9, DIFFERS),
+        (3.25, math.inf, 1e9, DIFFERS),
+        ("·the", "·the", 0, HOLDS),
+        ("·the", "the", 100, DIFFERS),
+        ([1.0, 2.0], [1.1, 1.9], 0.2, HOLDS),
+        ([1.0, 2.0], [1.1, 2.5], 0.2, DIFFERS),
+        ([1.0, 2.0], [1.0], 0.2, DIFFERS),
+        (["'ll", 1.875], ["'ll", 1.876], 0.01, HOLDS),
+        (["'ll", 1.875], ["ll", 1.875], 0.01, DIFFERS),
+        ([[1, 2], [3]], [[1, 2], [4]], 0, DIFFERS),
+        (3.25, torch.tensor(3.25), 0, HOLDS),
+        ([1, 2], torch.tensor([1, 2]), 0, HOLDS),
+        (3.25, np.float32(3.25), 0, HOLDS),
+        ([1, 2], (1, 2), 0, HOLDS),
+    ],
+)
+def test_verdicts(value, measured, tolerance, expected):
+    assert verdict(value, measured, tolerance) == expected
+
+
+@settings(deadline=None)
+@given(numbers, numbers, st.floats(0, 1e6))
+def test_a_number_holds_within_its_tolerance_and_not_beyond(value, measured, tolerance):
+    expected = HOLDS if abs(value - measured) <= tolerance else DIFFERS
+    assert verdict(value, measured, tolerance) == expected
+    assert verdict(value, measured, tolerance) == verdict(measured, value, tolerance)
+    assert verdict(value, value, tolerance) == HOLDS
+
+
+@settings(deadline=None)
+@given(st.lists(numbers, max_size=4), st.lists(numbers, max_size=4), st.floats(0, 1e6))
+def test_a_list_holds_if_each_of_its_numbers_does(value, measured, tolerance):
+    verdicts = [verdict(v, m, tolerance) for v, m in zip(value, measured)]
+    holds = len(value) == len(measured) and DIFFERS not in verdicts
+    assert verdict(value, measured, tolerance) == (HOLDS if holds else DIFFERS)
+
+
+@pytest.mark.parametrize(
+    "value, measured", [(1.0, "1.0"), ("1.0", 1.0), (1.0, [1.0]), ([1.0], 1.0), ([1.0], ["1.0"])]
+)
+def test_a_value_of_another_form(value, measured):
+    words = "the claim is '.*1.* and the measured value '1.*'; they must be of one form"
+    with pytest.raises(ValueError, match=words):
+        verdict(value, measured)
+
+
+@pytest.mark.parametrize(
+    "measured, kind", [(None, "NoneType"), ({"a": 1}, "dict"), ([1.0, None], "NoneType")]
+)
+def test_a_value_that_json_cannot_hold(measured, kind):
+    words = f"of type {kind} cannot be entered; give a number, words, or a list"
+    with pytest.raises(ValueError, match=words):
+        verdict(1.0, measured)
+
+
+@pytest.mark.parametrize(
+    ("value", "tolerance", "text"),
+    [
+        (None, 0, ""),
+        (3.254612345, 0, "3.2546"),
+        (3.254612345, 1e-2, "3.25"),
+        (3.254612345, 0.05, "3.25"),
+        (3.254612345, 5, "3"),
+        (2048, 0.1, "2048"),
+        ("·the", 0.1, "·the"),
+        (["'ll", 1.5], 0, "'ll, 1.5"),
+        (["'ll", 1.5], 0.01, "'ll, 1.50"),
+        ([[1, 2], [3]], 0, "1, 2, 3"),
+    ],
+)
+def test_values_as_text(value, tolerance, text):
+    assert as_text(value, tolerance=tolerance) == text
+
+
+def test_a_long_list_is_cut():
+    text = as_text(list(range(100)))
+    assert len(text) == 48 and text.startswith("0, 1, 2") and text.endswith("…")
+
+
+def test_what_json_lacks_becomes_words():
+    value = without_nan([1.5, math.nan, [math.inf, "words"]])
+    assert value == [1.5, "nan", ["inf", "words"]]
+    json.dumps(value, allow_nan=False)
+
+
+def test_tensors_and_arrays_become_plain():
+    assert plain(torch.tensor([[1, 2]])) == [[1, 2]]
+    assert type(plain(np.float32(1.5))) is float
+    assert plain((1, np.array([2.0]))) == [1, [2.0]]
+
+
+def test_words_are_seen_at_any_depth():
+    assert has_words("a") and has_words([1, [2, "a"]])
+    assert not has_words(1.0) and not has_words([1, [2]])
