@@ -7,7 +7,7 @@ from dataclasses import fields
 from itertools import groupby
 
 import torch
-from conftest import draw
+from conftest import draw, slow_features
 from sae_lens import TopKSAE, TopKSAEConfig
 
 from saework import FeatureScan
@@ -64,6 +64,23 @@ def assert_same(a: FeatureScan, b: FeatureScan, *, but=()):
 
 def slow_bin(value: float) -> int:
     return sum(edge <= value for edge in BIN_EDGES) - 1
+
+
+def slow_firings(model, sae, tokens, hook, mask=None, first_row=0):
+    """``(feature, value, row, pos)`` of each firing, and how many features fire on each token."""
+    table, l0 = [], []
+    for b, row in enumerate(tokens):
+        features = slow_features(model, sae, row[None], hook)[0].float()
+        for p, values in enumerate(features.tolist()):
+            if mask is None or mask[b, p]:
+                active = [
+                    (feature, value, first_row + b, p)
+                    for feature, value in enumerate(values)
+                    if value > 0
+                ]
+                table += active
+                l0.append(len(active))
+    return table, l0
 
 
 def slow_strongest(table, k):

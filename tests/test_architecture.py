@@ -55,7 +55,6 @@ def room(module: str) -> str:
 # Tests of more than one file.
 WHOLE_FOLDER_TESTS = {
     "test_browser.py",
-    "test_executors.py",
     "test_full_tier.py",
     "test_notebooks.py",
     "test_releases.py",

@@ -1,33 +1,27 @@
-"""What a scan found of each feature: counts, histograms, the strongest activations; to read, merge and keep as a file."""
+"""What a scan found of each feature: to read, to merge, and to keep as a file."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from saework.analysis.scanning import scan_file
 from saework.analysis.scanning.collector import Collector
 from saework.analysis.scanning.firings import BIN_EDGES
 from saework.core.arguments import check_feature, check_positive
-from saework.core.errors import WeightsError
 from saework.core.formulas import rate_bound
+from saework.core.protocols import Tokenizer
 from saework.core.tokens import token_df
 
-_ARRAYS = ("count", "max_activation", "l0_histogram", "histogram", "top_values", "top_positions")
-_SAMPLES = ("sample_feature", "sample_value", "sample_position")
-_COUNTS = ("histogram", "l0_histogram", "cofiring")  # int32 in the file where that is enough
-_LATER = (
-    "total_activation",
-    "cofiring_features",
-    "cofiring",
-)  # not in files written before they were kept
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float32, Float64, Int, Int64
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,43 +30,43 @@ class FeatureScan:
 
     n_tokens: int
     """Tokens counted."""
-    count: torch.Tensor
-    """int64 ``[d_sae]``: tokens on which the feature is above zero."""
-    max_activation: torch.Tensor
-    """float32 ``[d_sae]``: 0 where it never fired."""
-    l0_histogram: torch.Tensor
-    """int64 ``[d_sae + 1]``: tokens by the number of features that fire on them."""
-    histogram: torch.Tensor
-    """int64 ``[d_sae, bins]``: firings by activation."""
-    top_values: torch.Tensor
-    """float32 ``[d_sae, top_k]``: the highest activations, ties by row and position; 0 where unfilled."""
-    top_positions: torch.Tensor
-    """int64 ``[d_sae, top_k, 2]``: row and position; -1 where unfilled."""
-    sample_feature: torch.Tensor
-    """int64 ``[sample]``: up to 4 firings of each feature in each bin, chosen by a hash of row and position."""
-    sample_value: torch.Tensor
-    """float32 ``[sample]``."""
-    sample_position: torch.Tensor
-    """int64 ``[sample, 2]``."""
-    total_activation: torch.Tensor
-    """float64 ``[d_sae]``: sum over the tokens; NaN in files written before it was kept."""
-    cofiring_features: torch.Tensor
-    """int64 ``[c]``: the features chosen for ``cofiring``."""
-    cofiring: torch.Tensor
-    """int64 ``[c, d_sae]``: tokens on which both fire; the feature's own count on itself."""
+    count: Int64[Tensor, " d_sae"]
+    """Tokens on which the feature is above zero."""
+    max_activation: Float32[Tensor, " d_sae"]
+    """The highest activation; 0 where the feature never fired."""
+    l0_histogram: Int64[Tensor, " d_sae+1"]
+    """Tokens by the number of features that fire on them."""
+    histogram: Int64[Tensor, "d_sae bins"]
+    """Firings by activation; ``bin_edges`` are the borders."""
+    top_values: Float32[Tensor, "d_sae top_k"]
+    """The highest activations, ties by row and position; 0 where unfilled."""
+    top_positions: Int64[Tensor, "d_sae top_k 2"]
+    """Their rows and positions; -1 where unfilled."""
+    sample_feature: Int64[Tensor, " sample"]
+    """The features of a random sample: up to 4 firings of each feature in each bin."""
+    sample_value: Float32[Tensor, " sample"]
+    """The sample's activations."""
+    sample_position: Int64[Tensor, "sample 2"]
+    """The sample's rows and positions. Their hash decides what is in it: each scan draws alike."""
+    total_activation: Float64[Tensor, " d_sae"]
+    """Sum over the tokens; NaN in files written before it was kept."""
+    cofiring_features: Int64[Tensor, " chosen"]
+    """The features chosen for ``cofiring``."""
+    cofiring: Int64[Tensor, "chosen d_sae"]
+    """Tokens on which both fire; the feature's own count on itself."""
     rows: tuple[tuple[int, int], ...]
     """Row ranges that were scanned, ``(first, past the last)``."""
     fingerprint: str
     """Of the SAE and the hook: scans of different SAEs do not merge."""
 
     @property
-    def bin_edges(self) -> torch.Tensor:
-        """``[bins + 1]``: from 0 over 1e-3 to 1e4 (four bins a decade) to infinity."""
+    def bin_edges(self) -> Float64[Tensor, " bins+1"]:
+        """From 0 over 1e-3 to 1e4 (four bins a decade) to infinity."""
         return torch.from_numpy(BIN_EDGES)
 
     @property
-    def firing_rate(self) -> torch.Tensor:
-        """float64 ``[d_sae]``: share of the tokens on which the feature fires."""
+    def firing_rate(self) -> Float64[Tensor, " d_sae"]:
+        """Share of the tokens on which the feature fires."""
         return self.count.double() / self.n_tokens
 
     @property
@@ -81,8 +75,8 @@ class FeatureScan:
         return int(self.count.sum()) / self.n_tokens
 
     @property
-    def dead(self) -> torch.Tensor:
-        """bool ``[d_sae]``: did not fire in these tokens, which bounds the rate by ``rate_bound``."""
+    def dead(self) -> Bool[Tensor, " d_sae"]:
+        """Whether the feature did not fire in these tokens: its rate is below ``rate_bound``."""
         return self.count == 0
 
     @property
@@ -90,52 +84,69 @@ class FeatureScan:
         """The rate of a dead feature is below this, at 95%: about ``3 / n_tokens``."""
         return rate_bound(self.n_tokens)
 
+    @property
+    def top_k(self) -> int:
+        """Strongest activations kept of each feature."""
+        return self.top_values.shape[1]
+
     def top_examples(
-        self, feature: int, tokens, tokenizer, n: int = 20, interval=None
+        self,
+        feature: int,
+        tokens: Int[Tensor, "batch pos"],
+        tokenizer: Tokenizer,
+        n: int = 20,
+        interval: tuple[float, float] | None = None,
     ) -> pd.DataFrame:
-        """Where the feature fires most strongly, in context; a ``token_df`` with the activation.
+        """Where the feature fires most strongly, in context: a ``token_df`` with the activation.
 
         Args:
-            tokens: the rows that were scanned, ``[batch, pos]``, row 0 first.
+            feature: its number.
+            tokens: the rows that were scanned, row 0 first.
+            tokenizer: the model's.
             n: examples at most.
-            interval: ``(low, high)``: instead of the strongest, examples with ``low <= activation < high``,
-                from up to 4 kept of each bin, so that the middle of the range is read too.
+            interval: ``(low, high)``: instead of the strongest, examples with
+                ``low <= activation < high``, from the sample that was kept of each bin, so that the
+                middle of the range is read too.
 
-        Raises: ValueError if the scan kept no positions, or the rows are not all given.
+        Raises:
+            ValueError: the scan kept no positions, or not all of its rows are given.
         """
         feature = check_feature(feature, len(self.count))
         check_positive(n, "n")
-        if self.top_values.shape[1] == 0:
+        if self.top_k == 0:
             raise ValueError(
-                "this scan kept no positions (top_k=0, or a file that holds counts only); scan the tokens that you want examples of"
+                "this scan kept no positions (top_k=0, or a file that holds counts only); "
+                "scan the tokens that you want examples of"
             )
-        if interval is None:
-            filled = self.top_positions[feature, :, 0] >= 0
-            positions, values = (
-                self.top_positions[feature][filled][:n],
-                self.top_values[feature][filled][:n],
-            )
-        else:
+        if interval is not None:
             positions, values = self._samples_between(feature, interval, n)
-        return _in_context(positions, values, tokens, tokenizer)
+            return _in_context(positions, values, tokens, tokenizer)
+        positions = self.top_positions[feature, :n]
+        values = self.top_values[feature, :n]
+        filled = positions[:, 0] >= 0
+        return _in_context(positions[filled], values[filled], tokens, tokenizer)
 
-    def _samples_between(self, feature: int, interval, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _samples_between(
+        self, feature: int, interval: tuple[float, float], n: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions and values of up to n samples, spread over the interval, strongest first."""
         low, high = interval
         if not low < high:
             raise ValueError(f"interval is {interval}; give (low, high) with low below high")
-        pick = (
-            (self.sample_feature == feature)
-            & (self.sample_value >= low)
-            & (self.sample_value < high)
-        )
-        positions, values = self.sample_position[pick], self.sample_value[pick]
-        order = np.lexsort((*positions.numpy().T[::-1], -values.numpy()))
-        spread = (
-            order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int))]
-            if len(order)
-            else order
-        )
-        return positions[spread], values[spread]
+        own = self.sample_feature == feature
+        positions = self.sample_position[own]
+        values = self.sample_value[own]
+        inside = (values >= low) & (values < high)
+        positions = positions[inside]
+        values = values[inside]
+        row, pos = positions.numpy().T
+        # lexsort takes the key that counts most last: the value, then the row, then the position
+        order = np.lexsort((pos, row, -values.numpy()))
+        if len(order) > n:
+            # evenly spaced, the strongest and (if n > 1) the weakest among them
+            ranks = np.linspace(0, len(order) - 1, n)
+            order = order[ranks.round().astype(int)]
+        return positions[order], values[order]
 
     def __add__(self, other: FeatureScan) -> FeatureScan:
         if not isinstance(other, FeatureScan):
@@ -144,21 +155,24 @@ class FeatureScan:
             raise ValueError(
                 "these scans are of different SAEs or hooks; merge scans of one SAE at one hook"
             )
-        if self.top_values.shape[1] != other.top_values.shape[1]:
+        if self.top_k != other.top_k:
             raise ValueError(
-                f"top_k is {self.top_values.shape[1]} in one scan and {other.top_values.shape[1]} in the other; scan both with one top_k"
+                f"top_k is {self.top_k} in one scan and {other.top_k} in the other; "
+                "scan both with one top_k"
             )
         rows = sorted(self.rows + other.rows)
         for (_, end), (start, _) in zip(rows, rows[1:]):
             if start < end:
                 raise ValueError(
-                    f"both scans hold row {start}; give each part its own first_row=, so that no row counts twice"
+                    f"both scans hold row {start}; give each part its own first_row=, "
+                    "so that no row counts twice"
                 )
         if not torch.equal(self.cofiring_features, other.cofiring_features):
             raise ValueError(
-                "cofiring= chose other features in one scan than in the other; scan both with the same"
+                "cofiring= chose other features in one scan than in the other; "
+                "scan both with the same"
             )
-        collector = Collector(len(self.count), self.top_values.shape[1], self.cofiring_features)
+        collector = Collector(len(self.count), self.top_k, self.cofiring_features.numpy())
         collector.absorb(vars(self))
         collector.absorb(vars(other))
         return FeatureScan.of(collector.arrays(), _joined(rows), self.fingerprint)
@@ -166,140 +180,99 @@ class FeatureScan:
     @classmethod
     def of(
         cls,
-        found: Mapping[str, int | np.ndarray],
+        collected: Mapping[str, int | np.ndarray],
         rows: tuple[tuple[int, int], ...],
         fingerprint: str,
     ) -> FeatureScan:
-        """From what a collector found."""
-        tensors = {
-            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            for name, value in found.items()
-        }
-        return cls(**tensors, rows=rows, fingerprint=fingerprint)
+        """From what a collector gathered."""
+        values: dict[str, Any] = {}
+        for name, value in collected.items():
+            values[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        return cls(**values, rows=rows, fingerprint=fingerprint)
 
     def without_positions(self) -> FeatureScan:
         """Counts, sums and histograms only: nothing of it says what the text was."""
-        empty = torch.zeros(0)
         return replace(
             self,
             top_values=self.top_values[:, :0],
             top_positions=self.top_positions[:, :0],
-            sample_feature=empty.long(),
-            sample_value=empty,
-            sample_position=torch.zeros(0, 2).long(),
+            sample_feature=torch.zeros(0, dtype=torch.int64),
+            sample_value=torch.zeros(0),
+            sample_position=torch.zeros(0, 2, dtype=torch.int64),
         )
 
     def save(self, path: str | Path, *, note: str = "") -> Path:
         """Write the scan as one safetensors file, whole or not at all. ``note`` is kept in it.
 
-        Raises: OSError if it cannot be written; what was there before stays.
+        Raises:
+            OSError: it cannot be written; what was there before stays.
         """
-        from safetensors.torch import save
-
-        path = Path(path)
-        arrays = {name: getattr(self, name) for name in (*_ARRAYS, *_SAMPLES, *_LATER)}
-        arrays |= {
-            name: arrays[name].int()
-            for name in _COUNTS
-            if arrays[name].numel() and int(arrays[name].max()) < 2**31
-        }
-        arrays = {name: array.contiguous() for name, array in arrays.items()}
-        metadata = {
-            "n_tokens": str(self.n_tokens),
-            "rows": json.dumps(self.rows),
-            "fingerprint": self.fingerprint,
-            "note": note,
-        }
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with open(partial, "wb") as file:
-                file.write(save(arrays, metadata=metadata | {"digest": _digest(arrays)}))
-                file.flush()
-                os.fsync(file.fileno())
-            return partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        return scan_file.write(path, vars(self), note)
 
     @classmethod
     def load(cls, path: str | Path) -> FeatureScan:
-        """Read what ``save`` wrote. Raises: WeightsError if the file is something else, or damaged."""
+        """Read what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            WeightsError: the file is something else, or damaged.
+        """
         return cls.load_with_note(path)[0]
 
     @classmethod
     def load_with_note(cls, path: str | Path) -> tuple[FeatureScan, str]:
         """The scan, and the note that ``save`` was given; raises as ``load`` does."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="pt") as file:
-                arrays, metadata = (
-                    {name: file.get_tensor(name) for name in file.keys()},
-                    file.metadata() or {},
-                )
-            if metadata.get("digest", digest := _digest(arrays)) != digest:
-                raise ValueError("its numbers are not those that were written")
-            d_sae = len(arrays["count"])
-            unknown = {"total_activation": torch.full((d_sae,), torch.nan, dtype=torch.float64)}
-            unknown |= {
-                "cofiring_features": torch.zeros(0).long(),
-                "cofiring": torch.zeros(0, d_sae).long(),
-            }
-            arrays = unknown | arrays
-            arrays |= {name: arrays[name].long() for name in _COUNTS}
-            rows = tuple(tuple(pair) for pair in json.loads(metadata["rows"]))
-            scan = cls(
-                **arrays,
-                n_tokens=int(metadata["n_tokens"]),
-                rows=rows,
-                fingerprint=metadata["fingerprint"],
-            )
-            return scan, metadata.get("note", "")
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise WeightsError(
-                f"{path} is not a feature scan, or is damaged ({error}); scan again"
-            ) from error
+        values, note = scan_file.read(path)
+        scan = cls(**values)
+        return scan, note
 
     def __repr__(self) -> str:
         d_sae = len(self.count)
         return (
-            f"FeatureScan({self.n_tokens:,} tokens, {d_sae:,} features: mean L0 {self.mean_l0:.3g}, "
-            f"{int(self.dead.sum()):,} did not fire (rate below {self.rate_bound:.2g} at 95%))"
+            f"FeatureScan({self.n_tokens:,} tokens, {d_sae:,} features: "
+            f"mean L0 {self.mean_l0:.3g}, {int(self.dead.sum()):,} did not fire "
+            f"(rate below {self.rate_bound:.2g} at 95%))"
         )
 
 
-def _in_context(positions: torch.Tensor, values: torch.Tensor, tokens, tokenizer) -> pd.DataFrame:
+def _in_context(
+    positions: torch.Tensor,
+    values: torch.Tensor,
+    tokens: Int[Tensor, "batch pos"],
+    tokenizer: Tokenizer,
+) -> pd.DataFrame:
+    """A ``token_df`` of the positions ``[example, (row, pos)]``, with their activations."""
     tokens = torch.as_tensor(tokens)
-    if len(positions) and int(positions[:, 0].max()) >= len(tokens):
+    n_rows, n_pos = tokens.shape
+    row, pos = positions.numpy().T
+    last_row = int(row.max(initial=0))
+    last_pos = int(pos.max(initial=0))
+    if last_row >= n_rows:
         raise ValueError(
-            f"an example lies in row {int(positions[:, 0].max())}, but only {len(tokens)} rows were given; give the rows that were scanned"
+            f"an example lies in row {last_row}, but only {n_rows} rows were given; "
+            "give the rows that were scanned"
         )
-    if len(positions) and int(positions[:, 1].max()) >= tokens.shape[1]:
+    if last_pos >= n_pos:
         raise ValueError(
-            f"an example lies at position {int(positions[:, 1].max())}, but rows are {tokens.shape[1]} tokens long; give the rows that were scanned"
+            f"an example lies at position {last_pos}, but rows are {n_pos} tokens long; "
+            "give the rows that were scanned"
         )
-    rows = positions[:, 0].unique()
-    frame = token_df(tokens[rows] if len(rows) else tokens[:1], tokenizer)
-    n_pos = tokens.shape[1]
-    picked = torch.searchsorted(rows, positions[:, 0].contiguous()) * n_pos + positions[:, 1]
-    examples = frame.iloc[picked.numpy()].reset_index(drop=True)
-    examples["batch"] = positions[:, 0].numpy()
-    examples["label"] = [f"{b}/{p}" for b, p in zip(examples["batch"], examples["pos"])]
-    return examples.assign(activation=values.numpy())
+    # only rows with an example are decoded; the table has one line for each of their tokens
+    rows = np.unique(row)
+    table = token_df(tokens[rows] if len(rows) else tokens[:1], tokenizer)
+    line = np.searchsorted(rows, row) * n_pos + pos
+    examples = table.iloc[line].reset_index(drop=True)
+    examples["batch"] = row
+    examples["label"] = [f"{b}/{p}" for b, p in zip(row, pos)]
+    examples["activation"] = values.numpy()
+    return examples
 
 
 def _joined(rows: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    joined = [rows[0]]
-    for start, end in rows[1:]:
-        if start == joined[-1][1]:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
+    """Sorted ranges, those that touch made one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in rows:
+        if joined and joined[-1][1] == start:
+            start, _ = joined.pop()
+        joined.append((start, end))
     return tuple(joined)
-
-
-def _digest(arrays: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {tuple(arrays[name].shape)}".encode())
-        digest.update(arrays[name].contiguous().numpy())
-    return digest.hexdigest()

@@ -1,139 +1,199 @@
-"""Single firings of features, and which of them to keep: the strongest of each feature, and a fair sample of each bin.
+"""Single firings of features, and which of them a scan keeps.
 
-Both are the best of a group by a score, which depends on the firings alone, never on their order: parts can be merged in
-any way.
+A scan lists the strongest firings of each feature, and a random sample of each bin of its
+histogram. Both lists are the best of a group by a score. A score depends on the firing alone,
+never on the order in which firings come, so that parts can be merged in any way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy import ndarray
 
-# Four bins a decade from 1e-3 to 1e4, and one on either side: the same for each SAE, so that scans merge.
-BIN_EDGES = np.concatenate([[0.0], 10 ** np.arange(-3, 4.01, 0.25), [np.inf]])
+# Four bins a decade from 1e-3 to 1e4, and one on either side. They are the same for each SAE, so
+# that scans merge.
+_DECADES = np.arange(-3, 4.01, 0.25)
+BIN_EDGES = np.concatenate([[0.0], 10**_DECADES, [np.inf]])
 BINS = len(BIN_EDGES) - 1
 SAMPLES_PER_BIN = 4
 
-
 PENDING = 500_000  # firings, 14 MB
+WEAKEST = 2**64 - 1  # no score is above it
+
+POSITION_BITS = 20  # rows of up to a million tokens
+POSITION_MASK = 2**POSITION_BITS - 1
 
 
 @dataclass(frozen=True)
 class Firings:
-    """Firings of features, one an entry."""
+    """Firings of features: four arrays of one length."""
 
-    group: np.ndarray
-    """int64: among which others it competes."""
-    score: np.ndarray
+    group: ndarray
+    """int64: among which others it competes, those of its feature or of its feature's bin."""
+    score: ndarray
     """uint64: the lower, the better."""
-    value: np.ndarray
-    """float32, above zero."""
-    place: np.ndarray
+    value: ndarray
+    """float32: the activation, above zero."""
+    place: ndarray
     """int64: row and position in one number, see ``place_of``."""
 
     @classmethod
     def none(cls) -> Firings:
         """No firings."""
         return cls(
-            np.zeros(0, np.int64),
-            np.zeros(0, np.uint64),
-            np.zeros(0, np.float32),
-            np.zeros(0, np.int64),
+            group=np.zeros(0, np.int64),
+            score=np.zeros(0, np.uint64),
+            value=np.zeros(0, np.float32),
+            place=np.zeros(0, np.int64),
         )
 
     @classmethod
-    def concatenate(cls, parts: list[Firings]) -> Firings:
+    def concatenate(cls, parts: Iterable[Firings]) -> Firings:
         """All of them, one after the other."""
-        return cls(
-            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls))
+        columns = []
+        for field in fields(cls):
+            of_parts = [getattr(part, field.name) for part in parts]
+            columns.append(np.concatenate(of_parts))
+        return cls(*columns)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: ndarray) -> Firings:
+        return Firings(
+            group=self.group[index],
+            score=self.score[index],
+            value=self.value[index],
+            place=self.place[index],
         )
 
-    def __getitem__(self, index: np.ndarray) -> Firings:
-        return Firings(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def best_first(self) -> np.ndarray:
+    def best_first(self) -> ndarray:
         """Indices in the order of group, score and place.
 
-        The group and the score's upper bits are sorted as one number, which is several times as fast as ``lexsort`` of
-        columns; those few that are alike in it are then sorted by all three.
+        One sort of one number is several times as fast as ``lexsort`` of three columns. So the
+        group and the upper bits of the score are sorted as one number. Only the few firings that
+        are alike in it are then sorted by all three columns.
         """
-        bits = np.uint64(int(self.group.max(initial=1)).bit_length())
-        key = self.group.astype(np.uint64) << np.uint64(64) - bits | self.score >> bits
+        highest_group = int(self.group.max(initial=1))
+        group_bits = highest_group.bit_length()
+        key = self.group.astype(np.uint64)
+        key <<= 64 - group_bits
+        # the score gives up its lowest bits to make room for the group
+        key |= self.score >> group_bits
         order = np.argsort(key)
-        key = key[order]
-        alike = key[1:] == key[:-1]
-        tied = np.flatnonzero(np.r_[alike, False] | np.r_[False, alike])
-        among = order[tied]
-        order[tied] = among[np.lexsort((self.place[among], self.score[among], self.group[among]))]
+        ranks = _equal_to_a_neighbour(key[order])
+        tied = order[ranks]
+        # lexsort takes the column that counts most last
+        columns = (
+            self.place[tied],
+            self.score[tied],
+            self.group[tied],
+        )
+        order[ranks] = tied[np.lexsort(columns)]
         return order
 
 
 class Shortlist:
     """The best ``size`` firings of each group, whatever the order in which firings come.
 
-    They wait until there are many, and are then sorted at once. From there on the last of a full group bounds what comes
-    in, so that a long scan turns most firings away by one comparison.
+    Firings wait until there are many, and are then sorted at once. After that, the last of a full
+    group is a bound for those that come in. A long scan turns most firings away by one comparison.
     """
 
     def __init__(self, n_groups: int, size: int):
         self.size = size
-        self._best, self._pending = Firings.none(), []
-        self._bound = np.full(n_groups, 2**64 - 1, dtype=np.uint64)
+        self._best = Firings.none()
+        self._pending: list[Firings] = []
+        self._bound = np.full(n_groups, WEAKEST, dtype=np.uint64)
 
     def add(self, firings: Firings) -> None:
         """Take in those that may be among the best; none of them may be in already."""
-        self._pending.append(firings[firings.score <= self._bound[firings.group]])
-        if sum(len(each.value) for each in self._pending) > PENDING:
+        bound = self._bound[firings.group]
+        may_be_best = firings[firings.score <= bound]
+        self._pending.append(may_be_best)
+        n_pending = sum(map(len, self._pending))
+        if n_pending > PENDING:
             self.best()
 
     def best(self) -> Firings:
-        """The best of each group, in the order of group, score and place; all others are let go."""
-        if self._pending:
-            every = Firings.concatenate([self._best, *self._pending])
-            order = every.best_first()
-            rank = rank_in_group(every.group[order])
-            self._best, self._pending = every[order[rank < self.size]], []
-            last = order[rank == self.size - 1]
-            self._bound[every.group[last]] = every.score[last]
+        """The best of each group, by group, score and place; all others are dropped."""
+        if not self._pending:
+            return self._best
+        candidates = Firings.concatenate([self._best, *self._pending])
+        order = candidates.best_first()
+        rank = rank_in_group(candidates.group[order])
+        self._best = candidates[order[rank < self.size]]
+        self._pending = []
+        # only a full group has a last one
+        last = candidates[order[rank == self.size - 1]]
+        self._bound[last.group] = last.score
         return self._best
 
 
-def place_of(row: np.ndarray, pos: np.ndarray) -> np.ndarray:
-    """Row and position in one number that sorts as they do; for rows of up to 2**20 tokens."""
-    return row.astype(np.int64) << 20 | pos
+def place_of(row: ndarray, pos: ndarray) -> ndarray:
+    """int64: row and position in one number that sorts as they do."""
+    place = row.astype(np.int64)
+    place <<= POSITION_BITS
+    place |= pos
+    return place
 
 
-def row_and_pos(place: np.ndarray) -> np.ndarray:
-    """``[firing, (row, pos)]``."""
-    return np.stack([place >> 20, place & (1 << 20) - 1], axis=-1)
+def row_and_pos(place: ndarray) -> ndarray:
+    """int64 ``[firing, (row, pos)]``."""
+    row = place >> POSITION_BITS
+    pos = place & POSITION_MASK
+    columns = [row, pos]
+    return np.stack(columns, axis=-1)
 
 
-def rank_in_group(sorted_group: np.ndarray) -> np.ndarray:
+def rank_in_group(sorted_group: ndarray) -> ndarray:
     """0, 1, 2, ... within each run of equal values."""
-    starts = (
-        np.flatnonzero(np.r_[True, sorted_group[1:] != sorted_group[:-1]])
-        if len(sorted_group)
-        else np.zeros(0, int)
-    )
-    lengths = np.diff(np.r_[starts, len(sorted_group)])
-    return np.arange(len(sorted_group)) - np.repeat(starts, lengths)
+    index = np.arange(len(sorted_group))
+    # groups are counted from 0, so the very first entry differs from -1
+    is_first = np.diff(sorted_group, prepend=-1) != 0
+    first_or_zero = np.where(is_first, index, 0)
+    # zeros take the index of the first entry of their run, which is the highest so far
+    first = np.maximum.accumulate(first_or_zero)
+    return index - first
 
 
-def bin_of(value: np.ndarray) -> np.ndarray:
+def _equal_to_a_neighbour(sorted_key: ndarray) -> ndarray:
+    """Indices of the keys that occur more than once."""
+    like_the_next = np.diff(sorted_key) == 0
+    repeated = np.r_[like_the_next, False]
+    repeated[1:] |= like_the_next
+    return np.flatnonzero(repeated)
+
+
+def bin_of(value: ndarray) -> ndarray:
     """The histogram bin of each activation."""
-    return np.clip(np.searchsorted(BIN_EDGES, value, side="right") - 1, 0, BINS - 1)
+    n_edges_passed = np.searchsorted(BIN_EDGES, value, side="right")
+    # an infinite value has passed the last edge too
+    n_edges_passed = np.minimum(n_edges_passed, BINS)
+    return n_edges_passed - 1
 
 
-def weakness_of(value: np.ndarray) -> np.ndarray:
-    """uint64, lowest for the highest activation: the bits of floats above zero, as whole numbers, are in the floats' order."""
-    return (~value.view(np.uint32)).astype(np.uint64) << np.uint64(32)
+def weakness_of(value: ndarray) -> ndarray:
+    """uint64: a score that is lowest for the highest activation."""
+    # the bits of floats above zero, read as whole numbers, are in the order of the floats
+    bits = value.view(np.uint32)
+    weakness = (~bits).astype(np.uint64)
+    weakness <<= 32
+    return weakness
 
 
-def hash_of(place: np.ndarray) -> np.ndarray:
-    """A fixed scramble of the place, uint64, another one for each (the finalizer of splitmix64)."""
+def hash_of(place: ndarray) -> ndarray:
+    """uint64: a score without favour, which scrambles the place and differs for each place.
+
+    Source: the finalizer of splitmix64 (Steele, Lea and Flood 2014).
+    """
     x = place.astype(np.uint64)
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x ^= x >> 30
+    x *= 0xBF58476D1CE4E5B9
+    x ^= x >> 27
+    x *= 0x94D049BB133111EB
+    x ^= x >> 31
+    return x

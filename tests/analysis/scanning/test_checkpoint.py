@@ -1,8 +1,9 @@
-"""Scans that are interrupted, by a signal that nothing can catch too, and files that are not theirs."""
+"""Scans that are interrupted or killed, and checkpoints of other scans."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import random
 import resource
@@ -19,7 +20,7 @@ from stand_ins import assert_same
 
 import saework
 from saework import FeatureScan
-from saework.analysis.scanning import checkpoint, run_scan
+from saework.analysis.scanning import checkpoint, run_scan, workers
 from saework.core.errors import WeightsError
 
 
@@ -47,15 +48,17 @@ def scan(tiny, tokens, monkeypatch):
 
 @pytest.fixture
 def interrupted(scan, tmp_path, monkeypatch):
-    """``interrupted(**changes)``: the checkpoint of such a scan that was interrupted after 50 parts."""
+    """``interrupted(**changes)``: the checkpoint of a scan that was interrupted after 50 parts."""
 
     def interrupted(**changes) -> Path:
-        path, kept, write = tmp_path / "half.safetensors", [], checkpoint.Checkpoint.write
+        path = tmp_path / "half.safetensors"
+        write = checkpoint.Checkpoint.write
+        written = []
 
-        def write_or_stop(self, found):
-            write(self, found)
-            kept.append(found)
-            if len(kept) == 50:
+        def write_or_stop(self, scan):
+            write(self, scan)
+            written.append(scan)
+            if len(written) == 50:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
@@ -73,18 +76,19 @@ def half_done(interrupted):
 
 
 def counting_parts(monkeypatch) -> list:
-    parts, collect = [], run_scan._Job.collect
-    monkeypatch.setattr(
-        run_scan._Job,
-        "collect",
-        lambda self, found, model, encode, rows, *rest: (
-            parts.append(rows.first_row) or collect(self, found, model, encode, rows, *rest)
-        ),
-    )
-    return parts
+    """The first row of each part that is scanned from now on."""
+    first_rows = []
+    collect = workers.Job.collect
+
+    def counted(self, collector, model, encode, rows, *rest):
+        first_rows.append(rows.first_row)
+        return collect(self, collector, model, encode, rows, *rest)
+
+    monkeypatch.setattr(workers.Job, "collect", counted)
+    return first_rows
 
 
-def test_an_interrupted_scan_goes_on_where_it_stopped(scan, half_done, monkeypatch):
+def test_an_interrupted_scan_continues_where_it_stopped(scan, half_done, monkeypatch):
     whole = scan()
     parts = counting_parts(monkeypatch)
     assert FeatureScan.load(half_done).rows == ((0, 50),)
@@ -104,11 +108,8 @@ def test_a_first_row_and_a_mask(scan, tokens, interrupted, monkeypatch):
     assert parts == list(range(1050, 1120))
 
 
-# ---- killed ----
-
-
 def in_a_child(work) -> int:
-    """A process that does some work, as a copy of this one; it exits with 0 only if the work got to its end."""
+    """A copy of this process that does some work; it exits with 0 only if the work got done."""
     child = os.fork()
     if child == 0:
         try:
@@ -126,8 +127,11 @@ def exit_code(child: int) -> int:
 
 
 def test_killed_at_any_moment_many_times(scan, tmp_path):
-    """SIGKILL, at random moments, until a call gets through: the result is that of a scan left alone."""
-    whole, path, rng, kills = scan(), tmp_path / "killed.safetensors", random.Random(0), 0
+    """SIGKILL at random moments, until a call gets through; the result is as if left alone."""
+    whole = scan()
+    path = tmp_path / "killed.safetensors"
+    rng = random.Random(0)
+    kills = 0
     while True:
         child = in_a_child(lambda: scan(checkpoint=path, progress=False))
         time.sleep(rng.uniform(0.01, 0.12))
@@ -137,10 +141,8 @@ def test_killed_at_any_moment_many_times(scan, tmp_path):
         if code == 0:
             break
         kills += 1
-        if path.exists():
-            assert (
-                FeatureScan.load(path).n_tokens % 20 == 0
-            )  # whole parts, and never a damaged file
+        if path.exists():  # whole parts, and never a damaged file
+            assert FeatureScan.load(path).n_tokens % 20 == 0
         assert kills < 1000
     assert kills >= 5
     assert_same(scan(checkpoint=path), whole)
@@ -168,9 +170,6 @@ def test_killed_while_the_file_is_written(scan, half_done, replaced, rows_done):
     )
 
 
-# ---- files of something else ----
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -188,10 +187,11 @@ def test_killed_while_the_file_is_written(scan, half_done, replaced, rows_done):
 )
 def test_a_foreign_checkpoint_is_refused_and_kept(scan, tiny, tokens, half_done, change):
     before = half_done.read_bytes()
-    with pytest.raises(
-        WeightsError,
-        match=r"half.safetensors is of another scan: model, SAE, tokens, mask and settings must be the same; give another file",
-    ):
+    words = (
+        r"half.safetensors is of another scan: model, SAE, tokens, mask and settings must be the "
+        "same; give another file"
+    )
+    with pytest.raises(WeightsError, match=words):
         scan(checkpoint=half_done, **change(tiny, tokens))
     assert half_done.read_bytes() == before
 
@@ -219,38 +219,32 @@ def test_a_damaged_checkpoint_is_refused(scan, half_done):
     content = half_done.read_bytes()
     flipped = bytearray(content)
     flipped[-9] ^= 1  # one bit of one number
+    words = r"half.safetensors is not a feature scan, or is damaged .*scan again"
     for broken in (content[:-20], bytes(flipped), b"", b"not a scan"):
         half_done.write_bytes(broken)
-        with pytest.raises(
-            WeightsError,
-            match=r"half.safetensors is not a feature scan, or is damaged .*scan again",
-        ):
+        with pytest.raises(WeightsError, match=words):
             scan(checkpoint=half_done)
         assert half_done.read_bytes() == broken
-
-
-# ---- disks that do not take it ----
 
 
 def test_a_place_that_cannot_be_written_is_said_first(scan, tmp_path, monkeypatch):
     parts = counting_parts(monkeypatch)
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "missing" / "c.safetensors", tmp_path / "file" / "c.safetensors"):
-        with pytest.raises(
-            ValueError,
-            match=r"checkpoint .*c.safetensors cannot be written .*give a file in a folder that you may write to",
-        ):
-            scan(checkpoint=place)
+    words = (
+        r"checkpoint .*c.safetensors cannot be written \((No such file|Not a) .*\); "
+        "give a file in a folder that you may write to"
+    )
+    for folder in (tmp_path / "missing", tmp_path / "file"):
+        with pytest.raises(ValueError, match=words):
+            scan(checkpoint=folder / "c.safetensors")
     assert parts == []
 
 
 def test_a_disk_that_is_full_later_stops_nothing(scan, half_done):
-    """The scan warns and goes on, its result is right, and the file is the last one that was whole."""
+    """The scan warns and continues, its result is right, and the last whole file stays."""
     whole, before = scan(), half_done.read_bytes()
-    limit, handler = (
-        resource.getrlimit(resource.RLIMIT_FSIZE),
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
-    )
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limit[1]))
         with warnings.catch_warnings(record=True) as caught:
@@ -259,9 +253,38 @@ def test_a_disk_that_is_full_later_stops_nothing(scan, half_done):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
-    words = {str(each.message) for each in caught if "checkpoint" in str(each.message)}
-    assert len(words) == 1 and "could not be written" in words.pop()
+    of_checkpoint = [warning for warning in caught if "checkpoint" in str(warning.message)]
+    (words,) = {str(warning.message) for warning in of_checkpoint}
+    assert "could not be written" in words
+    # it points at the call of scan, not into a decorator
+    assert {warning.filename for warning in of_checkpoint} == {__file__}
     assert_same(result, whole)
-    assert half_done.read_bytes() == before and sorted(
-        path.name for path in half_done.parent.iterdir()
-    ) == [half_done.name]
+    assert half_done.read_bytes() == before
+    assert [path.name for path in half_done.parent.iterdir()] == [half_done.name]
+
+
+def test_the_fingerprint_of_an_sae(tiny):
+    """Stored in each scan's file: it must never change."""
+    expected = hashlib.sha256(tiny.hook.encode())
+    for values in (tiny.sae.W_enc.flatten()[::97], tiny.sae.W_dec.flatten()[::97]):
+        expected.update(values.numpy().tobytes())
+    for values in (tiny.sae.b_enc, tiny.sae.b_dec):
+        expected.update(values.numpy().tobytes())
+    assert checkpoint.sae_fingerprint(tiny.sae, tiny.hook) == expected.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("sae_id", ["run1", "run2"])
+def test_the_bundled_scans_are_of_the_bundled_saes(sae_id):
+    book = saework.load("gelu-1l-mini", sae_id, n_tokens=2048, check=False)
+    fingerprint = checkpoint.sae_fingerprint(book.sae, book.hook)
+    assert book.recorded_scan().fingerprint == fingerprint
+
+
+def test_the_fingerprint_of_a_model(tiny):
+    expected = hashlib.sha256()
+    for name, weights in sorted(tiny.model.named_parameters()):
+        values = weights.flatten().numpy()
+        if len(values) >= 2_000:
+            values = values[:: len(values) // 1_000]
+        expected.update(f"{name} {tuple(weights.shape)}".encode() + values.tobytes())
+    assert checkpoint.model_fingerprint(tiny.model) == expected.hexdigest()[:16]

@@ -57,12 +57,8 @@ def by_hash(table) -> Firings:
 
 def table_of(firings: Firings, groups_of_a_feature: int = 1) -> list[tuple]:
     feature = firings.group // groups_of_a_feature
-    return [
-        (f, v, *p)
-        for f, v, p in zip(
-            feature.tolist(), firings.value.tolist(), row_and_pos(firings.place).tolist()
-        )
-    ]
+    columns = feature.tolist(), firings.value.tolist(), row_and_pos(firings.place).tolist()
+    return [(f, value, *place) for f, value, place in zip(*columns)]
 
 
 @fast
@@ -88,10 +84,8 @@ def test_a_shortlist_holds_no_more_than_its_size_and_turns_the_rest_away():
     shortlist = Shortlist(3, 2)
     shortlist.add(by_strength([*best, (0, 1.0, 0, 3)]))
     assert table_of(shortlist.best()) == best and len(shortlist.best().value) == 3
-    shortlist.add(by_strength([(0, 1.9, 0, 4)]))
-    assert (
-        sum(len(each.value) for each in shortlist._pending) == 0
-    )  # below the last of a full group
+    shortlist.add(by_strength([(0, 1.9, 0, 4)]))  # below the last of a full group
+    assert sum(map(len, shortlist._pending)) == 0
     tie, other = (0, 2.0, 0, 0), (2, 0.5, 5, 5)
     shortlist.add(by_strength([other, tie]))
     assert table_of(shortlist.best()) == [best[0], tie, best[2], other]
@@ -109,30 +103,18 @@ def test_best_first_is_the_order_by_all_three(groups, largest, data):
     scores = st.sampled_from([0, 1, 2, 2**20, 2**63, 2**63 + 1, 2**64 - 1])
     score = np.array([data.draw(scores) for _ in group], np.uint64)
     place = np.array(data.draw(st.permutations(range(len(group)))))
-    expected = sorted(
-        range(len(group)), key=lambda i: (int(group[i]), int(score[i]), int(place[i]))
-    )
-    assert (
-        Firings(group, score, np.ones(len(group), np.float32), place).best_first().tolist()
-        == expected
-    )
+    columns = group.tolist(), score.tolist(), place.tolist()
+    expected = sorted(range(len(group)), key=lambda i: [column[i] for column in columns])
+    firings = Firings(group, score, np.ones(len(group), np.float32), place)
+    assert firings.best_first().tolist() == expected
 
 
 def test_weakness_is_the_order_of_the_values_backwards():
     info = np.finfo(np.float32)
-    values = np.array(
-        [
-            info.smallest_subnormal,
-            info.tiny,
-            0.1,
-            np.nextafter(np.float32(0.1), np.float32(1)),
-            1,
-            3,
-            info.max,
-        ],
-        np.float32,
-    )
-    assert (np.diff(weakness_of(values).astype(object)) < 0).all()
+    next_to_a_tenth = np.nextafter(np.float32(0.1), np.float32(1))
+    increasing = [info.smallest_subnormal, info.tiny, 0.1, next_to_a_tenth, 1, 3, info.max]
+    weakness = weakness_of(np.array(increasing, np.float32))
+    assert (np.diff(weakness.astype(object)) < 0).all()
 
 
 @fast
@@ -143,10 +125,20 @@ def test_rank_in_group(groups):
     ]
 
 
+@fast
+@given(rows=st.lists(st.integers(0, 2**40)), data=st.data())
+def test_places_are_row_and_position_in_their_order(rows, data):
+    pos = [data.draw(st.integers(0, 2**20 - 1)) for _ in rows]
+    place = place_of(np.array(rows, np.int64), np.array(pos, np.int64))
+    assert [tuple(pair) for pair in row_and_pos(place).tolist()] == list(zip(rows, pos))
+    assert np.argsort(place, kind="stable").tolist() == np.lexsort((pos, rows)).tolist()
+
+
 def test_bins():
     assert BIN_EDGES[0] == 0 and BIN_EDGES[-1] == np.inf
     np.testing.assert_allclose(BIN_EDGES[[1, 5, 13, 29]], [1e-3, 1e-2, 1, 1e4])
-    assert bin_of(np.array([1e-30, 1e-3, 1.0, 0.999999, 1e30])).tolist() == [0, 1, 13, 12, 29]
+    values = np.array([1e-30, 1e-3, 1.0, 0.999999, 1e30, np.inf])
+    assert bin_of(values).tolist() == [0, 1, 13, 12, 29, 29]
     drawn = 10 ** np.random.default_rng(0).uniform(-4, 5, 500)
     assert bin_of(drawn).tolist() == [slow_bin(value) for value in drawn]
 

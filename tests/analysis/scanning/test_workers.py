@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
+import rebuilding
 import torch
 from rebuilding import dies, gelu_mini
 from stand_ins import assert_same
 
 import saework
-from saework.analysis.scanning import run_scan
+from saework.analysis.scanning import run_scan, workers
+from saework.engine import forward
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,8 @@ class Backwards:
         self.waiting = []
 
     def submit(self, function, *arguments):
-        self.waiting.append((future := Lazy(self), function, arguments))
+        future = Lazy(self)
+        self.waiting.append((future, function, arguments))
         return future
 
     def work(self):
@@ -84,12 +88,11 @@ class Lazy(Future):
 
 
 def test_any_order_of_work_gives_the_same_scan(scan, workbook, expected):
-    torch_threads = torch.get_num_threads()
+    n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    assert_same(
-        scan(executor=Backwards(), rebuild=lambda: (workbook.model, workbook.sae)), expected
-    )
-    torch.set_num_threads(torch_threads)
+    result = scan(executor=Backwards(), rebuild=lambda: (workbook.model, workbook.sae))
+    torch.set_num_threads(n_threads)
+    assert_same(result, expected)
 
 
 def test_each_thread_rebuilds_once(scan, expected):
@@ -106,30 +109,40 @@ def test_each_thread_rebuilds_once(scan, expected):
 
 
 def test_no_more_than_a_few_parts_wait(scan, monkeypatch, workbook):
-    monkeypatch.setattr(run_scan, "AHEAD", 3)
-    executor, waiting = Backwards(), []
-    work = executor.work
-    executor.work = lambda: waiting.append(len(executor.waiting)) or work()
-    assert (
-        scan(executor=executor, rebuild=lambda: (workbook.model, workbook.sae)).n_tokens == 64 * 128
-    )
-    assert max(waiting) == 3
+    monkeypatch.setattr(workers, "AHEAD", 3)
+    n_waiting = []
+
+    class Counted(Backwards):
+        def work(self):
+            n_waiting.append(len(self.waiting))
+            super().work()
+
+    result = scan(executor=Counted(), rebuild=lambda: (workbook.model, workbook.sae))
+    assert result.n_tokens == 64 * 128
+    assert max(n_waiting) == 3
+
+
+class FailsAtTheSixth(ThreadPoolExecutor):
+    n_submitted = 0
+
+    def submit(self, function, *arguments):
+        self.n_submitted += 1
+        if self.n_submitted < 6:
+            return super().submit(function, *arguments)
+        return super().submit(len, None)
 
 
 def test_two_processes_and_a_resumed_scan(scan, expected, one_thread, tmp_path):
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(one_thread)) as executor:
         assert_same(scan(executor=executor, rebuild=gelu_mini), expected)
-    path, parts = tmp_path / "c.safetensors", []
-    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
-        submit = executor.submit
-        executor.submit = lambda function, *arguments: (
-            parts.append(1)
-            or (submit(function, *arguments) if len(parts) < 6 else submit(len, None))
-        )
-        with pytest.raises(
-            RuntimeError,
-            match=r"the executor failed after 5 of 8 parts \(TypeError: object of type 'NoneType' has no len\(\)\). With checkpoint=, the same call with a new executor goes on from there",
-        ):
+    path = tmp_path / "c.safetensors"
+    words = (
+        r"the executor failed after 5 of 8 parts "
+        r"\(TypeError: object of type 'NoneType' has no len\(\)\). "
+        "With checkpoint=, the same call with a new executor continues from there"
+    )
+    with FailsAtTheSixth(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
+        with pytest.raises(RuntimeError, match=words):
             scan(executor=executor, rebuild=gelu_mini, checkpoint=path)
     assert saework.FeatureScan.load(path).rows == ((0, 40),)
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as executor:
@@ -138,35 +151,29 @@ def test_two_processes_and_a_resumed_scan(scan, expected, one_thread, tmp_path):
 
 def test_an_executor_whose_processes_die(scan, one_thread):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(one_thread)) as executor:
-        with pytest.raises(
-            RuntimeError, match=r"the executor failed after 0 of 8 parts \(BrokenProcessPool"
-        ):
+        words = r"the executor failed after 0 of 8 parts \(BrokenProcessPool"
+        with pytest.raises(RuntimeError, match=words):
             scan(executor=executor, rebuild=dies)
 
 
 def test_a_worker_that_makes_something_else(scan, workbook):
     other = workbook.model, workbook.with_sae("run2").sae
-    with (
-        ThreadPoolExecutor(1) as executor,
-        pytest.raises(
-            ValueError,
-            match="rebuild= gives another SAE than scan was given; it must load the same weights",
-        ),
-    ):
-        scan(executor=executor, rebuild=lambda: other)
+    words = "rebuild= gives another SAE than scan was given; it must load the same weights"
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(ValueError, match=words):
+            scan(executor=executor, rebuild=lambda: other)
 
 
 def test_what_a_worker_finds_wrong_is_said_as_it_is(scan, workbook):
     sae = workbook.with_sae("run2").sae
     sae.b_enc[7] = float("nan")
-    with pytest.raises(
-        ValueError, match="NaN or infinite values out of .*, in rows 56, 57, 58"
-    ):  # the part that was worked on first
+    # rows of the part that was worked on first
+    with pytest.raises(ValueError, match="NaN or infinite values out of .*, in rows 56, 57, 58"):
         scan(executor=Backwards(), rebuild=lambda: (workbook.model, sae), sae=sae)
 
 
 def test_a_dask_cluster_that_loses_a_worker(scan, expected, one_thread, tmp_path):
-    """Two worker processes; one is killed while both are at work, and Dask gives its part to another."""
+    """Two worker processes; one is killed at work, and Dask gives its part to the other."""
     import dask
     from distributed import Client, LocalCluster
 
@@ -179,7 +186,7 @@ def test_a_dask_cluster_that_loses_a_worker(scan, expected, one_thread, tmp_path
             ) as cluster,
             Client(cluster) as client,
         ):
-            client.upload_file(__file__.replace("test_executors.py", "rebuilding.py"))
+            client.upload_file(rebuilding.__file__)
             killed = []
 
             def kill_one():
@@ -198,16 +205,39 @@ def test_a_dask_cluster_that_loses_a_worker(scan, expected, one_thread, tmp_path
 
 
 def test_after_a_failure_no_part_waits(scan):
-    class Asked(list):
-        def submit(self, *work):
-            self.append(Future())
-            if len(self) == 8:
-                self[0].set_exception(MemoryError("the machine is full"))
-            return self[-1]
+    class FirstFails:
+        def __init__(self):
+            self.futures = []
 
-    asked = Asked()
-    with pytest.raises(
-        RuntimeError, match=r"failed after 0 of 8 parts \(MemoryError: the machine is full"
-    ):
-        scan(executor=asked, rebuild=gelu_mini)
-    assert [future.cancelled() for future in asked] == [False] + 7 * [True]
+        def submit(self, *work):
+            self.futures.append(Future())
+            if len(self.futures) == 8:
+                self.futures[0].set_exception(MemoryError("the machine is full"))
+            return self.futures[-1]
+
+    executor = FirstFails()
+    words = r"failed after 0 of 8 parts \(MemoryError: the machine is full"
+    with pytest.raises(RuntimeError, match=words):
+        scan(executor=executor, rebuild=gelu_mini)
+    assert [future.cancelled() for future in executor.futures] == [False] + 7 * [True]
+
+
+def test_tokens_are_checked_once_at_the_door_and_once_when_they_run(scan, monkeypatch):
+    checked = []
+    check_tokens = forward.check_tokens
+
+    def counted(tokens, **limits):
+        checked.append(len(tokens))
+        return check_tokens(tokens, **limits)
+
+    monkeypatch.setattr(forward, "check_tokens", counted)
+    scan()
+    assert checked == [64, *8 * [8]]
+
+
+def test_rows_travel_without_the_rest_of_the_tokens():
+    tokens = torch.arange(100_000).reshape(1000, 100)
+    rows = workers.Rows.of(tokens, None, slice(10, 12), first_row=5)
+    assert rows.first_row == 15 and rows.counts.all()
+    assert rows.tokens.tolist() == tokens[10:12].tolist()
+    assert len(pickle.dumps(rows)) < 4_000

@@ -1,0 +1,156 @@
+"""What a scan says of itself: merging, examples, bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stand_ins import RESID, assert_same, slow_firings, slow_strongest
+
+import saework
+from saework import FeatureScan
+from saework.core.formulas import rate_bound
+
+TOP_K = 5
+POSITIONS = ("top_values", "top_positions", "sample_feature", "sample_value", "sample_position")
+
+
+@settings(max_examples=20, deadline=None, database=None)
+@given(data=st.data(), masked=st.booleans())
+def test_any_cut_and_any_order_of_merging_gives_the_same_scan(rowwise, tokens, mask, data, masked):
+    mask = mask if masked else mask | True
+    # row 1 is masked, and cannot be a part of its own
+    cuts = data.draw(st.sets(st.sampled_from([2, 3, 4, 5])))
+    edges = [0, *sorted(cuts), 6]
+    parts = [rowwise(tokens[a:b], mask=mask[a:b], first_row=a) for a, b in zip(edges, edges[1:])]
+    while len(parts) > 1:
+        a = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
+        b = parts.pop(data.draw(st.integers(0, len(parts) - 1)))
+        parts.append(a + b)
+    (merged,) = parts
+    whole = rowwise(tokens, mask=mask)
+    assert_same(merged, whole, but=("total_activation",))
+    # float64 rounds by order
+    sums = merged.total_activation, whole.total_activation
+    torch.testing.assert_close(*sums, rtol=1e-12, atol=0)
+
+
+def test_a_gap_stays_a_gap(rowwise, tokens):
+    ends = rowwise(tokens[:2]) + rowwise(tokens[4:], first_row=4)
+    assert ends.rows == ((0, 2), (4, 6))
+    assert (rowwise(tokens[2:4], first_row=2) + ends).rows == ((0, 6),)
+
+
+def test_overlapping_rows_do_not_merge(rowwise, tokens, whole):
+    for first_row in (0, 3, 5):
+        words = rf"both scans hold row {first_row}; give each part its own first_row="
+        with pytest.raises(ValueError, match=words):
+            whole + rowwise(tokens, first_row=first_row)
+    assert (whole + rowwise(tokens, first_row=6)).n_tokens == 240
+
+
+def test_scans_of_something_else_do_not_merge(rowwise, tiny, tokens, whole):
+    other = random_sae(24, 48, tiny.hook, torch.Generator().manual_seed(9))
+    with pytest.raises(ValueError, match="different SAEs or hooks"):
+        whole + saework.scan(tiny.model, other, tokens, top_k=TOP_K, first_row=6)
+    with pytest.raises(ValueError, match="top_k is 5 in one scan and 3 in the other"):
+        whole + rowwise(tokens, top_k=3, first_row=6)
+    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
+    resid = saework.scan(tiny.model, sae, tokens, hook=RESID)
+    mid = saework.scan(tiny.model, sae, tokens, hook="blocks.0.hook_resid_mid", first_row=6)
+    with pytest.raises(ValueError, match="different SAEs or hooks"):
+        resid + mid
+    words = "cofiring= chose other features in one scan than in the other"
+    with pytest.raises(ValueError, match=words):
+        whole + rowwise(tokens, cofiring=[7], first_row=6)
+    with pytest.raises(TypeError):
+        whole + 1
+
+
+def test_without_positions_holds_none(whole, tmp_path):
+    bare = FeatureScan.load(whole.without_positions().save(tmp_path / "bare.safetensors"))
+    for name in POSITIONS:
+        assert getattr(whole, name).numel() > 0 and getattr(bare, name).numel() == 0, name
+    assert_same(bare, whole, but=POSITIONS)
+
+
+def test_top_examples(tiny, tokens, whole):
+    table, _ = slow_firings(tiny.model, tiny.sae, tokens, tiny.hook)
+    context = saework.token_df(tokens, tiny.tokenizer).set_index("label")
+    examples = whole.top_examples(7, tokens, tiny.tokenizer, n=4)
+    best = [firing for firing in slow_strongest(table, 4) if firing[0] == 7]
+    assert examples["label"].tolist() == [f"{row}/{pos}" for *_, row, pos in best]
+    np.testing.assert_allclose(examples["activation"], [value for _, value, *_ in best], rtol=1e-5)
+    for name in ("str_tokens", "unique_token", "context", "batch", "pos"):
+        assert examples[name].tolist() == context.loc[examples["label"], name].tolist()
+    assert len(whole.top_examples(7, tokens, tiny.tokenizer)) == TOP_K
+    assert whole.dead[0] and whole.top_examples(0, tokens, tiny.tokenizer).empty
+
+
+def test_examples_of_an_interval_are_spread_over_it(tiny, tokens, whole):
+    kept = whole.sample_value[whole.sample_feature == 7].sort(descending=True).values
+    inner = kept[3].item(), kept[1].item()  # low is in, high is out
+    assert kept.unique().numel() > 8
+
+    def find(interval, n=20):
+        examples = whole.top_examples(7, tokens, tiny.tokenizer, n=n, interval=interval)
+        return examples["activation"].tolist()
+
+    assert find(inner) == kept[2:4].tolist()
+    assert find((0, np.inf), n=len(kept)) == kept.tolist()
+    few = find((0, np.inf), n=3)
+    assert (len(few), few[0], few[-1]) == (3, kept[0], kept[-1])
+    assert few == sorted(few, reverse=True)
+    assert find((0, np.inf), n=1) == kept[:1].tolist()
+    assert find((1e6, 1e7)) == []
+
+
+@pytest.mark.parametrize("interval", [None, (0.1, 100.0)])
+def test_examples_after_an_offset(rowwise, tiny, tokens, interval):
+    """Rows are counted from the first of all tokens, whichever part was scanned."""
+    part = rowwise(tokens[4:], first_row=4)
+    examples = part.top_examples(7, tokens, tiny.tokenizer, interval=interval)
+    assert len(examples) >= TOP_K and set(examples["batch"]) <= {4, 5}
+    acts = saework.feature_activations(tiny.model, tiny.sae, tokens, 7)
+    np.testing.assert_allclose(
+        examples["activation"],
+        acts[examples["batch"].tolist(), examples["pos"].tolist()],
+        rtol=1e-4,
+    )
+    with pytest.raises(ValueError, match=r"in row [45], but only 2 rows were given"):
+        part.top_examples(7, tokens[4:], tiny.tokenizer, interval=interval)
+
+
+@pytest.mark.parametrize(
+    ("feature", "change", "words"),
+    [
+        (48, {}, r"feature 48 does not exist; this SAE has features 0\.\.47"),
+        (-1, {}, "feature -1 does not exist"),
+        (7, dict(n=0), "n is 0"),
+        (7, dict(interval=(2, 1)), r"interval is \(2, 1\); give \(low, high\)"),
+        (7, dict(interval=(1, float("nan"))), "give .low, high."),
+    ],
+)
+def test_bad_arguments_of_top_examples(tiny, tokens, whole, feature, change, words):
+    with pytest.raises(ValueError, match=words):
+        whole.top_examples(feature, tokens, tiny.tokenizer, **change)
+
+
+def test_rows_that_are_too_short(tiny, tokens, whole):
+    with pytest.raises(ValueError, match=r"at position \d+, but rows are 3 tokens long"):
+        whole.top_examples(7, tokens[:, :3], tiny.tokenizer)
+
+
+def test_rate_bound(tiny, tokens, whole):
+    one = saework.scan(tiny.model, tiny.sae, tokens[:1, :1], top_k=1)
+    assert one.rate_bound == pytest.approx(0.95)
+    assert rate_bound(1_000_000) == pytest.approx(3e-6, rel=2e-3)  # the rule of three
+    assert (1 - whole.rate_bound) ** 120 == pytest.approx(0.05)
+    n_dead = int(whole.dead.sum())
+    words = f"{n_dead} did not fire (rate below {whole.rate_bound:.2g} at 95%)"
+    assert words in repr(whole)
+    with pytest.raises(ValueError, match="n_tokens is 0"):
+        rate_bound(0)

@@ -1,0 +1,113 @@
+"""Scans as files: whole, damaged, of something else, and of the first release."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from stand_ins import assert_same
+
+from saework import FeatureScan
+from saework.analysis.scanning import scan_file
+from saework.core.errors import WeightsError
+from saework.core.files import DATA
+
+
+def test_save_and_load(rowwise, tokens, whole, tmp_path):
+    path = whole.save(tmp_path / "whole.safetensors")
+    loaded = FeatureScan.load(str(path))
+    assert_same(loaded, whole)
+    assert_same(loaded + rowwise(tokens, first_row=6), whole + rowwise(tokens, first_row=6))
+
+
+def test_damaged_files(whole, tmp_path):
+    path = whole.save(tmp_path / "scan.safetensors")
+    content = path.read_bytes()
+    half, bad_header = content[: len(content) // 2], content[:8] + b"}" + content[9:]
+    words = r"scan.safetensors is not a feature scan, or is damaged .*scan again"
+    for broken in (half, b"", b"not a scan at all", bad_header):
+        path.write_bytes(broken)
+        with pytest.raises(WeightsError, match=words):
+            FeatureScan.load(path)
+    save_file({"count": whole.count}, path)
+    with pytest.raises(WeightsError, match="is not a feature scan"):
+        FeatureScan.load(path)
+    with pytest.raises(FileNotFoundError):
+        FeatureScan.load(tmp_path / "missing.safetensors")
+
+
+def test_files_of_the_first_release_have_no_sums(whole, tmp_path):
+    arrays = {name: getattr(whole, name).contiguous() for name in scan_file.ARRAYS}
+    metadata = {"n_tokens": "120", "rows": "[[0, 6]]", "fingerprint": whole.fingerprint}
+    save_file(arrays, tmp_path / "old.safetensors", metadata=metadata)
+    old = FeatureScan.load(tmp_path / "old.safetensors")
+    assert_same(old, whole, but=("total_activation",))
+    assert old.total_activation.isnan().all() and old.cofiring.shape == (0, 48)
+
+
+@pytest.fixture
+def parts_of(tmp_path):
+    """``parts_of(scan)``: the arrays and the metadata of its file."""
+
+    def parts_of(scan, note=""):
+        path = scan.save(tmp_path / "parts.safetensors", note=note)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+
+    return parts_of
+
+
+def test_what_is_in_a_file(whole, parts_of):
+    arrays, metadata = parts_of(whole, note="of a test")
+    small = {name for name, array in arrays.items() if array.dtype == torch.int32}
+    assert small == {"histogram", "l0_histogram"}  # no cofiring feature was chosen
+    for name, array in arrays.items():
+        assert torch.equal(array.to(getattr(whole, name).dtype), getattr(whole, name)), name
+    expected = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        expected.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        expected.update(array.numpy().tobytes())
+    assert metadata == {
+        "n_tokens": "120",
+        "rows": "[[0, 6]]",
+        "fingerprint": whole.fingerprint,
+        "note": "of a test",
+        "digest": expected.hexdigest(),
+    }
+
+
+def test_counts_too_large_for_int32_stay_as_they_are(whole, parts_of, tmp_path):
+    whole.histogram[3, 0] += 2**31
+    try:
+        arrays, _ = parts_of(whole)
+        assert arrays["histogram"].dtype == torch.int64
+        assert_same(FeatureScan.load(whole.save(tmp_path / "large.safetensors")), whole)
+    finally:
+        whole.histogram[3, 0] -= 2**31
+
+
+def test_numbers_that_were_changed(whole, parts_of, tmp_path):
+    arrays, metadata = parts_of(whole)
+    arrays["count"][3] += 1
+    save_file(arrays, tmp_path / "changed.safetensors", metadata=metadata)
+    with pytest.raises(WeightsError, match="its numbers are not those that were written"):
+        FeatureScan.load(tmp_path / "changed.safetensors")
+
+
+def test_an_array_too_many(whole, parts_of, tmp_path):
+    arrays, metadata = parts_of(whole)
+    metadata.pop("digest")
+    save_file(arrays | {"labels": torch.zeros(3)}, tmp_path / "more", metadata=metadata)
+    with pytest.raises(WeightsError, match="it holds .*labels"):
+        FeatureScan.load(tmp_path / "more")
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("*/scans/*.safetensors")), ids=lambda p: p.stem)
+def test_the_bundled_scans_are_read(path):
+    scan = FeatureScan.load(path)
+    assert scan.n_tokens == 1_200_000 and scan.top_k == 0
+    assert int(scan.l0_histogram.sum()) == scan.n_tokens
+    assert torch.equal(scan.histogram.sum(1), scan.count)
