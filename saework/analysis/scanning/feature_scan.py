@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FeatureScan:
-    """What one pass over tokens found of each feature. ``a + b`` merges scans of different rows."""
+    """What one pass over tokens found of each feature.
+
+    ``a + b`` merges scans of different rows.
+    """
 
     n_tokens: int
     """Tokens counted."""
@@ -202,7 +205,11 @@ class FeatureScan:
         )
 
     def save(self, path: str | Path, *, note: str = "") -> Path:
-        """Write the scan as one safetensors file, whole or not at all. ``note`` is kept in it.
+        """Write the scan as one safetensors file, whole or not at all.
+
+        Args:
+            path: the file; what was there before is replaced.
+            note: words to keep in it, which ``load_with_note`` gives back.
 
         Raises:
             OSError: it cannot be written; what was there before stays.

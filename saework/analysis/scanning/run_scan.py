@@ -48,16 +48,16 @@ def scan(
     rebuild: Rebuild | None = None,
     progress: bool = True,
 ) -> FeatureScan:
-    """Run the model up to the SAE's hook on each row, and gather what each feature does.
+    """Count how often, how strongly and where each feature fires.
 
-    Or a Workbook alone in place of model, sae and tokens.
+    The model runs up to the SAE's hook only. Or a Workbook alone in place of model, sae and tokens.
 
     Memory does not depend on the number of tokens. Each feature takes 66 numbers, ``28 * top_k``
     bytes of lists, at most 4 kB of samples and 8 bytes per ``cofiring`` feature. One block of
     features takes ``4 * 1024 * d_sae`` bytes (67 MB for 16,384).
 
     Args:
-        model: runs up to the hook only.
+        model: a TransformerLens model.
         sae: a ``sae_lens.SAE``, or your own object.
         tokens: rows of one length, BOS first.
         hook: the SAE's own by default.
@@ -85,9 +85,9 @@ def scan(
 
     >>> import saework
     >>> book = saework.load("gelu-1l-mini", n_tokens=2048, check=False)
-    >>> found = saework.scan(book, progress=False)
-    >>> found.n_tokens, found.count.shape, round(found.mean_l0)
-    (2048, torch.Size([4096]), 27)
+    >>> counted = saework.scan(book, progress=False)
+    >>> counted.n_tokens, counted.count.shape, round(counted.mean_l0)
+    (2048, torch.Size([4096]), 26)
     """
     tokens, hook, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     tokens = tokens.cpu()  # a batch goes to the model's device when its turn comes
