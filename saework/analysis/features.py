@@ -1,8 +1,9 @@
-"""One feature on one text, one token's features, and what a feature adds to the logits directly."""
+"""One feature on one text, the features of one token, and what a feature adds to the logits."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,39 +17,71 @@ from saework.core.arguments import (
     check_tokens,
 )
 from saework.core.errors import HookError
-from saework.core.protocols import hook_of
+from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of
 from saework.engine.encoder import encode_columns
 from saework.engine.forward import as_tokens, row_blocks, rows_at_a_time, sae_input
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+# Hooks in the residual stream, or whose value is added to it as it is.
 RESIDUAL = re.compile(
-    r"(pos_)?embed\.hook_out|hook_(pos_)?embed|blocks\.\d+\.(hook_(resid_(pre|mid|post)|mlp_out|attn_out|in|out)|ln[12]_post\.hook_out)"
+    r"(pos_)?embed\.hook_out"
+    r"|hook_(pos_)?embed"
+    r"|blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out|in|out)"
+    r"|blocks\.\d+\.ln[12]_post\.hook_out"
 )
+# Hooks inside a branch of a block; "hidden" ones lie before the MLP's W_out.
 BRANCH = re.compile(
-    r"blocks\.(?P<layer>\d+)\.((?P<hidden>mlp\.(hook_post|out\.hook_in))|mlp\.(out\.)?hook_out|attn\.(o\.)?hook_out)"
+    r"blocks\.(?P<layer>\d+)\."
+    r"((?P<hidden>mlp\.(hook_post|out\.hook_in))|mlp\.(out\.)?hook_out|attn\.(o\.)?hook_out)"
 )
 
 
 @accepts_workbook
 @torch.no_grad()
 def feature_activations(
-    model, sae, text_or_tokens, feature: int, *, hook: str | None = None
-) -> torch.Tensor:
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    text_or_tokens: str | Sequence[int] | Int[Tensor, "*batch pos"],
+    feature: int,
+    *,
+    hook: str | None = None,
+) -> Float[Tensor, "*batch pos"]:
     """One feature's activation on each token, computed from its own encoder column.
 
-    Returns: ``[pos]`` for text or one row, ``[batch, pos]`` for several.
     An SAE whose features depend on each other (TopK) is encoded whole.
+
+    Args:
+        model: the model, or a Workbook alone in place of model and sae.
+        sae: the SAE.
+        text_or_tokens: text (BOS is put in front), or tokens ``[pos]`` or ``[batch, pos]``.
+        feature: the feature's number.
+        hook: the SAE's own by default.
+
+    Returns:
+        ``[pos]`` for text or one row, ``[batch, pos]`` for several rows.
+
+    Raises:
+        ValueError: for a feature that does not exist, bad tokens, or values that are not finite.
+        HookError: if the hook does not fit the model or the SAE.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> values = feature_activations(book, "import os", 985)
+    >>> [round(value, 1) for value in values.tolist()]  # on BOS, "import" and " os"
+    [0.0, 9.2, 0.0]
     """
     feature = check_feature(feature, sae.W_dec.shape[0])
     tokens = as_tokens(model, text_or_tokens)
-    parts = row_blocks(len(tokens), rows_at_a_time(model, tokens, None))
-    values = torch.cat(
-        [
-            encode_columns(
-                sae, sae_input(model, sae, tokens[part], hook, first_row=part.start), feature
-            )
-            for part in parts
-        ]
-    )
+    blocks = []
+    for part in row_blocks(len(tokens), rows_at_a_time(model, tokens, None)):
+        x = sae_input(model, sae, tokens[part], hook, first_row=part.start)
+        blocks.append(encode_columns(sae, x, feature))
+    values = torch.cat(blocks)
     check_finite(values, f"activations of feature {feature}", rows=range(len(values)))
     one_row = isinstance(text_or_tokens, str) or torch.as_tensor(text_or_tokens).ndim == 1
     return values[0] if one_row else values
@@ -57,125 +90,182 @@ def feature_activations(
 @accepts_workbook
 @torch.no_grad()
 def active_features(
-    model, sae, text_or_tokens, *, pos: int = -1, n: int = 10, hook: str | None = None
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    text_or_tokens: str | Sequence[int] | Int[Tensor, " pos"],
+    *,
+    pos: int = -1,
+    n: int = 10,
+    hook: str | None = None,
 ) -> pd.DataFrame:
-    """The features that fire on one token: columns ``index`` and ``value``, highest first, ties by index.
+    """The features that are active on one token, the highest first.
 
-    Args: ``pos``: the token's position, from the end if negative; ``n``: rows at most.
+    Args:
+        model: the model, or a Workbook alone in place of model and sae.
+        sae: the SAE.
+        text_or_tokens: text (BOS is put in front), or one row of tokens.
+        pos: the token's position; negative positions count from the end.
+        n: rows at most.
+        hook: the SAE's own by default.
+
+    Returns:
+        Columns ``index`` (the feature's number) and ``value`` (its activation). Equal values are
+        in the order of their index.
+
+    Raises:
+        ValueError: for several rows, or a position that the text does not have.
+        HookError: if the hook does not fit the model or the SAE.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> active_features(book, "def f(x):", n=3)["index"].tolist()
+    [245, 3771, 183]
     """
     x = sae_input(model, sae, text_or_tokens, hook)
     if len(x) != 1:
         raise ValueError(f"{len(x)} rows were given; give text or one row")
-    if not -x.shape[1] <= pos < x.shape[1]:
+    n_pos = x.shape[1]
+    if not -n_pos <= pos < n_pos:
         raise ValueError(
-            f"pos is {pos}; this text has {x.shape[1]} tokens, so give {-x.shape[1]}..{x.shape[1] - 1}"
+            f"pos is {pos}; this text has {n_pos} tokens, so give {-n_pos}..{n_pos - 1}"
         )
     return firing_at(sae, x, pos, n)
 
 
-def firing_at(sae, x: torch.Tensor, pos: int, n: int) -> pd.DataFrame:
-    """``active_features`` from the activations of one row at the SAE's hook, ``[1, pos, d_in]``."""
-    values = (
-        check_finite(sae.encode(x[:, pos : pos + 1 or None])[0, 0], "feature activations")
-        .float()
-        .cpu()
-        .numpy()
-    )
+def firing_at(
+    sae: SparseAutoencoder, x: Float[Tensor, "1 pos d_in"], pos: int, n: int
+) -> pd.DataFrame:
+    """``active_features`` from the activations of one row at the SAE's hook."""
+    one_token = x[:, pos : pos + 1 or None]  # "or None": the slice -1:0 would be empty
+    features = check_finite(sae.encode(one_token)[0, 0], "feature activations")
+    values = features.float().cpu().numpy()
     active = np.flatnonzero(values)
-    order = active[np.argsort(-values[active], kind="stable")][: check_positive(n, "n")]
-    return pd.DataFrame({"index": order, "value": values[order]})
+    highest_first = np.argsort(-values[active], kind="stable")
+    index = active[highest_first][: check_positive(n, "n")]
+    return pd.DataFrame({"index": index, "value": values[index]})
 
 
 @accepts_workbook
-def logit_effect(model, sae, feature: int, *, hook: str | None = None) -> torch.Tensor:
-    """What one unit of a feature adds to each logit by the direct path, ``[d_vocab]``.
+def logit_effect(
+    model: HookedModel, sae: SparseAutoencoder, feature: int, *, hook: str | None = None
+) -> Float[Tensor, " d_vocab"]:
+    """What one unit of a feature adds to each logit by the direct path.
 
-    ``W_dec[feature]`` (through ``W_out`` of its layer for an MLP hook), through the final norm's
-    weight, to ``W_U``. Where the block norms a branch's output before adding it (Gemma 2), that
-    norm's weight comes in too. Later layers, and the norms' scales (which depend on the token, so
-    that the values compare within one feature, not across hooks), are left out; where a norm is a
-    LayerNorm, the direction is centred as the norm would.
+    The path starts at ``W_dec[feature]``. At an MLP hook it goes through ``W_out`` of the layer.
+    It ends with the final norm's weight and ``W_U``. Some blocks normalise a branch's output
+    before adding it (Gemma 2); that norm's weight is applied too. A LayerNorm also subtracts the
+    mean of the direction.
 
-    Raises: HookError for a hook that does not write to the residual stream; ValueError for a
-    feature that does not exist, or weights that are not finite.
-    Source: the gelu-1l notebook's ``W_dec[feature] @ W_out @ W_U``, on a model with the norm folded in.
+    Later layers are left out. So are the norms' scales, because they depend on the token: compare
+    the values within one feature, not across hooks.
+
+    Args:
+        model: the model, or a Workbook alone in place of model and sae.
+        sae: the SAE.
+        feature: the feature's number.
+        hook: the SAE's own by default.
+
+    Returns:
+        Logits per unit of activation, up to the final norm's scale.
+
+    Raises:
+        HookError: for a hook that does not write to the residual stream.
+        ValueError: for a feature that does not exist, or weights that are not finite.
+
+    Source: ``W_dec[feature] @ W_out @ W_U`` of the gelu-1l notebook, where the norm is folded in.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> book.tokenizer.decode(logit_effect(book, 985).argmax())
+    ' unittest'
     """
     feature = check_feature(feature, sae.W_dec.shape[0])
-    return check_finite(
-        logit_effects(model, sae, [feature], hook=hook)[0], f"logit effect of feature {feature}"
-    )
+    (effect,) = logit_effects(model, sae, [feature], hook=hook)
+    return check_finite(effect, f"logit effect of feature {feature}")
 
 
 @torch.no_grad()
-def logit_effects(model, sae, features: list[int], *, hook: str | None = None) -> torch.Tensor:
-    """``logit_effect`` of several features in one product, ``[feature, d_vocab]``; not checked for NaN.
+def logit_effects(
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    features: list[int],
+    *,
+    hook: str | None = None,
+) -> Float[Tensor, "feature d_vocab"]:
+    """``logit_effect`` of several features in one product; not checked for NaN.
 
-    Memory: 4 bytes times ``d_vocab`` a feature (1 MB for Gemma).
+    Memory: 4 bytes times ``d_vocab`` for each feature (1 MB for Gemma).
     """
-    hook = hook_of(sae, hook)
+    w_out, branch_norm = _direct_path(model, hook_of(sae, hook))
     directions = sae.W_dec[features].to(model.W_U.device, model.W_U.dtype)
-    w_out, after = _direct_path(model, hook)
     if w_out is not None:
         directions = directions @ w_out
-    if after is not None:
-        directions = _weighted(model, after, _centred(model, directions))
-    return (
-        _weighted(model, getattr(model, "ln_final", None), _centred(model, directions)) @ model.W_U
-    )
+    if branch_norm is not None:
+        directions = _weighted(model, branch_norm, _centred(model, directions))
+    final_norm = getattr(model, "ln_final", None)
+    return _weighted(model, final_norm, _centred(model, directions)) @ model.W_U
 
 
 @torch.no_grad()
-def token_effect(model, sae, token: int, *, hook: str | None = None) -> torch.Tensor:
-    """What one unit of each feature adds to one token's logit by the direct path, ``[d_sae]``.
+def token_effect(
+    model: HookedModel, sae: SparseAutoencoder, token: int, *, hook: str | None = None
+) -> Float[Tensor, " d_sae"]:
+    """What one unit of each feature adds to one token's logit by the direct path.
 
-    ``logit_effect`` of every feature at one token, for the price of one matrix-vector product: the
-    same path, walked from the token back to the features.
+    The same as ``logit_effect`` of every feature at one token. It walks the path backwards, from
+    the token to the features, and so takes one matrix-vector product.
 
-    Raises: as ``logit_effect``; ValueError for a token out of the vocabulary.
+    Raises:
+        HookError: for a hook that does not write to the residual stream.
+        ValueError: for a token out of the vocabulary, or weights that are not finite.
     """
     token = int(check_tokens([token], d_vocab=model.W_U.shape[1])[0, 0])
-    w_out, after = _direct_path(model, hook_of(sae, hook))
-    reader = _centred(
-        model, _weighted(model, getattr(model, "ln_final", None), model.W_U[:, token])
-    )
-    if after is not None:
-        reader = _centred(model, _weighted(model, after, reader))
+    w_out, branch_norm = _direct_path(model, hook_of(sae, hook))
+    final_norm = getattr(model, "ln_final", None)
+    reader = _centred(model, _weighted(model, final_norm, model.W_U[:, token]))
+    if branch_norm is not None:
+        reader = _centred(model, _weighted(model, branch_norm, reader))
     if w_out is not None:
         reader = w_out @ reader
-    return check_finite(
-        sae.W_dec.to(reader.device, reader.dtype) @ reader, f"effects on token {token}"
-    )
+    effects = sae.W_dec.to(reader.device, reader.dtype) @ reader
+    return check_finite(effects, f"effects on token {token}")
 
 
-def _direct_path(model, hook: str) -> tuple[torch.Tensor | None, object]:
-    """What lies between a hook and the residual stream: ``W_out`` of its layer and the norm after the branch, or None."""
+def _direct_path(model: HookedModel, hook: str) -> tuple[Tensor | None, Any]:
+    """From a hook to the residual stream: ``W_out`` of its layer, and the norm after the branch.
+
+    Either is None where the path does not go through it.
+    """
     branch = BRANCH.fullmatch(hook)
     if branch is None and not RESIDUAL.fullmatch(hook):
         raise HookError(
-            f"{hook} does not write to the residual stream, so it has no direct path to the logits; use an MLP or residual hook"
+            f"{hook} does not write to the residual stream, so it has no direct path to the "
+            "logits; use an MLP or residual hook"
         )
     if branch is None:
         return None, None
     layer = int(branch["layer"])
-    after = getattr(model.blocks[layer], "ln2_post" if ".mlp." in hook else "ln1_post", None)
-    return (model.W_out[layer] if branch["hidden"] else None), after
+    norm_name = "ln2_post" if ".mlp." in hook else "ln1_post"
+    branch_norm = getattr(model.blocks[layer], norm_name, None)
+    return (model.W_out[layer] if branch["hidden"] else None), branch_norm
 
 
-def _centred(model, direction: torch.Tensor) -> torch.Tensor:
-    """A direction less its mean, where the model's norms take the mean away."""
-    return (
-        direction - direction.mean(-1, keepdim=True)
-        if str(getattr(model.cfg, "normalization_type", "")).startswith("LN")
-        else direction
-    )
+def _centred(
+    model: HookedModel, direction: Float[Tensor, "*feature d_model"]
+) -> Float[Tensor, "*feature d_model"]:
+    """A direction less its mean, if the model's norms subtract the mean."""
+    if not str(getattr(model.cfg, "normalization_type", "")).startswith("LN"):
+        return direction
+    return direction - direction.mean(-1, keepdim=True)
 
 
-def _weighted(model, norm, direction: torch.Tensor) -> torch.Tensor:
-    """A direction times a norm's weight; the norm's scale, which depends on the token, is left out."""
+def _weighted(
+    model: HookedModel, norm: Any, direction: Float[Tensor, "*feature d_model"]
+) -> Float[Tensor, "*feature d_model"]:
+    """A direction times a norm's weight; the norm's scale depends on the token and is left out."""
     weight = getattr(norm, "w", getattr(norm, "weight", None))
     if weight is None:
         return direction
-    offset = getattr(
-        model.cfg, "rmsnorm_uses_offset", False
-    )  # Gemma's norm, on a bridge, stores its weight less one
-    return direction * (1 + weight if offset else weight)
+    # On a bridge, Gemma's norm stores its weight less one.
+    stored_less_one = getattr(model.cfg, "rmsnorm_uses_offset", False)
+    return direction * (1 + weight if stored_less_one else weight)

@@ -1,14 +1,24 @@
-"""Rare features: their mean direction, how close each feature is to it, and what chance would give."""
+"""Rare features: their mean direction, how close each feature is to it, and what chance gives."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
 from saework.core.arguments import check_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+    from saework.core.protocols import SparseAutoencoder
 
 NULL_SETS = 20
 
@@ -19,133 +29,174 @@ class RareFeatures:
 
     threshold: float
     """Features with a firing rate below this are rare (fraction of tokens)."""
-    firing_rate: torch.Tensor
-    """``[d_sae]``, fraction of tokens."""
-    is_rare: torch.Tensor
-    """bool ``[d_sae]``: dead features are among them."""
-    direction: torch.Tensor
-    """``[d_in]``: mean encoder column of the rare features; NaN if none is rare."""
-    cosine: torch.Tensor
-    """``[d_sae]``: each encoder column against ``direction``. For a rare feature this mean contains
-    the feature itself, which lifts the cosine a little: see ``rare_cosine``."""
-    decoder_cosine: torch.Tensor
-    """``[d_sae]``: each decoder row against the mean decoder row of the rare features."""
-    rare_cosine: torch.Tensor
-    """``[n_rare]``: each rare encoder column against the mean of the other rare ones (leave one out)."""
-    null_cosine: torch.Tensor
-    """``[sets * size]``: the same leave-one-out cosine in random sets of features that are not rare,
-    as large as the rare set (or as all that are not rare, if those are fewer)."""
+    firing_rate: Float[Tensor, " d_sae"]
+    """Fraction of tokens."""
+    is_rare: Bool[Tensor, " d_sae"]
+    """Dead features are among the rare ones."""
+    direction: Float[Tensor, " d_in"]
+    """Mean encoder column of the rare features; NaN if none is rare."""
+    cosine: Float[Tensor, " d_sae"]
+    """Cosine of each encoder column with ``direction``. For a rare feature that mean contains the
+    feature itself, which raises its cosine a little: see ``rare_cosine``."""
+    decoder_cosine: Float[Tensor, " d_sae"]
+    """Cosine of each decoder row with the mean decoder row of the rare features."""
+    rare_cosine: Float[Tensor, " n_rare"]
+    """Cosine of each rare encoder column with the mean of the other rare ones (leave one out)."""
+    null_cosine: Float[Tensor, " null"]
+    """The same leave-one-out cosine in 20 random sets of features that are not rare, one set after
+    the other. Each set is as large as the rare set. If fewer features are not rare, there is one
+    set of all of these."""
 
     @property
-    def is_dead(self) -> torch.Tensor:
-        """bool ``[d_sae]``: did not fire at all in the tokens that the rates rest on."""
+    def is_dead(self) -> Bool[Tensor, " d_sae"]:
+        """Features that never fired in the tokens that the rates were counted on."""
         return self.firing_rate == 0
 
     def summary(self) -> pd.DataFrame:
-        """One row a group: how many, and the median cosines."""
-        dead, firing = self.is_rare & self.is_dead, self.is_rare & ~self.is_dead
-        groups = {"rare: dead": dead, "rare: firing": firing, "not rare": ~self.is_rare}
-        rows = {
-            name: (int(mask.sum()), _median(self.cosine[mask]), _median(self.decoder_cosine[mask]))
-            for name, mask in groups.items()
+        """One row per group: how many features, and their median cosines."""
+        groups = {
+            "rare: dead": self.is_rare & self.is_dead,
+            "rare: firing": self.is_rare & ~self.is_dead,
+            "not rare": ~self.is_rare,
         }
-        rows["rare, leave one out"] = (
-            len(self.rare_cosine),
-            _median(self.rare_cosine),
-            float("nan"),
-        )
-        rows["null: random, not rare"] = (
-            len(self.null_cosine),
-            _median(self.null_cosine),
-            float("nan"),
-        )
+        rows = {}
+        for name, group in groups.items():
+            encoder_median = _median(self.cosine[group])
+            decoder_median = _median(self.decoder_cosine[group])
+            rows[name] = (int(group.sum()), encoder_median, decoder_median)
+        leave_one_out = {
+            "rare, leave one out": self.rare_cosine,
+            "null: random, not rare": self.null_cosine,
+        }
+        for name, cosine in leave_one_out.items():
+            rows[name] = (len(cosine), _median(cosine), math.nan)
         columns = ["n", "median encoder cosine", "median decoder cosine"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
     def __repr__(self) -> str:
-        return (
-            f"RareFeatures({int(self.is_rare.sum())} of {len(self.is_rare)} below {self.threshold:.3g}, "
-            f"{int((self.is_rare & self.is_dead).sum())} of them dead)\n{self.summary().round(3).to_string()}"
+        n_rare = int(self.is_rare.sum())
+        n_dead = int((self.is_rare & self.is_dead).sum())
+        counts = (
+            f"{n_rare} of {len(self.is_rare)} below {self.threshold:.3g}, {n_dead} of them dead"
         )
+        return f"RareFeatures({counts})\n{self.summary().round(3).to_string()}"
 
     def _repr_html_(self) -> str:
         return self.summary().to_html(float_format="{:.3f}".format)
 
 
-def rare_features(sae, firing_rate, *, threshold: float = 1e-4, seed: int = 0) -> RareFeatures:
+def rare_features(
+    sae: SparseAutoencoder,
+    firing_rate: Sequence[float] | Float[Tensor, " d_sae"],
+    *,
+    threshold: float = 1e-4,
+    seed: int = 0,
+) -> RareFeatures:
     """Features that fire on less than ``threshold`` of the tokens, and their common direction.
 
+    Warns, and gives NaN cosines, if no feature is rare.
+
     Args:
-        sae: anything with ``W_enc [d_in, d_sae]`` and ``W_dec [d_sae, d_in]``.
-        firing_rate: ``[d_sae]``, fraction of tokens; a rate of 1e-4 wants some 10^6 tokens.
+        sae: the SAE; only ``W_enc`` and ``W_dec`` are read.
+        firing_rate: fraction of tokens. A rate of 1e-4 needs about a million tokens.
         threshold: fraction of tokens.
         seed: for the random sets of the null.
 
-    Raises: ValueError for rates of another length than the SAE, or outside 0..1, or a threshold
-    outside 0..1. Warns, and gives NaN cosines, if no feature is rare.
+    Raises:
+        ValueError: for another number of rates than the SAE has features, rates outside 0..1, a
+            threshold outside 0..1, or values that are not finite.
 
-    Source: "Rare features are all the same" in the gelu-1l notebook; the leave-one-out cosine and
-    the null are ours, since a mean that contains the feature itself lifts its cosine.
+    Source: "Rare features are all the same" in the gelu-1l notebook. The leave-one-out cosine and
+    the null are ours: a mean that contains the feature itself raises its cosine.
+
+    >>> from saework import load, scan
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> rates = scan(book, top_k=1, progress=False).firing_rate
+    >>> rare_features(book.sae, rates, threshold=1e-3)
+    RareFeatures(13... of 4096 below 0.001, 6... of them dead)
+    ...
     """
-    w_enc, w_dec = sae.W_enc.detach().float().cpu(), sae.W_dec.detach().float().cpu()
-    check_finite(w_enc, "encoder weights"), check_finite(w_dec, "decoder weights")
-    rate = torch.as_tensor(firing_rate).detach().cpu().double()
-    if rate.shape != (w_dec.shape[0],):
-        raise ValueError(
-            f"firing_rate has shape {tuple(rate.shape)}; this SAE has {w_dec.shape[0]} features, give one rate each"
-        )
-    check_finite(rate, "firing rates")
-    if rate.min() < 0 or rate.max() > 1:
-        raise ValueError(
-            f"firing rates run from {rate.min():.3g} to {rate.max():.3g}; give fractions of tokens, 0..1"
-        )
+    w_enc = sae.W_enc.detach().float().cpu()
+    w_dec = sae.W_dec.detach().float().cpu()
+    check_finite(w_enc, "encoder weights")
+    check_finite(w_dec, "decoder weights")
+    rate = _checked_rate(firing_rate, d_sae=w_dec.shape[0])
     if not 0 < threshold <= 1:
         raise ValueError(
             f"threshold is {threshold}; give a fraction of tokens above 0 and up to 1, such as 1e-4"
         )
     is_rare = rate < threshold
-    columns = w_enc.T
     if not is_rare.any():
         warnings.warn(
-            f"no feature fires on less than {threshold:.3g} of the tokens, so the rare direction is NaN",
+            f"no feature fires on less than {threshold:.3g} of the tokens, so the rare direction "
+            "is NaN",
             stacklevel=2,
         )
+    columns = w_enc.T
+    rare_columns = columns[is_rare]
+    direction = rare_columns.mean(0)
     return RareFeatures(
         threshold=threshold,
         firing_rate=rate,
         is_rare=is_rare,
-        direction=columns[is_rare].mean(0),
-        cosine=_cosine(columns, columns[is_rare].mean(0)),
+        direction=direction,
+        cosine=_cosine(columns, direction),
         decoder_cosine=_cosine(w_dec, w_dec[is_rare].mean(0)),
-        rare_cosine=_leave_one_out(columns[is_rare]),
-        null_cosine=_null(columns[~is_rare], int(is_rare.sum()), seed),
+        rare_cosine=_leave_one_out(rare_columns),
+        null_cosine=_null(columns[~is_rare], len(rare_columns), seed),
     )
 
 
-def _cosine(rows: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    return rows @ direction / (rows.norm(dim=-1) * direction.norm())
+def _checked_rate(firing_rate: Sequence[float] | Tensor, d_sae: int) -> Tensor:
+    """Firing rates as float64 ``[d_sae]`` on the CPU."""
+    rate = torch.as_tensor(firing_rate).detach().cpu().double()
+    if rate.shape != (d_sae,):
+        raise ValueError(
+            f"firing_rate has shape {tuple(rate.shape)}; "
+            f"this SAE has {d_sae} features, give one rate each"
+        )
+    check_finite(rate, "firing rates")
+    low, high = rate.min(), rate.max()
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"firing rates run from {low:.3g} to {high:.3g}; give fractions of tokens, 0..1"
+        )
+    return rate
 
 
-def _leave_one_out(rows: torch.Tensor) -> torch.Tensor:
-    """Cosine of each row with the mean of the others; NaN where there is no other."""
-    others = (
-        (rows.sum(0) - rows) / (len(rows) - 1)
-        if len(rows) > 1
-        else torch.full_like(rows, float("nan"))
-    )
-    return (rows * others).sum(-1) / (rows.norm(dim=-1) * others.norm(dim=-1))
+def _cosine(rows: Tensor, direction: Tensor) -> Tensor:
+    """Cosine of each row with one direction."""
+    dot = rows @ direction
+    lengths = rows.norm(dim=-1) * direction.norm()
+    return dot / lengths
 
 
-def _null(rows: torch.Tensor, size: int, seed: int) -> torch.Tensor:
+def _leave_one_out(rows: Tensor) -> Tensor:
+    """Cosine of each row with the mean of the others; NaN if there is only one row."""
+    n_others = len(rows) - 1
+    if n_others > 0:
+        others = (rows.sum(0) - rows) / n_others
+    else:
+        others = torch.full_like(rows, math.nan)
+    dot = (rows * others).sum(-1)
+    lengths = rows.norm(dim=-1) * others.norm(dim=-1)
+    return dot / lengths
+
+
+def _null(rows: Tensor, size: int, seed: int) -> Tensor:
+    """Leave-one-out cosines in random sets of ``size`` rows; one NaN if there is no row."""
     size = min(size, len(rows))
+    # A set of all rows is the same set each time, so it is taken once.
     n_sets = NULL_SETS if 0 < size < len(rows) else min(size, 1)
     generator = torch.Generator().manual_seed(seed)
-    cosines = [
-        _leave_one_out(rows[torch.randperm(len(rows), generator=generator)[:size]])
-        for _ in range(n_sets)
-    ]
-    return torch.cat(cosines) if cosines else torch.full((1,), float("nan"))
+    cosines = []
+    for _ in range(n_sets):
+        chosen = torch.randperm(len(rows), generator=generator)[:size]
+        cosines.append(_leave_one_out(rows[chosen]))
+    if not cosines:
+        return torch.full((1,), math.nan)
+    return torch.cat(cosines)
 
 
-def _median(values: torch.Tensor) -> float:
-    return float(values.median()) if len(values) else float("nan")
+def _median(values: Tensor) -> float:
+    return float(values.median()) if len(values) else math.nan
