@@ -1,16 +1,18 @@
-"""The reconstruction score: how much of the model's loss survives when an SAE's output takes the activations' place."""
+"""Reconstruction quality: the share of the loss that an SAE keeps, and every other definition."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
-from saework.analysis.sites import GATED
 from saework.core.arguments import accepts_workbook, check_finite, check_mask
-from saework.core.formulas import (
+from saework.core.protocols import HookedModel, SparseAutoencoder
+from saework.core.reconstruction_formulas import (
     RECONSTRUCTION,
     bootstrap_interval,
     loss_recovered,
@@ -19,15 +21,20 @@ from saework.core.formulas import (
 )
 from saework.engine import forward
 from saework.engine.encoder import Encoder
-from saework.engine.forward import with_and_without_bos
 from saework.engine.losses import next_token_losses
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
 ABLATIONS = ("zero", "mean")
+REPLACEMENTS = 2  # the SAE's reconstruction, and the ablation
+Sums = dict[str, float]  # by name; those of two parts add up
 
 
 @dataclass(frozen=True)
 class ReconsScore:
-    """How much of the model's loss survives when the SAE's reconstruction takes the activations' place."""
+    """How much of the model's loss the SAE's reconstruction keeps."""
 
     loss: float
     """Of the untouched model, nats per token."""
@@ -36,11 +43,11 @@ class ReconsScore:
     ablated_loss: float
     """With the activations ablated, nats per token."""
     score: float
-    """``(ablated_loss - recons_loss) / (ablated_loss - loss)``, a fraction; pooled, then divided."""
+    """Fraction: ``(ablated_loss - recons_loss) / (ablated_loss - loss)``; pooled, then divided."""
     interval: tuple[float, float]
     """95% of ``score``, bootstrap over rows; NaN for a single row."""
-    token_losses: torch.Tensor
-    """float32 ``[3, batch, pos-1]``: clean, spliced and ablated loss of predicting the next token."""
+    token_losses: Float[Tensor, "3 batch pos-1"]
+    """Clean, spliced and ablated loss of predicting each next token, float32."""
     n_tokens: int
     """Predictions counted."""
     ablation: str
@@ -51,8 +58,10 @@ class ReconsScore:
     def __repr__(self) -> str:
         low, high = self.interval
         return (
-            f"ReconsScore({self.score:.2%}, 95% {low:.2%} to {high:.2%}; nats per token: {self.loss:.4f} clean, "
-            f"{self.recons_loss:.4f} spliced, {self.ablated_loss:.4f} {self.ablation}-ablated; "
+            f"ReconsScore({self.score:.2%}, 95% {low:.2%} to {high:.2%}; nats per token: "
+            f"{self.loss:.4f} clean, "
+            f"{self.recons_loss:.4f} spliced, "
+            f"{self.ablated_loss:.4f} {self.ablation}-ablated; "
             f"{self.n_tokens} predictions at {self.hook})"
         )
 
@@ -60,70 +69,84 @@ class ReconsScore:
 @accepts_workbook
 @torch.no_grad()
 def recons_score(
-    model,
-    sae,
-    tokens,
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    tokens: Int[Tensor, "batch pos"],
     *,
     hook: str | None = None,
     ablation: str = "zero",
-    mask=None,
-    keep=None,
+    mask: Bool[Tensor, "batch pos"] | None = None,
+    keep: Bool[Tensor, " d_sae"] | None = None,
     batch_size: int | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> ReconsScore:
-    """Splice the SAE's reconstruction into the model, and say how much of the loss it recovers.
+    """Splice the SAE's reconstruction into the model and measure the loss it recovers.
+
+    Memory: only ``token_losses`` grows: 12 bytes per token, and 24 more while they are summed.
 
     Args:
-        tokens: long ``[batch, pos]``, BOS first.
+        model: the model, or a Workbook alone in place of model, sae and tokens.
+        sae: the SAE.
+        tokens: BOS first.
         hook: the SAE's own by default.
-        ablation: ``"zero"``, or ``"mean"``: the mean activation over all (unmasked) tokens given,
-            so that it does not depend on how they are cut into batches.
-        mask: bool ``[batch, pos]``; where False (BOS, padding), nothing is spliced or ablated, and
-            no prediction from or of that token is counted. By default all tokens count, BOS too, as published.
-        keep: bool ``[d_sae]``, the features that stay on; by default all.
-        batch_size: rows run at a time; by default about 1,024 tokens' worth. It changes no result beyond float32's rounding.
+        ablation: ``"zero"`` or ``"mean"``: the mean over all unmasked tokens, of every batch.
+        mask: where False (BOS, padding), nothing is spliced or ablated, and no prediction from or
+            of that token is counted. By default all tokens count, BOS too, as published.
+        keep: the features that stay on; by default all.
+        batch_size: rows run at a time; by default about 1,024 tokens. Results change by float32
+            rounding only.
         seed: for the bootstrap interval.
+        progress: whether to show a progress bar.
 
-    Raises: ValueError if ablation changes nothing, a row has one token only, or an argument does
-    not fit; HookError if the hook does not fit the model or the SAE.
-    Memory: only ``token_losses`` grows with the tokens: 12 bytes each, and for a moment 24 more when they are summed.
+    Raises:
+        ValueError: if ablation changes nothing, rows have one token only, or an argument does not
+            fit.
+        HookError: if the hook does not fit the model or the SAE.
+
     Source: ``get_recons_loss`` of the gelu-1l notebook.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> round(recons_score(book).score, 2)
+    0.95
     """
     if ablation not in ABLATIONS:
-        raise ValueError(f"ablation is {ablation!r}; give one of {', '.join(map(repr, ABLATIONS))}")
+        allowed = ", ".join(map(repr, ABLATIONS))
+        raise ValueError(f"ablation is {ablation!r}; give one of {allowed}")
     tokens, hook, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
-    keep = check_mask(keep, (sae.W_dec.shape[0],), what="keep")
+    d_sae = sae.W_dec.shape[0]
+    keep = check_mask(keep, (d_sae,), what="keep")
     counted = forward.counted_predictions(tokens, mask).cpu()
     forward.sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
-    baseline = 0.0
+    baseline = torch.zeros(())
     if ablation == "mean":
-        on = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        baseline = forward.mean_activations(model, tokens, hook, on[None], batch_size=batch_size)[
-            0
-        ].float()
+        counted_tokens = mask
+        if counted_tokens is None:
+            counted_tokens = torch.ones_like(tokens, dtype=torch.bool)
+        (mean,) = forward.mean_activations(
+            model, tokens, hook, counted_tokens[None], batch_size=batch_size
+        )
+        baseline = mean.float()
 
     encode = Encoder(sae, keep)
-    losses = torch.empty(3, len(tokens), tokens.shape[1] - 1)
-    for part in forward.progress_bar(
-        forward.row_blocks(len(tokens), batch_size), show=progress, desc="recons score"
-    ):
-        on = None if mask is None else mask[part].to(tokens.device)
-        splice = lambda x: [
-            forward.masked(new, x, on)
-            for new in (encode.reconstruct(x).x_hat, torch.zeros_like(x) + baseline)
-        ]  # noqa: E731, B023
-        states = forward.spliced_states(model, tokens[part], hook, splice, 2)
-        losses[:, part] = (
-            next_token_losses(model, [state[:, :-1] for state in states], tokens[part, 1:])[0]
-            .cpu()
-            .float()
-        )
+    losses = torch.empty(1 + REPLACEMENTS, *counted.shape)
+    blocks = forward.row_blocks(len(tokens), batch_size)
+    for part in forward.progress_bar(blocks, show=progress, desc="recons score"):
+        batch = tokens[part]
+        on = None if mask is None else mask[part].to(batch.device)
+        splice = partial(_replacements, encode=encode, baseline=baseline, on=on)
+        states = forward.spliced_states(model, batch, hook, splice, REPLACEMENTS)
+        ce, _ = next_token_losses(model, _predicting(states), batch[:, 1:])
+        losses[:, part] = ce.cpu().float()
 
     check_finite(losses, "losses")
-    row_sums = (losses.double() * counted).sum(-1).numpy()
+    counted_losses = losses.double() * counted
+    row_sums = counted_losses.sum(-1).numpy()
     row_counts = counted.sum(-1).numpy()
-    clean, spliced, ablated = (row_sums.sum(-1) / row_counts.sum()).tolist()
+    n_counted = row_counts.sum()
+    mean_losses = row_sums.sum(-1) / n_counted
+    clean, spliced, ablated = mean_losses.tolist()
     return ReconsScore(
         loss=clean,
         recons_loss=spliced,
@@ -131,126 +154,198 @@ def recons_score(
         score=loss_recovered(clean, spliced, ablated),
         interval=bootstrap_interval(row_sums, row_counts, seed=seed),
         token_losses=losses,
-        n_tokens=int(row_counts.sum()),
+        n_tokens=int(n_counted),
         ablation=ablation,
         hook=hook,
     )
 
 
+def _replacements(
+    x: Tensor, *, encode: Encoder, baseline: Tensor, on: Tensor | None
+) -> list[Tensor]:
+    """The SAE's reconstruction, and the ablation, where the mask is on (or there is none)."""
+    made = encode.reconstruct(x)
+    ablated = torch.zeros_like(x) + baseline
+    x_hat = forward.masked(made.x_hat, x, on)
+    ablated = forward.masked(ablated, x, on)
+    return [x_hat, ablated]
+
+
+def _predicting(states: list[Tensor]) -> list[Tensor]:
+    """States without the last position, which has no next token to predict."""
+    return [state[:, :-1] for state in states]
+
+
 @accepts_workbook
 @torch.no_grad()
 def reconstruction_metrics(
-    model,
-    sae,
-    tokens,
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    tokens: Int[Tensor, "batch pos"],
     *,
     hook: str | None = None,
-    mask=None,
+    mask: Bool[Tensor, "batch pos"] | None = None,
     batch_size: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Each definition of reconstruction quality on the same tokens, with BOS and without.
 
-    Args:
-        tokens: long ``[batch, pos]``, BOS first.
-        hook: the SAE's own by default.
-        mask: bool ``[batch, pos]``; where False, nothing is spliced or ablated, and nothing counted.
-        batch_size: rows run at a time; by default about 1,024 tokens' worth. It changes no result beyond float32's rounding.
+    Memory: a batch's activations (five times behind the hook), one block of features and a few of
+    logits. It does not grow with the tokens.
+    Time: one pass to the hook for the mean; one to the output, five times as wide behind the hook.
 
-    Returns: a row a metric, its name as index; columns ``with_bos``, ``without_bos``, ``unit``,
-    ``formula``, ``source``. ``without_bos`` leaves out every token that is the tokenizer's BOS (the
-    first column, if the model has no tokenizer): those are neither spliced nor counted. NaN where
-    nothing is left, or nothing varies.
-    Raises: ValueError if a row has one token only, the activations do not vary, ablation changes
-    nothing, or an argument does not fit; HookError if the hook fits neither model nor SAE.
-    Memory: does not grow with the tokens; a batch's activations (fivefold behind the hook), one block of features and a few
-    of logits. Time: a pass to the hook for the mean, and one to the output, fivefold behind the hook.
+    Args:
+        model: the model, or a Workbook alone in place of model, sae and tokens.
+        sae: the SAE.
+        tokens: BOS first.
+        hook: the SAE's own by default.
+        mask: where False, nothing is spliced or ablated, and nothing is counted.
+        batch_size: rows run at a time; by default about 1,024 tokens. Results change by float32
+            rounding only.
+        progress: whether to show a progress bar.
+
+    Returns:
+        One row per metric, its name as index, with the columns
+
+        - ``with_bos``: over all tokens;
+        - ``without_bos``: tokens that are the tokenizer's BOS (the first column, if the model has
+          no tokenizer) are neither spliced nor counted;
+        - ``unit``, ``formula``, ``source``: of the metric.
+
+        NaN where nothing is left, or nothing varies.
+
+    Raises:
+        ValueError: if rows have one token only, the activations do not vary, ablation changes
+            nothing, or an argument does not fit.
+        HookError: if the hook does not fit the model or the SAE.
+
     Source: in each row.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=1024, check=False)
+    >>> table = reconstruction_metrics(book)
+    >>> table["without_bos"][["ce_loss_score", "variance_explained"]].round(2).tolist()
+    [0.95, 0.82]
     """
     tokens, hook, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     forward.counted_predictions(tokens, mask)  # that there are any
     forward.sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
-    masks = with_and_without_bos(model, tokens, mask)
-    means = forward.mean_activations(model, tokens, hook, masks, batch_size=batch_size).flatten(1)
-    totals, encode = (Counter(), Counter()), Encoder(sae)
-    for part in forward.progress_bar(
-        forward.row_blocks(len(tokens), batch_size), show=progress, desc="reconstruction metrics"
-    ):
-        on = masks[:, part]
-        if not on[0].any():
+    masks = forward.with_and_without_bos(model, tokens, mask)
+    means = forward.mean_activations(model, tokens, hook, masks, batch_size=batch_size)
+    means = means.flatten(1)
+    encode = Encoder(sae)
+    totals: list[Counter[str]] = [Counter(), Counter()]
+    blocks = forward.row_blocks(len(tokens), batch_size)
+    for part in forward.progress_bar(blocks, show=progress, desc="reconstruction metrics"):
+        counted = masks[:, part]
+        if not counted[0].any():
             continue
-
-        def splice(x: torch.Tensor) -> list[torch.Tensor]:
-            made = encode.reconstruct(check_finite(x, f"activations at {hook}"))
-            check_finite(made.x_hat, f"the SAE's reconstructions at {hook}")
-            for total, some, mean in zip(totals, on, means):
-                total.update(
-                    reconstruction_sums(
-                        x.flatten(2)[some],
-                        made.x_hat.flatten(2)[some],
-                        made.l0[some],
-                        made.l1[some],
-                        mean,
-                    )
-                )
-            return [
-                forward.masked(new, x, mask)
-                for mask in kinds
-                for new in (made.x_hat, torch.zeros_like(x))
-            ]
-
-        kinds = on[:1] if torch.equal(*on) else on
-        pairs = kinds[:, :, 1:] & kinds[:, :, :-1]
-        losses = _spliced_losses(model, tokens[part], hook, splice, pairs)
-        for i, total in enumerate(totals):
-            i = min(i, len(pairs) - 1)
-            sums = [
-                float(each[i, j][pairs[i]].sum())
-                for each, j in zip((losses[0],) * 3 + (losses[1],) * 2, (0, 1, 2, 1, 2))
-            ]
-            total.update(
-                dict(
-                    zip(("ce_clean", "ce_spliced", "ce_ablated", "kl_spliced", "kl_ablated"), sums)
-                )
-            )
-            total["predictions"] += int(pairs[i].sum())
+        # Without a BOS in the batch, both columns replace the same tokens: one run serves both.
+        replaced = counted[:1] if torch.equal(*counted) else counted
+        splice = _BatchSplice(encode, hook, counted, replaced, means)
+        loss_sums = _loss_sums(model, tokens[part], hook, splice)
+        for column, total in enumerate(totals):
+            total.update(splice.sums[column])
+            total.update(loss_sums[0 if columns_are_equal else column])
     if totals[0]["spread"] == 0:
         raise ValueError(
-            f"the activations at {hook} are all alike, so there is no variance to explain; give more tokens"
+            f"the activations at {hook} are all alike, so there is no variance to explain; "
+            "give more tokens"
         )
-    with_bos, without_bos = (
-        pooled_reconstruction(total, mean) for total, mean in zip(totals, means)
-    )
-    rows = [(with_bos[name], without_bos[name], *words) for name, words in RECONSTRUCTION.items()]
-    return pd.DataFrame(
-        rows,
-        index=pd.Index(RECONSTRUCTION, name="metric"),
-        columns=["with_bos", "without_bos", "unit", "formula", "source"],
-    )
+    with_bos, without_bos = map(pooled_reconstruction, totals, means)
+    rows = {}
+    for name, description in RECONSTRUCTION.items():
+        rows[name] = (with_bos[name], without_bos[name], *description)
+    columns = ["with_bos", "without_bos", "unit", "formula", "source"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.rename_axis("metric")
 
 
-def _spliced_losses(model, tokens: torch.Tensor, hook: str, splice, pairs: torch.Tensor):
-    """Cross-entropy and KL, nats, ``[mask, (clean, spliced, ablated), row, pos-1]`` each, for one mask or two."""
-    n = 2 * len(pairs)
-    clean, *states = (
-        state[:, :-1] for state in forward.spliced_states(model, tokens, hook, splice, n)
-    )
-    # where BOS alone was left out, and nothing reads it later, the other tokens' states are the same bits: once is enough
-    new = [
-        i for i, state in enumerate(states) if i < 2 or not _same(state, states[i - 2], pairs[1])
-    ]
-    ce, kl = next_token_losses(model, [clean, *(states[i] for i in new)], tokens[:, 1:], kl=True)
+@dataclass
+class _BatchSplice:
+    """Replaces one batch's activations, and keeps the sums over what the hook held."""
+
+    encode: Encoder
+    hook: str
+    counted: Tensor
+    """Bool ``[2, batch, pos]``: the tokens with BOS and without."""
+    replaced: Tensor
+    """Those of these two masks that differ, ``[1 or 2, batch, pos]``."""
+    means: Tensor
+    """``[2, width]``: mean activation over all tokens counted, not only this batch's."""
+    sums: list[Sums] = field(default_factory=list)
+    """``reconstruction_sums`` with BOS and without; empty until the model has run."""
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """For each mask that differs: the reconstruction, and zeros."""
+        check_finite(x, f"activations at {self.hook}")
+        made = self.encode.reconstruct(x)
+        x_hat = made.x_hat
+        check_finite(x_hat, f"the SAE's reconstructions at {self.hook}")
+        flat = x.flatten(2)
+        flat_hat = x_hat.flatten(2)
+        for on, mean in zip(self.counted, self.means):
+            sums = reconstruction_sums(
+                x=flat[on],
+                x_hat=flat_hat[on],
+                l0=made.l0[on],
+                l1=made.l1[on],
+                mean=mean,
+            )
+            self.sums.append(sums)
+        zeros = torch.zeros_like(x)
+        replacements = []
+        for on in self.replaced:
+            replacements.append(forward.masked(x_hat, x, on))
+            replacements.append(forward.masked(zeros, x, on))
+        return replacements
+
+
+def _loss_sums(model: HookedModel, tokens: Tensor, hook: str, splice: _BatchSplice) -> list[Sums]:
+    """Sums of one batch's cross-entropy and KL, nats: for each mask that differs."""
+    masks = splice.replaced
+    predictions = masks[..., 1:] & masks[..., :-1]
+    n_spliced = REPLACEMENTS * len(masks)
+    states = forward.spliced_states(model, tokens, hook, splice, n_spliced)
+    clean, *spliced = _predicting(states)
+    # Where only BOS was left out, and nothing reads it later, both masks give states of the same
+    # bits: such a state is unembedded once. `place` is a state's number among the distinct ones.
+    distinct = [clean]
+    place: list[int] = []
+    for i, state in enumerate(spliced):
+        twin = i - REPLACEMENTS  # the same replacement under the first mask
+        if twin >= 0 and _same(state, spliced[twin], predictions[1]):
+            place.append(place[twin])
+        else:
+            place.append(len(distinct))
+            distinct.append(state)
+    targets = tokens[:, 1:]
+    ce, kl = next_token_losses(model, distinct, targets, kl=True)
     check_finite(ce, "losses")
-    which = [new.index(i if i in new else i - 2) + 1 for i in range(n)]
-    return [
-        torch.stack(
-            [torch.stack([each[0], each[which[i]], each[which[i + 1]]]) for i in range(0, n, 2)]
-        )
-        for each in (ce, kl)
-    ]
+
+    sums = []
+    for i, counted in enumerate(predictions):
+        reconstructed = place[REPLACEMENTS * i]
+        ablated = place[REPLACEMENTS * i + 1]
+        losses = {
+            "ce_clean": ce[0],
+            "ce_spliced": ce[reconstructed],
+            "ce_ablated": ce[ablated],
+            "kl_spliced": kl[reconstructed],
+            "kl_ablated": kl[ablated],
+        }
+        total = {"predictions": float(counted.sum())}
+        for name, loss in losses.items():
+            total[name] = float(loss[counted].sum())
+        sums.append(total)
+    return sums
 
 
-def _same(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(
-        *(state.expand(len(where), -1, -1)[where] for state in (a, b))
-    )
+def _same(a: Tensor, b: Tensor, where: Tensor) -> bool:
+    """Whether two states are equal at some predictions; a state of one row stands for all rows."""
+    if a.shape != b.shape:
+        return False
+    shape = (len(where), -1, -1)
+    a = a.expand(shape)
+    b = b.expand(shape)
+    return torch.equal(a[where], b[where])
