@@ -241,7 +241,8 @@ def reconstruction_metrics(
         if not counted[0].any():
             continue
         # Without a BOS in the batch, both columns replace the same tokens: one run serves both.
-        replaced = counted[:1] if torch.equal(*counted) else counted
+        columns_are_equal = torch.equal(*counted)
+        replaced = counted[:1] if columns_are_equal else counted
         splice = _BatchSplice(encode, hook, counted, replaced, means)
         loss_sums = _loss_sums(model, tokens[part], hook, splice)
         for column, total in enumerate(totals):
@@ -334,7 +335,7 @@ def _loss_sums(model: HookedModel, tokens: Tensor, hook: str, splice: _BatchSpli
             "kl_spliced": kl[reconstructed],
             "kl_ablated": kl[ablated],
         }
-        total = {"predictions": float(counted.sum())}
+        total: Sums = {"predictions": int(counted.sum())}
         for name, loss in losses.items():
             total[name] = float(loss[counted].sum())
         sums.append(total)
