@@ -20,7 +20,7 @@ from sae_bench.evals.sparse_probing.probe_training import (
 )
 
 import saework
-from saework.analysis.probing import _test_rows
+from saework.analysis.labelled_tokens import draw_test_rows
 from saework.engine.forward import activations
 
 K, DRAWS = (1, 5, 50), 3
@@ -30,7 +30,7 @@ def theirs(x: torch.Tensor, y: np.ndarray, row: np.ndarray) -> list[float]:
     """Mean accuracy for each k, by SAEBench's functions, of tokens ``x [token, d]``."""
     found = []
     for draw in range(DRAWS):
-        is_test = np.isin(row, _test_rows(row, y, np.random.default_rng([0, draw])))
+        is_test = np.isin(row, draw_test_rows(row, y, np.random.default_rng([0, draw])))
         torch.manual_seed(draw)
         sides = [
             {"yes": x[torch.from_numpy(side & y)], "no": x[torch.from_numpy(side & ~y)]}

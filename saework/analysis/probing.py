@@ -14,40 +14,22 @@ import numpy as np
 import pandas as pd
 import torch
 
-from saework.core.arguments import check_finite, check_mask, check_positive
-from saework.core.formulas import times_drawn
+from saework.analysis.labelled_tokens import LabelledTokens
+from saework.core.arguments import check_positive
+from saework.core.reconstruction_formulas import times_drawn
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
+    from numpy import ndarray
+    from numpy.random import Generator
     from numpy.typing import ArrayLike
     from torch import Tensor
 
+    Array = Tensor | ndarray
+
 K = (1, 2, 5, 10, 20, 50)
-MAX_TRAINING = 4000
-"""Training tokens at most, half of them positive: SAEBench's ``probe_train_set_size``."""
-TEST_SHARE = 0.25
-LEAST_ROWS = 4
-"""Rows of text in which each class must occur, so that a quarter of them can be set aside."""
 RESAMPLINGS = 400  # of the test rows, in each split
 INTERVAL = (0.025, 0.975)
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """The tokens in the mask, in the order of the text."""
-
-    features: np.ndarray
-    """``[token of all, d]``, those outside the mask too: no copy is made, it may be large."""
-    place: np.ndarray
-    """Which row of ``features`` each token is."""
-    label: np.ndarray
-    """Bool."""
-    row: np.ndarray
-    """Which row of text each token is in."""
-
-    def values(self, tokens: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Some features of some tokens, ``[token, column]``."""
-        return self.features[np.ix_(self.place[tokens], columns)]
 
 
 @dataclass(frozen=True)
@@ -56,16 +38,16 @@ class _Outcome:
 
     accuracy: float
     f1: float
-    resampled: np.ndarray
+    resampled: ndarray
     """Its accuracy on test rows drawn with replacement, ``[draw]``."""
 
 
 def sparse_probe(
-    features: Float[Tensor, "*batch d"],
-    labels: Bool[Tensor, "*batch"],
+    features: Float[Array, "*batch d"],
+    labels: Bool[Array, "*batch"],
     *,
     k: Iterable[int] = K,
-    mask: Bool[Tensor, "*batch"] | None = None,
+    mask: Bool[Array, "*batch"] | None = None,
     draws: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -113,30 +95,43 @@ def sparse_probe(
     >>> sparse_probe(features, labels, k=[1])[["k", "accuracy", "features"]].values.tolist()
     [[1, 1.0, [1]]]
     """
-    tokens = _checked_tokens(features, labels, mask)
-    sizes = _checked_sizes(k, tokens.features.shape[1])
+    tokens = LabelledTokens.checked(features, labels, mask)
+    sizes = _checked_sizes(k, d=tokens.features.shape[1])
     check_positive(draws, "draws")
     outcomes: dict[int, list[_Outcome]] = {size: [] for size in sizes}
-    chosen = []
+    first_order: list[int] = []
     for draw in range(draws):
         generator = np.random.default_rng([seed, draw])
-        train, test = _split(tokens, generator)
-        order = most_different(tokens.features[tokens.place[train]], tokens.label[train])
-        chosen.append(order)
-        for size in outcomes:
-            outcome = _probe(tokens, order[:size], train, test, generator)
-            outcomes[size].append(outcome)
+        train, test = tokens.split(generator)
+        training_features = tokens.features[tokens.place[train]]
+        order = most_different(training_features, tokens.label[train])
+        first_order = first_order or order.tolist()
+        for size, of_splits in outcomes.items():
+            columns = order[:size]
+            outcome = _probe(tokens, columns, train, test, generator)
+            of_splits.append(outcome)
     rows = []
     for size, of_splits in outcomes.items():
-        accuracy = np.mean([outcome.accuracy for outcome in of_splits])
-        f1 = np.mean([outcome.f1 for outcome in of_splits])
-        resampled = np.concatenate([outcome.resampled for outcome in of_splits])
-        low, high = np.nanquantile(resampled, INTERVAL)
-        rows.append((size, accuracy, low, high, f1, chosen[0][:size].tolist()))
-    return pd.DataFrame(rows, columns=["k", "accuracy", "low", "high", "f1", "features"])
+        row = {"k": size, **_summary(of_splits), "features": first_order[:size]}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def most_different(x: ArrayLike, labels: ArrayLike) -> np.ndarray:
+def _summary(of_splits: list[_Outcome]) -> dict[str, float]:
+    """Means over splits, and the interval over splits and resampled rows."""
+    accuracies = [outcome.accuracy for outcome in of_splits]
+    f1s = [outcome.f1 for outcome in of_splits]
+    resampled = [outcome.resampled for outcome in of_splits]
+    low, high = np.nanquantile(np.concatenate(resampled), INTERVAL)
+    return {
+        "accuracy": np.mean(accuracies),
+        "low": low,
+        "high": high,
+        "f1": np.mean(f1s),
+    }
+
+
+def most_different(x: ArrayLike, labels: ArrayLike) -> ndarray:
     """Features by how much their means differ between the classes, the largest first.
 
     Args:
@@ -150,15 +145,20 @@ def most_different(x: ArrayLike, labels: ArrayLike) -> np.ndarray:
     >>> most_different([[0, 5], [1, 9], [1, 1]], [True, True, False]).tolist()
     [1, 0]
     """
-    x, labels = np.asarray(x), np.asarray(labels)
-    of_positives = x[labels].mean(0, dtype=np.float64)
-    of_negatives = x[~labels].mean(0, dtype=np.float64)
-    difference = np.abs(of_positives - of_negatives)
-    return np.argsort(-difference, kind="stable")
+    x = np.asarray(x)
+    labels = np.asarray(labels)
+    positives = x[labels]
+    negatives = x[~labels]
+    difference = positives.mean(0, dtype=np.float64) - negatives.mean(0, dtype=np.float64)
+    size = np.abs(difference)
+    return np.argsort(-size, kind="stable")
 
 
 def random_features(
-    x: Float[Tensor, "*batch d_in"], features: Float[Tensor, "*batch d_sae"], *, seed: int = 0
+    x: Float[Tensor, "*batch d_in"],
+    features: Float[Tensor, "*batch d_sae"],
+    *,
+    seed: int = 0,
 ) -> Float[Tensor, "*batch d_sae"]:
     """The baseline dictionary: as many random directions, each as active as its twin.
 
@@ -184,60 +184,33 @@ def random_features(
     >>> random_features(x, x.relu()).count_nonzero() == x.relu().count_nonzero()
     tensor(True)
     """
-    if x.shape[:-1] != features.shape[:-1]:
+    *x_tokens, d_in = x.shape
+    *feature_tokens, d_sae = features.shape
+    if x_tokens != feature_tokens:
         raise ValueError(
             f"activations have shape {tuple(x.shape)} and features {tuple(features.shape)}; "
             "give both on the same tokens"
         )
-    d_in, d_sae = x.shape[-1], features.shape[-1]
     flat = x.reshape(-1, d_in).float().cpu()
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(d_in, d_sae, generator=generator)
     unit_directions = directions / directions.norm(dim=0)
     projected = unit_directions.T @ flat.T  # [d_sae, token]
-    is_active = features.reshape(-1, d_sae) != 0
-    n_active = is_active.sum(0).tolist()
-    for row, n in zip(projected.numpy(), n_active):  # in place: the array shares its memory
-        row -= _threshold(row, n_silent=len(row) - n)
-    return projected.clamp_min_(0).T.contiguous().reshape(features.shape)
+    is_silent = features.reshape(-1, d_sae) == 0
+    n_silent = is_silent.sum(0).tolist()
+    # Thresholds are subtracted in place: the array shares its memory with the tensor.
+    for values, n in zip(projected.numpy(), n_silent):
+        values -= _threshold(values, n)
+    activations = projected.clamp_min_(0).T
+    return activations.contiguous().reshape(features.shape)
 
 
-def _threshold(values: np.ndarray, n_silent: int) -> float:
+def _threshold(values: ndarray, n_silent: int) -> float:
     """The ``n_silent``-th lowest value, which stays silent itself; below all if none is silent."""
     if not n_silent:
         return values.min() - 1
-    return np.partition(values, n_silent - 1)[n_silent - 1]
-
-
-def _checked_tokens(features: Any, labels: Any, mask: Any) -> _Tokens:
-    """The arguments' tokens, without those outside the mask."""
-    features, labels = torch.as_tensor(features), torch.as_tensor(labels)
-    if labels.dtype != torch.bool:
-        raise ValueError(f"labels are {labels.dtype}; give bool, True where the label holds")
-    if labels.ndim not in (1, 2) or features.shape[:-1] != labels.shape:
-        raise ValueError(
-            f"features have shape {tuple(features.shape)} and labels {tuple(labels.shape)}; "
-            "give [batch, pos, d] and [batch, pos], or [batch, d] and [batch]"
-        )
-    mask = check_mask(mask, labels.shape)
-    on = torch.ones_like(labels) if mask is None else mask
-    place = on.cpu().flatten().nonzero()[:, 0]
-    x = features.detach().cpu().reshape(-1, features.shape[-1])
-    # The sum of a token's features is finite if all are: only tokens that fail are looked at again.
-    suspicious = place[~x.sum(-1)[place].isfinite()]
-    if len(suspicious):
-        check_finite(x[suspicious], "features (leave their tokens out with mask=)")
-    tokens_per_row = labels.numel() // len(labels)
-    label = labels.cpu().flatten()[place].numpy()
-    row = (place // tokens_per_row).numpy()
-    for value in (True, False):
-        n_rows = len(np.unique(row[label == value]))
-        if n_rows < LEAST_ROWS:
-            raise ValueError(
-                f"the label is {value} in {n_rows} row(s) of text, and four are the least that "
-                "can be split; give more text, or shorter rows"
-            )
-    return _Tokens(x.numpy(), place.numpy(), label, row)
+    last_silent = n_silent - 1
+    return np.partition(values, last_silent)[last_silent]
 
 
 def _checked_sizes(k: Iterable[int], d: int) -> list[int]:
@@ -247,75 +220,61 @@ def _checked_sizes(k: Iterable[int], d: int) -> list[int]:
     return sizes
 
 
-def _split(tokens: _Tokens, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test tokens."""
-    is_test = np.isin(tokens.row, _test_rows(tokens.row, tokens.label, generator))
-    train = _balanced(np.flatnonzero(~is_test), tokens.label, generator)
-    return train, np.flatnonzero(is_test)
-
-
-def _test_rows(row: np.ndarray, label: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A quarter of the rows with a positive and of those without, so neither side lacks a class."""
-    with_positive = np.unique(row[label])
-    without_positive = np.setdiff1d(np.unique(row), with_positive)
-    chosen = []
-    for rows in (with_positive, without_positive):
-        if len(rows):
-            n_test = max(1, round(TEST_SHARE * len(rows)))
-            chosen.append(generator.permutation(rows)[:n_test])
-    return np.concatenate(chosen)
-
-
-def _balanced(
-    tokens: np.ndarray, label: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """As many positives as negatives, drawn at random, in the order of the text."""
-    positives = tokens[label[tokens]]
-    negatives = tokens[~label[tokens]]
-    n = min(MAX_TRAINING // 2, len(positives), len(negatives))
-    drawn = [generator.choice(tokens, n, replace=False) for tokens in (positives, negatives)]
-    return np.sort(np.concatenate(drawn))
-
-
 def _probe(
-    tokens: _Tokens,
-    columns: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    generator: np.random.Generator,
+    tokens: LabelledTokens,
+    columns: ndarray,
+    train: ndarray,
+    test: ndarray,
+    generator: Generator,
 ) -> _Outcome:
     """Fit a probe on some features of the training tokens, and test it."""
-    probe = _fitted(tokens.values(train, columns), tokens.label[train])
+    train_features = tokens.values(train, columns)
+    test_features = tokens.values(test, columns)
+    probe = _fitted(train_features, tokens.label[train])
+    predicted = probe.predict(test_features)
     label = tokens.label[test]
-    is_right = probe.predict(tokens.values(test, columns)) == label
+    is_right = predicted == label
     counts = _row_counts(is_right, label, tokens.row[test])
-    weights = times_drawn(len(counts), RESAMPLINGS, generator)
     total = counts.sum(0)
-    return _Outcome(_accuracy(total), _f1(total), resampled=_accuracy(weights @ counts))
+    weights = times_drawn(len(counts), RESAMPLINGS, generator)
+    return _Outcome(
+        accuracy=_accuracy(total),
+        f1=_f1(total),
+        resampled=_accuracy(weights @ counts),
+    )
 
 
-def _fitted(x: np.ndarray, label: np.ndarray) -> Any:
+def _fitted(x: ndarray, label: ndarray) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=1000).fit(x, label)
 
 
-def _row_counts(is_right: np.ndarray, label: np.ndarray, row: np.ndarray) -> np.ndarray:
+def _row_counts(is_right: ndarray, label: ndarray, row: ndarray) -> ndarray:
     """``[row, 4]``: positives, positives found, negatives, negatives left alone."""
     _, index = np.unique(row, return_inverse=True)
-    kinds = (label, label & is_right, ~label, ~label & is_right)
-    return np.stack([np.bincount(index, weights=kind) for kind in kinds], axis=1)
+    kinds = [
+        label,
+        label & is_right,
+        ~label,
+        ~label & is_right,
+    ]
+    counts = [np.bincount(index, weights=kind) for kind in kinds]
+    return np.stack(counts, axis=1)
 
 
-def _accuracy(counts: np.ndarray) -> Any:
+def _accuracy(counts: ndarray) -> Any:
     """Balanced accuracy of counts ``[..., 4]``; NaN where a class is missing."""
     positives, found, negatives, left_alone = np.moveaxis(counts, -1, 0)
     with np.errstate(invalid="ignore"):
-        return (found / positives + left_alone / negatives) / 2
+        recall = found / positives
+        specificity = left_alone / negatives
+        return (recall + specificity) / 2
 
 
-def _f1(counts: np.ndarray) -> float:
+def _f1(counts: ndarray) -> float:
     """F1 of counts ``[4]``."""
     positives, found, negatives, left_alone = counts
     false_alarms = negatives - left_alone
-    return float(2 * found / (positives + found + false_alarms))
+    fires = found + false_alarms
+    return float(2 * found / (positives + fires))

@@ -150,15 +150,24 @@ def bootstrap_interval(
     n_rows = len(counts)
     if n_rows < 2:
         return math.nan, math.nan
-    generator = np.random.default_rng(seed)
-    equal = np.full(n_rows, 1 / n_rows)
-    # how often each row occurs in each draw, [draw, batch]: sums over a draw are then products
-    times_drawn = generator.multinomial(n_rows, equal, size=BOOTSTRAP_DRAWS)
-    n_tokens = (times_drawn @ counts)[:, None]
-    clean, spliced, ablated = (times_drawn @ losses.T / n_tokens).T
+    weights = times_drawn(n_rows, BOOTSTRAP_DRAWS, np.random.default_rng(seed))
+    n_tokens = (weights @ counts)[:, None]
+    clean, spliced, ablated = (weights @ losses.T / n_tokens).T
     scores = (ablated - spliced) / (ablated - clean)
     low, high = np.quantile(scores, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
+
+
+def times_drawn(n_rows: int, n_draws: int, generator: np.random.Generator) -> np.ndarray:
+    """How often each row occurs when rows are drawn with replacement, ``[draw, row]``.
+
+    The sums of a bootstrap are then one product: ``times_drawn(...) @ values``.
+
+    >>> times_drawn(3, 2, np.random.default_rng(0)).sum(1).tolist()
+    [3, 3]
+    """
+    equal = np.full(n_rows, 1 / n_rows)
+    return generator.multinomial(n_rows, equal, size=n_draws)
 
 
 def variance_explained(
