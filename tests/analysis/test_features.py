@@ -1,4 +1,4 @@
-"""One feature on one text against the whole encoding, and its direct path against what the logits do."""
+"""One feature on one text against the whole encoding; its direct path against the logits."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_feature_activations(tiny, architecture):
 
 
 def test_feature_activations_shapes(tiny):
-    shape = lambda tokens: tuple(
-        features.feature_activations(tiny.model, tiny.sae, tokens, 7).shape
-    )  # noqa: E731
+    def shape(tokens):
+        return tuple(features.feature_activations(tiny.model, tiny.sae, tokens, 7).shape)
+
     assert shape(tiny.tokens) == (6, 20) and shape(tiny.tokens[:1]) == (1, 20)
     assert shape(tiny.tokens[0]) == (20,) and shape([1, 5, 6]) == (3,)
     assert shape("two words") == (tiny.model.to_tokens("two words").shape[1],)
@@ -63,7 +63,7 @@ def test_active_features_ties_go_by_index(tiny):
 @pytest.mark.parametrize("hook", [POST, RESID])
 @pytest.mark.parametrize("processed", [True, False])
 def test_logit_effect_is_what_the_logits_do(tiny, hook, processed):
-    """Adding a feature moves the logits by ``logit_effect`` over the final norm's scale, which is held still."""
+    """Adding a feature moves the logits by ``logit_effect`` over the final norm's (held) scale."""
     sae = tiny.sae if hook == POST else random_sae(16, 32, RESID, torch.Generator().manual_seed(3))
     model = tiny.model if processed else unprocessed(tiny)
     clean, cache = model.run_with_cache(tiny.tokens[:1])
@@ -85,7 +85,7 @@ def test_logit_effect_is_the_published_formula(tiny):
     )
 
 
-def test_logit_effect_does_not_hang_on_folding(tiny):
+def test_logit_effect_does_not_depend_on_folding(tiny):
     """Folding also centres the logits, so they agree up to a constant over the vocabulary."""
     difference = features.logit_effect(tiny.model, tiny.sae, 5) - features.logit_effect(
         unprocessed(tiny), tiny.sae, 5
@@ -101,7 +101,7 @@ def unprocessed(tiny):
 
 
 def test_bridged_logit_effect(gpt2, gpt2_bridge, gemma2, gemma2_bridge):
-    """By the final norm's own formula: LayerNorm centres, Gemma's norm multiplies by one plus its weight."""
+    """By the final norm's own formula: LayerNorm centres, Gemma's multiplies by 1 + weight."""
     hook = "blocks.1.hook_resid_post"
     sae = random_sae(16, 32, hook, torch.Generator().manual_seed(5))
     centred = (sae.W_dec[3] - sae.W_dec[3].mean()) * gpt2.transformer.ln_f.weight
@@ -163,7 +163,7 @@ def test_gemmas_norm_comes_between_the_mlp_and_the_residual_stream(gemma2, gemma
 
 
 def test_logit_effect_of_a_hooked_gemma_is_what_the_logits_do(tiny):
-    """The same norms under HookedTransformer, which stores their whole weight; every scale is held still."""
+    """The same norms under HookedTransformer, which stores whole weights; all scales held still."""
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     sizes = {
@@ -238,9 +238,6 @@ def test_token_effect_is_the_logit_effect_of_each_feature(tiny, hook, processed)
     ours = features.token_effect(model, sae, 77, hook=hook)
     assert ours.std() > 0.1
     torch.testing.assert_close(ours, each[:, 77], rtol=0, atol=1e-4)
-
-
-# ---- what bad input gets ----
 
 
 @pytest.mark.parametrize("token", [-1, 4096])

@@ -191,7 +191,8 @@ def test_a_common_label_is_trained_on_4000_tokens(rng, monkeypatch):
         ),
         (
             {"labels": torch.zeros(SHAPE, dtype=torch.bool)},
-            "the label is True in 0 row.s. of text, and four are the least that can be split; give more text",
+            "the label is True in 0 row.s. of text, and four are the least that can be split; "
+            "give more text",
         ),
         ({"labels": torch.ones(SHAPE, dtype=torch.bool)}, "the label is False in 0 row"),
         (
@@ -209,9 +210,6 @@ def test_arguments_that_do_not_fit(planted, change, words):
     arguments = {"features": planted[0], "labels": planted[1], "k": [1]} | change
     with pytest.raises(ValueError, match=words):
         sparse_probe(arguments.pop("features"), arguments.pop("labels"), **arguments)
-
-
-# ---- the random dictionary ----
 
 
 def test_a_random_dictionary_fires_as_often_as_its_twin(rng):
@@ -238,9 +236,9 @@ def test_a_random_feature_is_a_direction_of_the_activations(rng):
         assert float(solution[:3].norm()) == pytest.approx(1, abs=1e-4)  # of length 1
 
 
-def test_a_random_dictionary_wants_the_same_tokens():
+def test_a_random_dictionary_needs_the_same_tokens():
     with pytest.raises(
         ValueError,
-        match=r"activations have shape \(4, 3\) and features \(5, 2\); give both on the same tokens",
+        match=r"activations have shape \(4, 3\) and features \(5, 2\); give both on the same",
     ):
         random_features(torch.zeros(4, 3), torch.zeros(5, 2))

@@ -13,7 +13,10 @@ D_IN, D_SAE, N_RARE = 16, 60, 12
 
 
 def planted(alike: float, seed: int = 0):
-    """An SAE whose first 12 features are rare (five of them dead) and share a direction as far as ``alike`` says."""
+    """An SAE whose first 12 features are rare (five of them dead) and share some direction.
+
+    Args: ``alike``: how much of it, against noise of size 1.
+    """
     generator = torch.Generator().manual_seed(seed)
     w_enc = torch.randn(D_IN, D_SAE, generator=generator)
     w_enc[:, :N_RARE] += alike * torch.randn(D_IN, 1, generator=generator)
@@ -75,7 +78,10 @@ def test_the_null_tells_alike_from_chance():
     assert alike.rare_cosine.median() > 0.8 > 0.3 > alike.null_cosine.median().abs()
 
     by_chance = [rare_features(*planted(alike=0, seed=seed)) for seed in range(30)]
-    average = lambda part: float(np.mean([part(found).mean() for found in by_chance]))  # noqa: E731
+
+    def average(part):
+        return float(np.mean([part(found).mean() for found in by_chance]))
+
     assert (
         abs(average(lambda found: found.rare_cosine) - average(lambda found: found.null_cosine))
         < 0.05
@@ -164,7 +170,8 @@ def test_one_rare_feature_has_no_other_to_compare_with():
         (
             torch.zeros(D_SAE - 1),
             1e-4,
-            rf"firing_rate has shape \({D_SAE - 1},\); this SAE has {D_SAE} features, give one rate each",
+            rf"firing_rate has shape \({D_SAE - 1},\); "
+            rf"this SAE has {D_SAE} features, give one rate each",
         ),
         (
             torch.full((D_SAE,), 2.0),
@@ -193,6 +200,6 @@ def test_weights_that_are_not_finite(name, what):
     getattr(sae, name)[2, 3] = math.nan
     with pytest.raises(
         ValueError,
-        match=f"{what} weights hold 1 NaN or infinite values out of {D_IN * D_SAE}; load the weights again",
+        match=f"{what} weights hold 1 NaN or infinite values out of {D_IN * D_SAE}; load the",
     ):
         rare_features(sae, rate)

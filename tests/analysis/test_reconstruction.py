@@ -1,4 +1,4 @@
-"""Each definition against loops in numpy, sae_lens's own evaluation, and the points where its value is known."""
+"""Each definition against loops in numpy, sae_lens's own evaluation, and known points."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from stand_ins import (
 
 from saework import recons_score
 from saework.analysis import reconstruction
-from saework.analysis.sites import find_site
-from saework.core import formulas
 from saework.core.errors import HookError, UnknownNameError
 from saework.engine import forward
 from saework.engine.encoder import Encoder
@@ -37,12 +35,12 @@ HEADS = "blocks.0.attn.hook_z"
 COLUMNS = ["with_bos", "without_bos", "unit", "formula", "source"]
 
 
-# ---- the slow reference ----
-
-
 @torch.no_grad()
 def slow_log_probs(model, tokens, hook=None, new=None, on=None) -> np.ndarray:
-    """Log-probabilities ``[batch, pos, d_vocab]``, a row at a time; ``new`` takes the place of the tokens that are on."""
+    """Log-probabilities ``[batch, pos, d_vocab]``, a row at a time.
+
+    ``new`` takes the place of the activations of the tokens that are on.
+    """
     rows = []
     for b, row in enumerate(tokens):
 
@@ -136,8 +134,8 @@ def assert_matches_slow(model, sae, tokens, hook, on=None, bos=1):
 
 
 @pytest.fixture(scope="module")
-def noisy(lively):  # noqa: F811
-    """An SAE whose reconstructions are near the activations, so that no metric is far off its scale."""
+def noisy(lively):
+    """An SAE that reconstructs well, so that no metric is far off its scale."""
     generator = torch.Generator().manual_seed(10)
     mix = torch.eye(24) + 0.1 * torch.randn(24, 24, generator=generator)
     return PlainSAE(
@@ -149,7 +147,7 @@ def noisy(lively):  # noqa: F811
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("which", ["random", "noisy"])
-def test_each_definition_against_loops(lively, mask, noisy, masked, which):  # noqa: F811
+def test_each_definition_against_loops(lively, mask, noisy, masked, which):
     sae = lively.sae if which == "random" else noisy
     tokens = lively.tokens.clone()
     tokens[4, 7] = 1  # a BOS in the middle of a row is a BOS
@@ -159,7 +157,7 @@ def test_each_definition_against_loops(lively, mask, noisy, masked, which):  # n
 
 
 @pytest.mark.parametrize("hook", [RESID, HEADS])
-def test_other_hooks(lively, hook):  # noqa: F811
+def test_other_hooks(lively, hook):
     assert_matches_slow(
         lively.model,
         random_sae(16, 32, hook, torch.Generator().manual_seed(1), "jumprelu"),
@@ -178,11 +176,8 @@ def test_bridged_models(tiny, name, hook, request):
     )
 
 
-# ---- sae_lens's own evaluation ----
-
-
 @pytest.mark.parametrize("ignored", [None, [1]])
-def test_activation_metrics_are_sae_lenss(lively, ignored):  # noqa: F811
+def test_activation_metrics_are_sae_lenss(lively, ignored):
     from sae_lens import evals
     from sae_lens.training.activation_scaler import ActivationScaler
 
@@ -194,9 +189,16 @@ def test_activation_metrics_are_sae_lenss(lively, ignored):  # noqa: F811
         "featurewise_density_statistics",
     )
     theirs, _ = evals.get_sparsity_and_variance_metrics(
-        lively.sae, lively.model, store, ActivationScaler(), 1, **{f"compute_{name}": True for name in switches},
-        eval_batch_size_prompts=6, model_kwargs={}, ignore_tokens=ignored,
-    )  # fmt: skip
+        lively.sae,
+        lively.model,
+        store,
+        ActivationScaler(),
+        1,
+        **{f"compute_{name}": True for name in switches},
+        eval_batch_size_prompts=6,
+        model_kwargs={},
+        ignore_tokens=ignored,
+    )
     ours = reconstruction.reconstruction_metrics(lively.model, lively.sae, lively.tokens)[
         "without_bos" if ignored else "with_bos"
     ]
@@ -213,8 +215,8 @@ def test_activation_metrics_are_sae_lenss(lively, ignored):  # noqa: F811
         assert ours[name] == pytest.approx(theirs[their_name], rel=1e-5), name
 
 
-def test_losses_are_sae_lenss(lively):  # noqa: F811
-    """With every token counted; theirs has a KL for each row's last token too, which is left out here."""
+def test_losses_are_sae_lenss(lively):
+    """With every token counted; theirs has a KL for each row's last token too, left out here."""
     from sae_lens import evals
     from sae_lens.training.activation_scaler import ActivationScaler
 
@@ -239,7 +241,7 @@ def test_losses_are_sae_lenss(lively):  # noqa: F811
         assert ours[name] == pytest.approx(theirs[their_name][:, :19].mean().item(), rel=1e-5), name
 
 
-def test_the_score_is_recons_scores(lively, mask):  # noqa: F811
+def test_the_score_is_recons_scores(lively, mask):
     ours = reconstruction.reconstruction_metrics(
         lively.model, lively.sae, lively.tokens, mask=mask
     )["with_bos"]
@@ -248,14 +250,11 @@ def test_the_score_is_recons_scores(lively, mask):  # noqa: F811
     assert ours["predictions"] == score.n_tokens
 
 
-# ---- known points ----
-
-
 def values(model, sae, tokens, **changes):
     return reconstruction.reconstruction_metrics(model, sae, tokens, hook=POST, **changes)
 
 
-def test_a_perfect_reconstruction(lively):  # noqa: F811
+def test_a_perfect_reconstruction(lively):
     ours = values(lively.model, IDENTITY, lively.tokens)
     for column in ("with_bos", "without_bos"):
         ones = [
@@ -272,7 +271,7 @@ def test_a_perfect_reconstruction(lively):  # noqa: F811
             assert ours.loc[name, column] == pytest.approx(1, abs=1e-12)
 
 
-def test_a_reconstruction_of_nothing(lively):  # noqa: F811
+def test_a_reconstruction_of_nothing(lively):
     ours = values(lively.model, NOTHING, lively.tokens)
     for column in ("with_bos", "without_bos"):
         for name in ("ce_loss_score", "kl_div_score", "cosine_similarity", "l2_ratio"):
@@ -280,7 +279,7 @@ def test_a_reconstruction_of_nothing(lively):  # noqa: F811
         assert math.isnan(ours.loc["relative_reconstruction_bias", column])
 
 
-def test_predicting_the_mean_explains_nothing(lively):  # noqa: F811
+def test_predicting_the_mean_explains_nothing(lively):
     x = forward.activations(lively.model, lively.tokens, POST)
     for column, counted in (("with_bos", x), ("without_bos", x[lively.tokens != 1])):
         mean = counted.flatten(0, -2).double().mean(0)
@@ -301,12 +300,9 @@ def test_predicting_the_mean_explains_nothing(lively):  # noqa: F811
         ] == pytest.approx(1 / n, abs=1e-6)
 
 
-# ---- batches, masks, BOS ----
-
-
 @settings(max_examples=12, deadline=None, database=None)
 @given(data=st.data(), batch_size=st.integers(1, 8))
-def test_batches_and_row_order_change_nothing(lively, mask, data, batch_size):  # noqa: F811
+def test_batches_and_row_order_change_nothing(lively, mask, data, batch_size):
     order = data.draw(st.permutations(range(6)))
     whole = values(lively.model, lively.sae, lively.tokens, mask=mask)
     parts = values(
@@ -315,7 +311,7 @@ def test_batches_and_row_order_change_nothing(lively, mask, data, batch_size):  
     pd.testing.assert_frame_equal(parts, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_a_mask_without_bos_makes_the_columns_equal(lively):  # noqa: F811
+def test_a_mask_without_bos_makes_the_columns_equal(lively):
     every = values(lively.model, lively.sae, lively.tokens)
     ours = values(lively.model, lively.sae, lively.tokens, mask=lively.tokens != 1)
     assert ours["with_bos"].equals(ours["without_bos"])
@@ -328,7 +324,7 @@ def test_a_mask_without_bos_makes_the_columns_equal(lively):  # noqa: F811
     ]
 
 
-def test_what_is_shared_is_computed_once(lively, monkeypatch):  # noqa: F811
+def test_what_is_shared_is_computed_once(lively, monkeypatch):
     """One pass through the model, and one unembedding of each state that differs."""
     spliced, unembedded = [], []
     splice, losses = forward.spliced_states, reconstruction.next_token_losses
@@ -354,7 +350,7 @@ def test_what_is_shared_is_computed_once(lively, monkeypatch):  # noqa: F811
     )
 
 
-def test_a_model_without_tokenizer_has_its_bos_in_the_first_column(lively):  # noqa: F811
+def test_a_model_without_tokenizer_has_its_bos_in_the_first_column(lively):
     model = copy.copy(lively.model)
     model.tokenizer = None
     tokens = lively.tokens.clone()
@@ -363,7 +359,7 @@ def test_a_model_without_tokenizer_has_its_bos_in_the_first_column(lively):  # n
     assert values(model, lively.sae, tokens)["without_bos"]["tokens"] == 6 * 19
 
 
-def test_nothing_but_bos_is_nan(lively):  # noqa: F811
+def test_nothing_but_bos_is_nan(lively):
     ours = values(lively.model, lively.sae, torch.ones(2, 5, dtype=torch.long))
     counts = ours.loc[["tokens", "predictions"]]
     assert counts["with_bos"].tolist() == [10, 8] and counts["without_bos"].tolist() == [0, 0]
@@ -371,7 +367,7 @@ def test_nothing_but_bos_is_nan(lively):  # noqa: F811
     assert ours["with_bos"].astype(float).notna().all()
 
 
-def test_one_token_without_bos_has_no_variance_and_no_prediction(lively):  # noqa: F811
+def test_one_token_without_bos_has_no_variance_and_no_prediction(lively):
     ours = values(lively.model, lively.sae, [[1, 77]])["without_bos"].astype(float)
     assert ours["tokens"] == 1 and ours["l0"] > 0 and ours["mse_per_token"] > 0
     for name in (
@@ -384,31 +380,53 @@ def test_one_token_without_bos_has_no_variance_and_no_prediction(lively):  # noq
         assert math.isnan(ours[name]), name
 
 
-def test_the_table_says_what_it_shows(lively):  # noqa: F811
+def test_the_table_says_what_it_shows(lively):
     ours = values(lively.model, lively.sae, lively.tokens)
     assert list(ours.columns) == COLUMNS and ours.index.name == "metric"
     assert (ours["formula"].str.len() > 5).all() and (ours["unit"].str.len() > 0).all()
     assert (ours["source"].drop(["tokens", "predictions"]).str.len() > 5).all()
 
 
-# ---- what bad input gets ----
-
 BAD = {
     "one token": (lambda t: {"tokens": t.tokens[:, :1]}, ValueError, "rows have one token"),
-    "mask alone": (lambda t: {"mask": torch.arange(20).expand(6, 20) % 2 == 0}, ValueError, "no two neighbouring tokens"),
-    "mask shape": (lambda t: {"mask": torch.ones(6, 19, dtype=torch.bool)}, ValueError, r"mask has shape \(6, 19\)"),
+    "mask alone": (
+        lambda t: {"mask": torch.arange(20).expand(6, 20) % 2 == 0},
+        ValueError,
+        "no two neighbouring tokens",
+    ),
+    "mask shape": (
+        lambda t: {"mask": torch.ones(6, 19, dtype=torch.bool)},
+        ValueError,
+        r"mask has shape \(6, 19\)",
+    ),
     "batch size": (lambda t: {"batch_size": 0}, ValueError, "batch_size is 0"),
-    "unknown hook": (lambda t: {"hook": "blocks.0.mlp.hook_psot"}, UnknownNameError, "Did you mean 'blocks.0.mlp.hook_post'"),
-    "wrong width": (lambda t: {"hook": RESID}, HookError, "blocks.0.hook_resid_post is 16 wide, but this SAE reads 24"),
+    "unknown hook": (
+        lambda t: {"hook": "blocks.0.mlp.hook_psot"},
+        UnknownNameError,
+        "Did you mean 'blocks.0.mlp.hook_post'",
+    ),
+    "wrong width": (
+        lambda t: {"hook": RESID},
+        HookError,
+        "blocks.0.hook_resid_post is 16 wide, but this SAE reads 24",
+    ),
     "no hook": (lambda t: {"sae": IDENTITY}, HookError, "does not say which hook"),
-    "decoder": (lambda t: {"sae": with_weights(t.sae, W_dec=lambda w: w[7].fill_(math.nan))}, ValueError, "the SAE's reconstructions at"),
+    "decoder": (
+        lambda t: {"sae": with_weights(t.sae, W_dec=lambda w: w[7].fill_(math.nan))},
+        ValueError,
+        "the SAE's reconstructions at",
+    ),
     "unembedding": (
-        lambda t: {"model": with_weights(t.model, unembed__W_U=lambda w: w[:1].fill_(math.nan))}, ValueError, "losses hold",
+        lambda t: {"model": with_weights(t.model, unembed__W_U=lambda w: w[:1].fill_(math.nan))},
+        ValueError,
+        "losses hold",
     ),
     "no effect": (
-        lambda t: {"model": with_weights(t.model, blocks__0__mlp__W_out=lambda w: w.zero_())}, ValueError, "ablating this hook changes nothing",
+        lambda t: {"model": with_weights(t.model, blocks__0__mlp__W_out=lambda w: w.zero_())},
+        ValueError,
+        "ablating this hook changes nothing",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -431,9 +449,6 @@ def test_activations_that_do_not_vary(tiny):
             torch.full((2, 5), 7),
             hook="hook_embed",
         )
-
-
-# ---- the reconstruction score ----
 
 
 def slow_score(model, sae, tokens, hook, ablation, mask=None, keep=None):
@@ -466,7 +481,9 @@ def slow_score(model, sae, tokens, hook, ablation, mask=None, keep=None):
     return tables, (clean, spliced, ablated), (ablated - spliced) / (ablated - clean), len(counted)
 
 
-def assert_score_matches_slow(model, sae, tokens, *, hook=POST, ablation="zero", mask=None, keep=None):
+def assert_score_matches_slow(
+    model, sae, tokens, *, hook=POST, ablation="zero", mask=None, keep=None
+):
     tables, means, score, n = slow_score(model, sae, tokens, hook, ablation, mask, keep)
     ours = recons_score(
         model, sae, tokens, hook=hook, ablation=ablation, mask=mask, keep=keep, batch_size=4
@@ -498,7 +515,9 @@ def test_recons_score_against_the_slow_reference(lively, mask, ablation, masked,
 @pytest.mark.parametrize("ablation", ["zero", "mean"])
 def test_recons_score_at_a_residual_hook(lively, mask, ablation):
     sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1), "jumprelu")
-    assert_score_matches_slow(lively.model, sae, lively.tokens, hook=RESID, ablation=ablation, mask=mask)
+    assert_score_matches_slow(
+        lively.model, sae, lively.tokens, hook=RESID, ablation=ablation, mask=mask
+    )
 
 
 def test_known_points_of_the_score(lively):
@@ -509,7 +528,8 @@ def test_known_points_of_the_score(lively):
 
 
 def test_a_value_by_hand(tiny):
-    """A model whose MLP alone knows the next token, at even odds: ln 2 nats with it, ln 4096 without.
+    """A model whose MLP alone knows the next token, at even odds: ln 2 nats; ln 4096 without.
+
     An SAE that keeps two of the four predicting positions recovers half.
     """
     state = {name: torch.zeros_like(value) for name, value in tiny.model.state_dict().items()}
@@ -530,9 +550,7 @@ def test_a_value_by_hand(tiny):
 @given(data=st.data(), batch_size=st.integers(1, 8), ablation=st.sampled_from(["zero", "mean"]))
 def test_batches_and_row_order_do_not_change_the_score(lively, mask, data, batch_size, ablation):
     order = data.draw(st.permutations(range(6)))
-    whole = recons_score(
-        lively.model, lively.sae, lively.tokens, ablation=ablation, mask=mask
-    )
+    whole = recons_score(lively.model, lively.sae, lively.tokens, ablation=ablation, mask=mask)
     parts = recons_score(
         lively.model,
         lively.sae,
@@ -613,7 +631,9 @@ def test_decoder_or_unembedding_that_is_not_finite(tiny):
         recons_score(tiny.model, sae, tiny.tokens)
     with pytest.raises(ValueError, match="losses hold"):
         recons_score(
-            with_weights(tiny.model, unembed__W_U=lambda w: w[:1].fill_(math.nan)), tiny.sae, tiny.tokens
+            with_weights(tiny.model, unembed__W_U=lambda w: w[:1].fill_(math.nan)),
+            tiny.sae,
+            tiny.tokens,
         )
 
 
@@ -695,205 +715,3 @@ def test_an_sae_that_fails_leaves_no_hooks(tiny):
 def test_an_sae_without_a_hook(tiny):
     with pytest.raises(HookError, match="does not say which hook .* give hook="):
         recons_score(tiny.model, IDENTITY, tiny.tokens)
-
-
-# ---- the site ----
-
-
-def fitted(model, tokens, hook, rank):
-    """A linear SAE of the leading directions of one site, without BOS, which fit no other site as well."""
-    x = forward.activations(model, tokens, hook).flatten(2)[tokens != 1]
-    mean = x.mean(0)
-    ways = torch.linalg.svd(x - mean, full_matrices=False)[2][:rank].T
-    return PlainSAE(
-        lambda x: (x - mean) @ ways, lambda f: f @ ways.T + mean, d_in=x.shape[1], d_sae=rank
-    )
-
-
-SITES = {
-    "lively": (POST, RESID, "blocks.0.hook_resid_mid", "blocks.0.hook_mlp_out", HEADS),
-    "gpt2_bridge": (
-        "blocks.1.mlp.hook_post",
-        "blocks.0.hook_resid_post",
-        "blocks.1.hook_attn_out",
-        "blocks.1.attn.hook_z",
-    ),
-    "gemma2_bridge": (
-        "blocks.0.mlp.hook_post",
-        "blocks.0.hook_resid_post",
-        "blocks.1.hook_resid_mid",
-        "blocks.1.hook_mlp_out",
-    ),
-    "llama_bridge": (
-        "blocks.1.mlp.hook_post",
-        "blocks.1.hook_resid_post",
-        "blocks.2.hook_attn_out",
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "hook"), [(name, hook) for name, hooks in SITES.items() for hook in hooks]
-)
-def test_the_site_that_an_sae_was_fitted_to_comes_first(tiny, name, hook, request):
-    model = (
-        request.getfixturevalue("lively").model
-        if name == "lively"
-        else request.getfixturevalue(name)
-    )
-    sae = fitted(model, tiny.tokens, hook, rank=12)
-    found = find_site(model, sae, tiny.tokens)
-    assert found.loc[0, "hook"] == hook
-    assert len(found) > 1 and found.loc[0, "unexplained"] < 0.95 * found.loc[1, "unexplained"]
-    assert found["unexplained"].is_monotonic_increasing and list(found.index) == list(
-        range(len(found))
-    )
-    assert hooks_are_clean(model)
-
-
-@pytest.mark.parametrize("name", ["lively", "gpt2_bridge", "gemma2_bridge", "llama_bridge"])
-def test_each_site_against_its_own_activations(tiny, mask, name, request):  # noqa: F811
-    """Values by the plain formulas; names of one row are one place, and those of two rows are not."""
-    model = (
-        request.getfixturevalue("lively").model
-        if name == "lively"
-        else request.getfixturevalue(name)
-    )
-    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
-    found = find_site(model, sae, tiny.tokens, mask=mask)
-    places = []
-    for row in found.itertuples():
-        names = row.names.split(", ")
-        assert row.hook in names
-        x, *others = (forward.activations(model, tiny.tokens, hook).flatten(2) for hook in names)
-        assert all(torch.equal(x, other) for other in others)
-        assert not any(torch.equal(x, other) for other in places)
-        places.append(x)
-        x = x[mask & (tiny.tokens != 1)]
-        features = sae.encode(x)
-        assert row.unexplained == pytest.approx(
-            1 - formulas.variance_explained(x, sae.decode(features)), rel=1e-5
-        )
-        assert row.l0 == pytest.approx((features != 0).sum(-1).float().mean().item(), rel=1e-6)
-    listed = [name for names in found["names"] for name in names.split(", ")]
-    assert len(listed) == len(set(listed))
-    for hook in (
-        "blocks.0.hook_resid_pre",
-        "blocks.0.hook_resid_post",
-        "blocks.0.hook_attn_out",
-        HEADS,
-        "unembed.hook_in",
-    ):
-        assert hook in listed
-
-
-def test_names_of_one_place_share_a_row(gpt2_bridge, tiny):
-    sae = random_sae(16, 32, "blocks.1.hook_resid_pre", torch.Generator().manual_seed(1))
-    rows = find_site(gpt2_bridge, sae, tiny.tokens).set_index("hook")["names"]
-    shared = {
-        "blocks.0.hook_out",
-        "blocks.0.hook_resid_post",
-        "blocks.1.hook_in",
-        "blocks.1.hook_resid_pre",
-        "blocks.1.ln1.hook_in",
-    }
-    assert shared <= set(rows["blocks.1.hook_resid_pre"].split(", ")), (
-        "the SAE's own name stands for the row"
-    )
-    nameless = PlainSAE(sae.encode, sae.decode, d_in=16, d_sae=32)
-    rows = find_site(gpt2_bridge, nameless, tiny.tokens).set_index("hook")["names"]
-    assert shared <= set(rows["blocks.0.hook_resid_post"].split(", ")), "or else a usual name"
-
-
-def test_sites_do_not_depend_on_batches(lively, monkeypatch):  # noqa: F811
-    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
-    whole = find_site(lively.model, sae, lively.tokens)
-    monkeypatch.setattr(reconstruction, "SITE_TOKENS", 40)
-    pd.testing.assert_frame_equal(find_site(lively.model, sae, lively.tokens), whole, rtol=1e-5)
-
-
-def test_rows_that_count_nothing_do_not_matter(lively, mask):  # noqa: F811
-    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
-    mask = mask.clone()
-    mask[:2] = False
-    alone = find_site(lively.model, sae, lively.tokens[2:], mask=mask[2:])
-    pd.testing.assert_frame_equal(
-        find_site(lively.model, sae, lively.tokens, mask=mask), alone, rtol=1e-5
-    )
-
-
-def test_sites_that_do_not_vary_are_left_out(tiny):
-    sae = random_sae(16, 32, RESID, torch.Generator().manual_seed(1))
-    names = lambda tokens: ", ".join(find_site(tiny.model, sae, tokens)["names"])  # noqa: E731
-    assert "hook_pos_embed" in names(tiny.tokens)
-    assert "hook_pos_embed" not in names(tiny.tokens[:, :2]), "one position is left without BOS"
-
-
-def test_an_sae_of_heads(lively):  # noqa: F811
-    """One that puts heads together itself is read as one that does not."""
-    sae = random_sae(16, 32, HEADS, torch.Generator().manual_seed(1))
-    plain = find_site(lively.model, sae, lively.tokens)
-    sae.cfg.reshape_activations = "hook_z"
-    sae.turn_on_forward_pass_hook_z_reshaping()
-    pd.testing.assert_frame_equal(find_site(lively.model, sae, lively.tokens), plain, rtol=1e-5)
-    assert "blocks.0.attn.hook_z" in set(plain["hook"])
-
-
-def test_what_bad_input_to_find_site_gets(tiny):
-    narrow = PlainSAE(lambda x: x, lambda x: x, d_in=7, d_sae=7)
-    with pytest.raises(
-        HookError,
-        match="no hook of this model is 7 wide, as the SAE needs; there are 1, 16, 24. Is it this model's",
-    ):
-        find_site(tiny.model, narrow, tiny.tokens)
-    for tokens, left in (([[1, 5]], 1), ([[1, 1]], 0)):
-        with pytest.raises(
-            ValueError,
-            match=rf"{left} token\(s\) are left without BOS.*give more tokens, or unmask more",
-        ):
-            find_site(tiny.model, tiny.sae, tokens)
-    with pytest.raises(ValueError, match="mask is False everywhere"):
-        find_site(tiny.model, tiny.sae, tiny.tokens, mask=torch.zeros(6, 20, dtype=torch.bool))
-    with pytest.raises(ValueError, match="activations at .* hold"):
-        find_site(
-            with_weights(tiny.model, blocks__0__mlp__b_in=lambda w: w[:1].fill_(math.nan)),
-            tiny.sae,
-            tiny.tokens,
-        )
-    assert hooks_are_clean(tiny.model)
-
-
-# ---- the trained minis ----
-
-
-@pytest.mark.parametrize("name", ["gelu-1l-mini", "gemma-mini", "llama-mini"])
-def test_each_trained_sae_is_found_at_its_own_place(name):
-    from saework import load
-    from saework.loading.catalogue import release_named
-
-    book = load(name, device="cpu", check=False)
-    for sae_id in release_named(name).ids():
-        own = book.with_sae(sae_id)
-        sites = find_site(book.model, own.sae, book.tokens[:4])
-        assert own.hook in sites.names[0].split(", "), f"{sae_id}: {sites.head(3)}"
-        assert sites.unexplained[0] < sites.unexplained[1], sae_id
-
-
-def test_an_sae_at_the_wrong_place_is_warned_of_with_the_ranking():
-    import saework
-    from saework.loading.workbook import self_check
-
-    book = saework.load("llama-mini", device="cpu", n_tokens=1024, check=False)
-    moved = saework.Workbook(
-        book.model,
-        book.sae,
-        book.tokens,
-        book.tokenizer,
-        "blocks.0.hook_resid_pre",
-        book.release,
-        book.sae_id,
-    )
-    with pytest.warns(
-        UserWarning, match=r"leave least unexplained: blocks\.2\.hook_resid_pre \(1\d%\), "
-    ):
-        self_check(moved)

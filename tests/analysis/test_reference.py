@@ -1,4 +1,7 @@
-"""Validation against an implementation that shares no code with ours; and the numpy Gemma 2 against Hugging Face's."""
+"""Validation against an implementation that shares no code with ours.
+
+That implementation, the numpy Gemma 2, is tested against Hugging Face's.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,9 @@ HOOK = f"blocks.{LAYER}.hook_resid_post"
 ABOUT = {"model_id": "ours", "sae_repo": "here", "sae_npz_path": "params.npz", "source": "a test"}
 
 
-# ---- the numpy model ----
-
-
 @pytest.fixture(scope="module")
 def grouped():
-    """A Gemma 2 in which each of its parts matters: a short window, a low cap, two groups of heads, its own scale."""
+    """A Gemma 2 of which each part matters: short window, low cap, two head groups, own scale."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     sizes = dict(
@@ -68,7 +68,10 @@ def grouped():
 def resid_posts(hf, row) -> list[np.ndarray]:
     """Each block's own output (the last hidden state would be after the final norm)."""
     outputs = []
-    keep = lambda block, args, out: outputs.append(out[0] if isinstance(out, tuple) else out)  # noqa: E731
+
+    def keep(block, args, out):
+        outputs.append(out[0] if isinstance(out, tuple) else out)
+
     handles = [block.register_forward_hook(keep) for block in hf.model.layers]
     with torch.no_grad():
         hf(torch.tensor([row]))
@@ -112,7 +115,7 @@ def test_numpy_is_hugging_face_at_every_layer(name, dtype, request, tmp_path):
         ("eps", 1e-6),
     ],
 )
-def test_that_agreement_hangs_on_each_part(attribute, value, grouped, tmp_path):
+def test_that_agreement_depends_on_each_part(attribute, value, grouped, tmp_path):
     grouped.save_pretrained(tmp_path)
     row = [1, *range(10, 29)]
     model = numpy_gemma2.Gemma2(tmp_path)
@@ -150,9 +153,6 @@ def test_a_layer_that_does_not_exist(grouped, tmp_path):
     grouped.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"layer is 3; this model has layers 0\.\.2"):
         numpy_gemma2.Gemma2(tmp_path).resid_post([1], 3)
-
-
-# ---- ours against it ----
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +339,8 @@ def test_an_sae_of_another_size_is_refused(case):
     other = random_sae(16, 40, HOOK, torch.Generator(), "jumprelu")
     with pytest.raises(
         ValueError,
-        match="the SAE has d_in 16 and d_sae 40, the reference d_in 16 and d_sae 48; load .* here params.npz",
+        match="the SAE has d_in 16 and d_sae 40, the reference d_in 16 and d_sae 48; "
+        "load .* here params.npz",
     ):
         validate(case.model, other, case.reference)
 
@@ -352,9 +353,6 @@ def test_a_hook_that_the_model_lacks(case):
 def test_a_hook_of_another_width(case):
     with pytest.raises(HookError, match="24 wide, but this SAE reads 16"):
         validate(case.model, case.sae, case.reference, hook="blocks.1.mlp.hook_post")
-
-
-# ---- writing ----
 
 
 def test_what_we_write_is_what_numpy_writes(case, tmp_path):
@@ -386,7 +384,10 @@ def test_what_is_written_is_read_and_holds(case, tmp_path):
 
 def firing(case, features):
     """An SAE whose given features are 2 everywhere, and whose reconstruction is 0."""
-    encode = lambda x: torch.zeros(*x.shape[:-1], 48).index_fill_(-1, torch.tensor(features), 2.0)  # noqa: E731
+
+    def encode(x):
+        return torch.zeros(*x.shape[:-1], 48).index_fill_(-1, torch.tensor(features), 2.0)
+
     return SimpleNamespace(
         W_enc=case.sae.W_enc,
         W_dec=case.sae.W_dec,
@@ -474,7 +475,7 @@ def test_the_architectures_name(architecture, name, case, tmp_path):
 def test_a_hook_outside_the_blocks_is_refused(case, tmp_path):
     with pytest.raises(
         HookError,
-        match="hook 'unembed.hook_in' lies in no block.* give one such as 'blocks.0.hook_resid_post'",
+        match="hook 'unembed.hook_in' lies in no block.* such as 'blocks.0.hook_resid_post'",
     ):
         write_reference(
             case.model, case.sae, PROMPT, tmp_path / "none.json", hook="unembed.hook_in"
@@ -521,7 +522,8 @@ def test_the_numpy_side_as_a_command_needs_no_torch(case, tmp_path):
         "a test",
     ]
     script = str(Path(numpy_gemma2.__file__))
-    code = f"import runpy, sys; sys.argv = {[script, *arguments]!r}; runpy.run_path({script!r}, run_name='__main__')\n"
+    code = f"import runpy, sys; sys.argv = {[script, *arguments]!r}\n"
+    code += f"runpy.run_path({script!r}, run_name='__main__')\n"
     code += (
         "print(*sorted({'torch', 'transformers', 'saework', 'sae_lens'} & set(sys.modules)), 'end')"
     )
@@ -536,9 +538,6 @@ def test_the_numpy_side_as_a_command_needs_no_torch(case, tmp_path):
         "a test",
     )
     assert differing(written, validate(case.model, case.sae, written)) == set()
-
-
-# ---- reading ----
 
 
 def test_the_published_reference():
@@ -612,7 +611,7 @@ def test_the_published_reference():
 
 
 def test_the_published_reference_agrees_with_itself():
-    """Its norm of the features is that of its fourteen values as far as they are listed, its claims hold of themselves."""
+    """The norm of its features fits the ten values listed of fourteen; its own claims hold."""
     reference = read_reference(PUBLISHED)
     listed = sum(item["value"] ** 2 for item in reference["top_features_last_pos"])
     assert (
@@ -717,7 +716,7 @@ def test_missing_keys_are_listed(case, tmp_path):
     (tmp_path / "short.json").write_text(json.dumps(reference))
     with pytest.raises(
         ValueError,
-        match="short.json lacks prompt, d_sae; a reference holds model_id, prompt, .*write_reference",
+        match="short.json lacks prompt, d_sae; a reference holds model_id, prompt, .*write_ref",
     ):
         read_reference(tmp_path / "short.json")
 
@@ -732,7 +731,7 @@ def test_a_file_that_is_no_reference(text, message, tmp_path):
 
 
 def test_the_packaged_reference_is_what_numpy_gives():
-    """gemma-mini's reference.json, computed again from the packaged weights, with no torch in it."""
+    """gemma-mini's reference.json, computed again from the packaged weights, without torch."""
     from saework.core.files import DATA
 
     mini, stored = DATA / "gemma-mini", read_reference("gemma-mini")

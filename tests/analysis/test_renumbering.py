@@ -1,4 +1,7 @@
-"""An SAE of some features, against the whole one. (Renumbering is tested where training needs it, in test_ordering.)"""
+"""An SAE of some features, against the whole one.
+
+Renumbering is tested where training needs it, in the study of feature ordering.
+"""
 
 from __future__ import annotations
 

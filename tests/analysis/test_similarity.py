@@ -19,7 +19,9 @@ def random_rows(n, seed, d_in=6):
 
 
 def slow_nearest(a, b):
-    unit = lambda row: [x / math.sqrt(sum(y * y for y in row)) for x in row]  # noqa: E731
+    def unit(row):
+        return [x / math.sqrt(sum(y * y for y in row)) for x in row]
+
     a, b = [unit(row) for row in a.tolist()], [unit(row) for row in b.tolist()]
     cosines = [[sum(x * y for x, y in zip(row, other)) for other in b] for row in a]
     return [(row.index(max(row)), max(row)) for row in cosines]

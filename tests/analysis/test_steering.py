@@ -1,4 +1,7 @@
-"""Steering against slow references: Hugging Face's own forward hooks, the edit written out, every token run again."""
+"""Steering against slow references.
+
+Hugging Face's own forward hooks, the edit written out, every token run again.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +46,6 @@ def any_model(request, tiny):
 
 def hooks_are_clean(model) -> bool:
     return not any(point.fwd_hooks or point._forward_hooks for point in model.hook_dict.values())
-
-
-# ---- the slow reference ----
 
 
 def slow_edit(sae, architecture, strength, mode, error_term, direction):
@@ -129,8 +129,13 @@ def test_steering_is_the_slow_reference(
         max_new_tokens=N_NEW,
     )
     edit = slow_edit(sae, architecture, 3.0, mode, error_term, sae.W_dec[FEATURE])
-    plain = lambda tokens: hf_logits(llama, tokens)  # noqa: E731
-    pushed = lambda tokens: slow_logits(llama, tokens, edit, site)  # noqa: E731
+
+    def plain(tokens):
+        return hf_logits(llama, tokens)
+
+    def pushed(tokens):
+        return slow_logits(llama, tokens, edit, site)
+
     text = slow_text(plain, prompt)
     assert ours.unsteered_tokens.tolist() == text[0].tolist()
     assert ours.tokens.tolist() == slow_text(pushed, prompt)[0].tolist()
@@ -201,7 +206,7 @@ def edited_logits(model, sae, tokens, **edit):
 
 @pytest.mark.parametrize("hook", ["blocks.0.mlp.hook_post", "blocks.0.attn.hook_z"])
 def test_other_hooks_than_the_residual_stream(tiny, prompt, hook):
-    """On ``HookedTransformer``; at ``hook_z`` the activations are ``[batch, pos, heads, d_head]``."""
+    """On ``HookedTransformer``; activations at ``hook_z`` are ``[batch, pos, heads, d_head]``."""
     if hook.endswith("hook_z"):
         sae = reshaping_sae(hook)
         push = sae.W_dec[FEATURE].reshape(2, 8)
@@ -219,10 +224,12 @@ def test_other_hooks_than_the_residual_stream(tiny, prompt, hook):
             max_new_tokens=N_NEW,
         )
 
-        def replace(x, hook):
+        def replace(x, hook, strength=strength, error_term=error_term):
             return x + strength * push if error_term else sae.decode(sae.encode(x))
 
-        pushed = lambda tokens: tiny.model.run_with_hooks(tokens, fwd_hooks=[(hook, replace)])[0]  # noqa: E731, B023
+        def pushed(tokens, replace=replace):
+            return tiny.model.run_with_hooks(tokens, fwd_hooks=[(hook, replace)])[0]
+
         text = slow_text(lambda tokens: tiny.model(tokens)[0], prompt)
         assert ours.tokens.tolist() == slow_text(pushed, prompt)[0].tolist() and ours.kl > 0.01
         expected = slow_kl(lambda tokens: tiny.model(tokens)[0], pushed, text, 6)
@@ -242,9 +249,6 @@ def reshaping_sae(hook):
     return sae.eval().requires_grad_(False)
 
 
-# ---- the edit by itself ----
-
-
 def edited(x, sae=SAE, feature=FEATURE, **edit):
     ((_, function),) = steering_hooks(None, sae, feature, **edit)
     return function(x, hook=None)
@@ -252,7 +256,7 @@ def edited(x, sae=SAE, feature=FEATURE, **edit):
 
 @pytest.mark.parametrize("error_term", [True, False])
 def test_clamping_sets_the_feature(error_term):
-    """With an orthonormal dictionary the SAE reads back what was set, wherever the feature was on."""
+    """With an orthonormal dictionary the SAE reads back what was set, where the feature was on."""
     basis = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0]
     sae = SimpleNamespace(
         encode=lambda x: (x @ basis).relu(),
@@ -294,7 +298,7 @@ def direction_of(**edit):
     return edited(torch.zeros(1, 1, 16), strength=1.0, **edit)[0, 0]
 
 
-def test_the_random_direction_has_the_features_norm_and_hangs_on_the_seed_only():
+def test_the_random_direction_has_the_features_norm_and_depends_on_the_seed_only():
     first, again, other = (direction_of(direction="random", seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     for drawn in (first, other):
@@ -351,12 +355,9 @@ def test_a_direction_that_is_given_is_taken_as_it_is(llama_bridge, prompt):
     )
 
 
-# ---- generation ----
-
-
 @pytest.mark.parametrize(("site", "mode"), SITE_MODES)
 def test_generation_is_the_same_with_and_without_the_cache(any_model, prompt, site, mode):
-    """By what each token was predicted from, since small random models soon say one word again and again."""
+    """By what each token was predicted from: small random models soon repeat one word."""
     model = any_model.model
     hooks = steering_hooks(model, any_model.sae, FEATURE, strength=4.0, mode=mode, site=site)
 
@@ -400,7 +401,7 @@ def test_a_hook_that_generation_passes_by(tiny, prompt):
     """``HookedTransformer.generate`` embeds the tokens itself, past ``hook_embed``."""
     with pytest.raises(
         HookError,
-        match="'hook_embed' saw 0 positions where generation ran 9.*such as blocks.0.hook_resid_pre",
+        match="'hook_embed' saw 0 positions where generation ran 9.*such as blocks.0.hook_resid",
     ):
         steer(tiny.model, sae_at("hook_embed"), prompt, FEATURE, strength=3.0, max_new_tokens=4)
     assert hooks_are_clean(tiny.model)
@@ -480,9 +481,6 @@ def test_the_context_may_be_filled_to_its_last_token(any_model, prompt):
     assert len(ours.tokens) == any_model.model.cfg.n_ctx == 32
 
 
-# ---- what is told ----
-
-
 def test_the_result_is_put_together_from_its_parts(llama_bridge, prompt, monkeypatch):
     ours = steer(llama_bridge, SAE, prompt, FEATURE, strength=3.0, max_new_tokens=20)
     assert ours.repetition == repetition(
@@ -519,15 +517,15 @@ def test_repr_is_plain_text():
         hook="blocks.1.hook_resid_pre",
     )
     assert repr(result).splitlines() == [
-        "Steering(feature 7, add 3, random (seed 0) direction, error term dropped, published site, blocks.1.hook_resid_pre)",
+        "Steering(feature 7, add 3, random (seed 0) direction, error term dropped, "
+        "published site, blocks.1.hook_resid_pre)",
         "prompt:     <|BOS|>a word",
         "unsteered:   of↩ two",
         "steered:     pi⟨U+001B⟩[31mrate",
-        "KL(unsteered || steered): 0.512 nats per token over 4 tokens; repeated trigrams: nan% unsteered, 25% steered",
+        "KL(unsteered || steered): 0.512 nats per token over 4 tokens; "
+        "repeated trigrams: nan% unsteered, 25% steered",
     ]
 
-
-# ---- what bad input gets ----
 
 BAD = {
     "strength nan": (dict(strength=math.nan), ValueError, "strength is nan; give a finite number"),
@@ -670,7 +668,7 @@ def test_a_model_without_a_tokenizer(tiny, prompt, monkeypatch):
 @pytest.mark.parametrize("site", ["corrected", "published"])
 @pytest.mark.parametrize("calls", [1, 3, 5])
 def test_an_sae_that_fails_leaves_no_hooks(any_model, prompt, site, calls):
-    """In the prompt, in a later step of generation, and in the measurement (4 steps were generated)."""
+    """In the prompt, in a later step of generation, and in the measurement (after 4 steps)."""
     seen = []
 
     def fail(x):
