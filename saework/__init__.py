@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from saework.reproduction import replay
     from saework.studies import feature_ordering, saebench
     from saework.views import plots
-    from saework.views.explorer.explorer import explore, text_heatmap
+    from saework.views.explorer.explorer import explore
+    from saework.views.explorer.text_reading import text_heatmap
     from saework.views.feature_page.page import FeaturePage
     from saework.views.feature_page.write import feature_page, feature_pages
     from saework.views.heatmap import TokenHeatmap, token_heatmap
@@ -82,7 +83,8 @@ _NAMES_BY_HOME = {
     "loading.corpus": ["chat_tokens"],
     "loading.requirements": ["Preflight", "preflight"],
     "loading.workbook": ["Workbook", "load"],
-    "views.explorer.explorer": ["explore", "text_heatmap"],
+    "views.explorer.explorer": ["explore"],
+    "views.explorer.text_reading": ["text_heatmap"],
     "views.feature_page.page": ["FeaturePage"],
     "views.feature_page.write": ["feature_page", "feature_pages"],
     "views.heatmap": ["TokenHeatmap", "token_heatmap"],

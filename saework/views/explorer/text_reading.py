@@ -1,50 +1,82 @@
-"""Text that a model has read once, and the ways to find a feature worth looking at."""
+"""Text that a model has read once, and any feature on it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
-from saework.analysis.features import firing_at, token_effect
-from saework.analysis.scanning.feature_scan import FeatureScan
-from saework.core.arguments import check_feature, check_finite, check_positive
-from saework.core.tokens import NEWLINE, SPACE, TAB, str_tokens, visible
+from saework.analysis.features import firing_at
+from saework.core.arguments import check_feature, check_finite
+from saework.core.protocols import SparseAutoencoder, WorkbookParts
+from saework.core.tokens import str_tokens, visible
 from saework.engine.encoder import encode_columns
 from saework.engine.forward import as_tokens, sae_input
 from saework.views.heatmap import TokenHeatmap, token_heatmap
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Reading:
-    """One row of tokens and what the SAE reads of it: a feature costs one encoder column, and no run of the model."""
+    """One row of tokens with the activations at the SAE's hook.
 
-    sae: object
-    tokens: torch.Tensor
-    """long ``[1, pos]``."""
+    Another feature costs one encoder column; the model does not run again.
+    """
+
+    sae: SparseAutoencoder
+    tokens: Int[Tensor, "1 pos"]
     strings: tuple[str, ...]
     """Each token's text."""
-    x: torch.Tensor
-    """Activations at the SAE's hook, ``[1, pos, d_in]``."""
+    x: Float[Tensor, "1 pos d_in"]
+    """Activations at the SAE's hook."""
 
     @property
     def first(self) -> int:
-        """The first position to show: BOS is left out, as its activation says nothing about the text, unless it is all there is."""
+        """The first position to show.
+
+        BOS is left out, because its activation says nothing about the text. It is shown if there
+        is nothing else.
+        """
         return 1 if len(self.strings) > 1 else 0
 
     @torch.no_grad()
-    def values(self, feature: int) -> torch.Tensor:
-        """One feature's activations, ``[pos]``."""
+    def values(self, feature: int) -> Float[Tensor, " pos"]:
+        """One feature's activations.
+
+        Raises:
+            ValueError: for a feature that does not exist, or activations that are not finite.
+        """
         feature = check_feature(feature, self.sae.W_dec.shape[0])
-        return check_finite(
-            encode_columns(self.sae, self.x, feature), f"activations of feature {feature}"
-        )[0]
+        values = encode_columns(self.sae, self.x, feature)
+        return check_finite(values, f"activations of feature {feature}")[0]
 
     @torch.no_grad()
     def firing(self, pos: int, *, n: int = 20) -> pd.DataFrame:
-        """The features that fire on one token: columns ``index`` and ``value``, highest first."""
+        """The features that fire on one token, highest first.
+
+        Returns:
+            Columns ``index`` (the feature) and ``value`` (its activation); ``n`` rows at most.
+        """
         return firing_at(self.sae, self.x, pos, n)
+
+    @property
+    def token_options(self) -> list[tuple[str, int]]:
+        """The tokens for a slider: what it shows of each, and the position."""
+        positions = range(self.first, len(self.strings))
+        return [(f"{pos}: {visible(self.strings[pos])}", pos) for pos in positions]
+
+    def firing_options(self, pos: int) -> list[tuple[str, int]]:
+        """``firing`` for a list: what it shows of each feature, and the feature."""
+        firing = self.firing(pos)
+        return [
+            (f"{feature}: {value:.3g}", feature)
+            for feature, value in firing.itertuples(index=False)
+        ]
 
     def heatmap(
         self,
@@ -55,108 +87,76 @@ class Reading:
         mark: int | None = None,
         window: range | None = None,
     ) -> TokenHeatmap:
-        """One feature on the text, or two.
+        """One or two features on the text.
 
         Args:
-            second: another feature: a bar below each token, on the same scale.
+            feature: shown as the colour of each token.
+            second: another feature, shown as a bar below each token on the same scale.
+            max_value: the activation with the strongest colour; by default the largest shown.
             mark: the position to put a frame around.
             window: the positions to show; by default all but BOS.
         """
-        window = range(self.first, len(self.strings)) if window is None else window
+        if window is None:
+            window = range(self.first, len(self.strings))
         shown = slice(window.start, window.stop)
+        second_values = None
+        second_label = ""
+        if second is not None:
+            second_values = self.values(second)[shown]
+            second_label = f"feature {second}, activation"
+        if mark is not None:
+            # the heatmap counts from the first position shown
+            mark = mark - window.start if mark in window else None
         return token_heatmap(
             self.strings[shown],
             self.values(feature)[shown],
             max_value=max_value,
             label=f"feature {feature}, activation",
-            second=None if second is None else self.values(second)[shown],
-            second_label="" if second is None else f"feature {second}, activation",
-            mark=mark - window.start if mark in window else None,
+            second=second_values,
+            second_label=second_label,
+            mark=mark,
         )
 
 
-def read(workbook, text_or_tokens) -> Reading:
-    """Run the model on one text (BOS is put in front) or one row of tokens, up to the SAE's hook.
+def read(workbook: WorkbookParts, text_or_tokens: str | Int[Tensor, "*batch pos"]) -> Reading:
+    """Run the model on one text or row, up to the SAE's hook.
 
-    Raises: ValueError for text that cannot be run, or several rows.
+    Args:
+        workbook: model, SAE, tokenizer and hook.
+        text_or_tokens: text (BOS is put in front), or one row of tokens (used as they are).
+
+    Raises:
+        ValueError: for text that cannot be run, or several rows.
     """
     tokens = as_tokens(workbook.model, text_or_tokens)
     if len(tokens) != 1:
         raise ValueError(f"{len(tokens)} rows were given; give text or one row")
     with torch.no_grad():
         x = sae_input(workbook.model, workbook.sae, tokens, workbook.hook)
-    return Reading(workbook.sae, tokens, tuple(str_tokens(tokens, workbook.tokenizer)), x)
+    strings = str_tokens(tokens, workbook.tokenizer)
+    return Reading(workbook.sae, tokens, tuple(strings), x)
 
 
-def token_forms(text: str, tokenizer) -> list[int]:
-    """The ids of the tokens that a text is: as typed, and with a space in front; ``·``, ``↩``, ``→`` are read as space, newline, tab.
+def text_heatmap(
+    workbook: WorkbookParts, text: str, feature: int, *, max_value: float | None = None
+) -> TokenHeatmap:
+    """One feature on one text, as a heatmap: what ``explore`` shows, without a kernel.
 
-    Raises: ValueError, with its parts, if no form is a single token.
+    BOS is left out, because its activation says nothing about the text.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> text_heatmap(book, "It doesn't matter.", 526, max_value=12)
+    It·doesn[10.4]'t·matter.
+    (feature 526, activation; strongest colour at 12)
+
+    Args:
+        workbook: model, SAE, tokenizer and hook.
+        text: the text to run.
+        feature: its number.
+        max_value: the activation with the strongest colour; by default the largest in the text.
+
+    Raises:
+        ValueError: for a feature that does not exist, or a text that cannot be run.
     """
-    plain = text.replace(SPACE, " ").replace(NEWLINE, "\n").replace(TAB, "\t")
-    if not plain:
-        raise ValueError(
-            f"no token was typed; type one, such as {SPACE}return ({SPACE} is a space)"
-        )
-    forms = [text, plain] + ([] if plain[0].isspace() else [f" {plain}"])
-    read_as = [tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms]
-    single = list(dict.fromkeys(ids[0] for ids in read_as if len(ids) == 1))
-    if single:
-        return single
-    parts = "|".join(map(visible, str_tokens(read_as[1], tokenizer)))
-    raise ValueError(
-        f"{visible(plain)} is {len(read_as[1])} tokens here: {parts}; type one of them ({SPACE} is a space)"
-    )
-
-
-def features_raising(workbook, tokens: list[int], *, n: int = 20) -> pd.DataFrame:
-    """Features whose one unit adds most to the logit of one of these tokens, by the direct path.
-
-    It says what a feature writes, not where it fires; later layers are left out (see ``logit_effect``).
-
-    Returns: columns ``index``, ``value`` (the largest over the tokens), ``token`` (the one that has it); highest first, ties by index.
-    """
-    effects = torch.stack(
-        [
-            token_effect(workbook.model, workbook.sae, token, hook=workbook.hook).float().cpu()
-            for token in tokens
-        ]
-    )
-    best, which = effects.max(0)
-    found = _highest(best, n)
-    return found.assign(token=[tokens[which[feature]] for feature in found["index"].tolist()])
-
-
-def features_on(
-    scan: FeatureScan, rows: torch.Tensor, tokens: list[int], *, n: int = 20
-) -> pd.DataFrame:
-    """Features by how many of their strongest examples in a scan lie on one of these tokens.
-
-    Counted exactly over the examples that the scan kept; ties by index, and none that has no such example.
-
-    Args: ``rows``: the tokens that were scanned, ``[batch, pos]``, row 0 first.
-    Returns: columns ``index``, ``value`` (such examples), ``of`` (examples kept).
-    Raises: ValueError if the scan kept no positions, or the rows are not all given.
-    """
-    if scan.top_values.shape[1] == 0:
-        raise ValueError(
-            "this scan kept no positions (top_k=0, or a file of counts only); leave scan= out to have one made"
-        )
-    row, pos = scan.top_positions.unbind(-1)
-    if int(row.max()) >= rows.shape[0] or int(pos.max()) >= rows.shape[1]:
-        n_rows, n_pos = rows.shape
-        raise ValueError(
-            f"the scan has examples outside these {n_rows} rows of {n_pos} tokens; give the rows that were scanned"
-        )
-    kept = row >= 0
-    on_them = kept & torch.isin(
-        rows.cpu()[row.clamp(min=0), pos.clamp(min=0)], torch.tensor(tokens)
-    )
-    found = _highest(on_them.sum(-1), n)
-    found = found[found["value"] > 0]
-    return found.assign(of=kept.sum(-1)[found["index"].tolist()].tolist())
-
-
-def _highest(values: torch.Tensor, n: int) -> pd.DataFrame:
-    order = torch.argsort(values, descending=True, stable=True)[: check_positive(n, "n")]
-    return pd.DataFrame({"index": order.tolist(), "value": values[order].tolist()})
+    return read(workbook, text).heatmap(feature, max_value=max_value)

@@ -1,18 +1,19 @@
 """The explorer's widgets, changed as a reader would change them."""
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from html import unescape
 
 import pytest
 import torch
 from conftest import slow_features
 
-from saework import Workbook, feature_activations, logit_effect, scan
-from saework.core.errors import UnknownNameError
+from saework import Workbook, logit_effect, scan, text_heatmap
 from saework.core.tokens import str_tokens, visible
-from saework.views.explorer import explorer
-from saework.views.explorer.explorer import explore, text_heatmap
+from saework.views.explorer import examples
+from saework.views.explorer.controls import Controls
+from saework.views.explorer.explorer import explore
+from saework.views.explorer.feature_search import features_on
 from saework.views.heatmap import token_heatmap
 
 TEXT = "def f(x): # a note"
@@ -40,22 +41,9 @@ def all_features(book, tokens) -> torch.Tensor:
     return slow_features(book.model, book.sae, tokens, book.hook)[0]
 
 
-def said(box) -> str:
+def words_of(box) -> str:
     """The words of the message, without their markup."""
     return unescape(re.sub("<[^>]*>", "", box.message.value))
-
-
-def test_text_heatmap_is_one_feature_on_one_text_without_bos(book):
-    values = all_features(book, TEXT)[1:, 7]
-    heatmap = text_heatmap(book, TEXT, 7)
-    assert "".join(heatmap.strings) == TEXT
-    assert list(heatmap.values) == pytest.approx(values.tolist(), abs=1e-4)
-    assert heatmap.max_value == max(map(abs, heatmap.values))
-    assert text_heatmap(book, TEXT, 7, max_value=5.0).max_value == 5.0
-
-
-def test_text_heatmap_of_no_text_shows_bos(book):
-    assert text_heatmap(book, "", 7).strings == (book.tokenizer.bos_token,)
 
 
 def test_it_begins_with_the_heatmap(book, box):
@@ -90,13 +78,13 @@ def test_each_control_updates_the_heatmap(book, box):
 def test_bad_text_is_said_and_the_last_heatmap_stays(box, text, message):
     before = box.output.value
     box.text.value = text
-    assert re.search(message, said(box)) and 'role="alert"' in box.message.value
+    assert re.search(message, words_of(box)) and 'role="alert"' in box.message.value
     assert box.output.value == before and box.text.value == text
     box.feature.value = (
         20  # the last text that could be read is still explored, and the error still stands
     )
     assert box.output.value == text_heatmap(box._workbook, TEXT, 20)._repr_html_() and re.search(
-        message, said(box)
+        message, words_of(box)
     )
     box.text.value = "good again"
     assert box.message.value == "" and box.output.value != before
@@ -124,17 +112,11 @@ def test_all_parts_are_core_widgets(box):
 
 
 def test_each_control_is_shown_once_and_named(box):
-    names = "text feature maximum pin compare second token fires search search_by found example previous next edit".split()
-    controls = [getattr(box, name) for name in names]
-    assert all(
-        parts_of(box).count(part) == 1
-        for part in (*controls, box.output, box.message, box.example_output)
-    )
-    labels = [control.description for control in controls]
-    assert all(labels) and len(set(labels)) == len(labels)
-
-
-# ---- the model runs when the text changes, and at no other time ----
+    controls = [getattr(box, field.name) for field in fields(Controls)]
+    assert all(parts_of(box).count(part) == 1 for part in controls)
+    shown_only = (box.output, box.message, box.example_output)
+    labels = [control.description for control in controls if control not in shown_only]
+    assert all(labels) and len(set(labels)) == len(labels) == 15
 
 
 def test_another_feature_token_scale_or_search_runs_no_model(box, runs):
@@ -154,9 +136,6 @@ def test_another_feature_token_scale_or_search_runs_no_model(box, runs):
     assert len(runs) == 1
 
 
-# ---- the scale ----
-
-
 def test_a_pinned_scale_stays_while_text_and_feature_change(book, box):
     largest = float(all_features(book, TEXT)[1:, 7].max())
     box.pin.value = True
@@ -173,17 +152,6 @@ def test_a_pinned_scale_stays_while_text_and_feature_change(book, box):
     assert not box.pin.value
 
 
-@pytest.mark.parametrize(
-    "value, expected",
-    [(3.0, 3.0), (3.001, 3.01), (0.012341, 0.0124), (99.99, 100.0), (1234.0, 1240.0)],
-)
-def test_a_scale_is_rounded_up(value, expected):
-    assert explorer._rounded_up(value) == expected
-
-
-# ---- two features ----
-
-
 def test_a_second_feature_stands_beside_the_first(book, box):
     assert box.second.disabled and box.heatmap.second is None
     box.compare.value, box.second.value = True, 20
@@ -197,9 +165,6 @@ def test_a_second_feature_stands_beside_the_first(book, box):
     )
     box.compare.value = False
     assert box.heatmap == text_heatmap(book, TEXT, 7)
-
-
-# ---- what fires here ----
 
 
 def test_the_slider_lists_what_fires_on_its_token(book, box):
@@ -246,9 +211,6 @@ def test_the_slider_stays_at_its_token_and_within_the_text(box):
     assert [value for _, value in box.token.options] == [0] and box.heatmap.mark == 0
 
 
-# ---- search over tokens ----
-
-
 def test_a_search_ranks_features_by_their_direct_effect_on_the_tokens_logit(book, box):
     ids = [
         book.tokenizer(form, add_special_tokens=False)["input_ids"]
@@ -263,13 +225,13 @@ def test_a_search_ranks_features_by_their_direct_effect_on_the_tokens_logit(book
     assert re.fullmatch(
         rf"{int(best.argmax())}: \+{best.max():.3g} on ·?return", box.found.options[0][0]
     )
-    assert said(box) == "return or ·return: 20 features, strongest first"
+    assert words_of(box) == "return or ·return: 20 features, strongest first"
     for typed in ("·return", " return"):
         box.search.value = typed
         assert [value for _, value in box.found.options] == effects[:, spaced].argsort(
             descending=True
         )[:20].tolist()
-    assert said(box).startswith("·return: ") and box.feature.value == 7
+    assert words_of(box).startswith("·return: ") and box.feature.value == 7
     box.found.index = 4
     assert box.feature.value == box.found.options[4][1]
 
@@ -294,7 +256,7 @@ def test_a_search_counts_the_strongest_examples_on_the_token(book):
     expected = sorted(
         (feature for feature in counts if counts[feature]), key=lambda feature: -counts[feature]
     )[:20]
-    found = explorer.features_on(kept, book.tokens, [token])
+    found = features_on(kept, book.tokens, [token])
     assert found["index"].tolist() == expected
     assert found["value"].tolist() == [counts[feature] for feature in expected]
     assert found["of"].tolist() == [len(places[feature]) for feature in expected]
@@ -314,7 +276,7 @@ def test_a_search_counts_the_strongest_examples_on_the_token(book):
 def test_what_is_no_single_token_is_said_and_loses_nothing(box, typed, message):
     shown = box.output.value
     box.search.value = typed
-    assert re.search(message, said(box)) and "<b>" not in box.message.value
+    assert re.search(message, words_of(box)) and "<b>" not in box.message.value
     assert (box.output.value, box.search.value, box.found.options, box.feature.value) == (
         shown,
         typed,
@@ -323,9 +285,6 @@ def test_what_is_no_single_token_is_said_and_loses_nothing(box, typed, message):
     )
     box.search.value = ""
     assert box.message.value == ""
-
-
-# ---- examples ----
 
 
 def masked_scan(book, **kwargs):
@@ -355,7 +314,7 @@ def test_examples_are_stepped_through_in_their_context(book):
         heatmap = token_heatmap(strings, values, label="feature 7, activation", mark=pos - 1)
         assert box.example_output.value.endswith(heatmap._repr_html_())
     box.next.click()
-    assert box.example.value == 4 and said(box).startswith(
+    assert box.example.value == 4 and words_of(box).startswith(
         "feature 7 has 4 examples in the 114 tokens scanned"
     )
     box.previous.click()
@@ -367,7 +326,7 @@ def test_examples_are_stepped_through_in_their_context(book):
 def test_without_a_scan_one_is_made_once_when_examples_are_asked_for(book, monkeypatch):
     made = []
     monkeypatch.setattr(
-        explorer,
+        examples,
         "scan_tokens",
         lambda *args, **kwargs: made.append(scan(*args, **kwargs)) or made[-1],
     )
@@ -382,22 +341,15 @@ def test_without_a_scan_one_is_made_once_when_examples_are_asked_for(book, monke
     assert box.example.value == 1
     box.next.click()
     box.search_by.value = "examples"
-    assert said(box) == "return or ·return: 0 features, none has its strongest examples there"
-    assert len(made) == 1 and box._scan is made[0]
-
-
-def test_a_lazy_scan_reads_so_many_tokens_at_most(book, monkeypatch):
-    monkeypatch.setattr(explorer, "LAZY_TOKENS", 45)
-    box = explore(book, 7, TEXT)
-    box.next.click()
-    assert box._scan.n_tokens == 2 * 19
+    assert words_of(box) == "return or ·return: 0 features, none has its strongest examples there"
+    assert len(made) == 1 and box._examples.scan is made[0]
 
 
 def test_a_feature_without_examples_is_said(book):
     box = explore(book, 0, TEXT, scan=masked_scan(book))  # feature 0 never fires
     box.next.click()
     assert box.example.value == 0 and box.example_output.value == "" and box.edit.disabled
-    assert said(box) == "feature 0 has 0 examples in the 114 tokens scanned"
+    assert words_of(box) == "feature 0 has 0 examples in the 114 tokens scanned"
 
 
 def test_an_example_becomes_the_text_and_the_slider_points_at_its_token(tiny):
@@ -406,12 +358,12 @@ def test_an_example_becomes_the_text_and_the_slider_points_at_its_token(tiny):
     book = Workbook(tiny.model, tiny.sae, tokens, tiny.tokenizer, tiny.hook)
     box = explore(book, 7, TEXT)
     box.next.click()
-    pos = int(box._example["pos"])
+    pos = box._shown_example.pos
     box.edit.click()
     assert box.text.value == text and box.token.value == pos and box.heatmap.mark == pos - 1
     assert box.heatmap.values == pytest.approx(all_features(book, text)[1:, 7].tolist(), abs=1e-4)
-    activation = f"{box._example['activation']:.3g}"
-    assert said(box).startswith(f"activation {activation} in its row, {activation} here")
+    activation = f"{box._shown_example.activation:.3g}"
+    assert words_of(box).startswith(f"activation {activation} in its row, {activation} here")
     box.text.value += ", of course"
     assert box.heatmap == replace(text_heatmap(book, text + ", of course", 7), mark=pos - 1)
 
@@ -419,12 +371,15 @@ def test_an_example_becomes_the_text_and_the_slider_points_at_its_token(tiny):
 def test_a_scan_without_positions_is_said(book):
     box = explore(book, 7, TEXT, scan=masked_scan(book, top_k=0))
     box.next.click()
-    assert "kept no positions" in said(box) and (box.example.value, box.example_output.value) == (
+    assert "kept no positions" in words_of(box) and (
+        box.example.value,
+        box.example_output.value,
+    ) == (
         0,
         "",
     )
     box.search_by.value, box.search.value = "examples", "return"
-    assert "kept no positions" in said(box) and box.found.options == ()
+    assert "kept no positions" in words_of(box) and box.found.options == ()
 
 
 def test_a_scan_of_other_weights_is_doubted(book):
@@ -440,9 +395,6 @@ def test_a_scan_of_another_width(book):
         ValueError, match="the scan has 40 features and this SAE 48; give a scan of this SAE"
     ):
         explore(book, scan=replace(kept, count=kept.count[:40]))
-
-
-# ---- without a kernel ----
 
 
 def test_the_last_state_can_be_read_without_a_kernel(book, box):
@@ -486,20 +438,3 @@ def test_a_first_feature_that_does_not_exist(book, feature):
 def test_a_first_text_that_cannot_be_run(book):
     with pytest.raises(ValueError, match="the model's context is 32"):
         explore(book, text="word " * 100)
-
-
-def test_a_static_rendering_matches_the_packages_own_pieces(book):
-    tokens = book.model.to_tokens(TEXT)[0]
-    values = feature_activations(book.model, book.sae, tokens, 7)
-    expected = token_heatmap(
-        str_tokens(tokens, book.tokenizer)[1:], values[1:], label="feature 7, activation"
-    )
-    assert text_heatmap(book, TEXT, 7) == expected
-
-
-def test_a_workbook_on_a_hook_that_the_model_lacks(tiny):
-    with pytest.raises(
-        UnknownNameError,
-        match="no hook 'blocks.0.mlp.hook_pots'. Did you mean 'blocks.0.mlp.hook_post'",
-    ):
-        Workbook(tiny.model, tiny.sae, tiny.tokens, tiny.tokenizer, "blocks.0.mlp.hook_pots")

@@ -1,13 +1,16 @@
-"""A text read once, and the searches: against the slow ways."""
+"""A text read once, and any feature on it: against the slow ways."""
 
 import pytest
 import torch
-from conftest import random_sae
+from conftest import random_sae, slow_features
 from stand_ins import PlainSAE
 
-from saework import Workbook, feature_activations, scan
+from saework import Workbook, feature_activations, text_heatmap, token_heatmap
 from saework.analysis.features import active_features
-from saework.views.explorer.text_reading import features_on, read, token_forms
+from saework.core.tokens import str_tokens, visible
+from saework.views.explorer.text_reading import read
+
+TEXT = "def f(x): # a note"
 
 
 @pytest.mark.parametrize("architecture", ["standard", "jumprelu", "plain"])
@@ -52,39 +55,34 @@ def test_a_feature_that_does_not_exist(book, feature):
         read(book, "a").values(feature)
 
 
-@pytest.mark.parametrize(
-    "typed, forms",
-    [
-        ("return", ["return", " return"]),
-        (" return", [" return"]),
-        ("·return", [" return"]),
-        ("↩", ["\n"]),
-        ("\n", ["\n"]),
-        ("(", ["(", " ("]),
-    ],
-)
-def test_a_typed_token_is_read_as_typed_and_with_a_space_in_front(tiny, typed, forms):
-    assert [tiny.tokenizer.decode([i]) for i in token_forms(typed, tiny.tokenizer)] == forms
+def test_each_token_and_what_fires_on_it_are_named_for_the_lists(book):
+    reading = read(book, TEXT)
+    strings = str_tokens(book.model.to_tokens(TEXT)[0], book.tokenizer)
+    expected = [(f"{pos}: {visible(strings[pos])}", pos) for pos in range(1, len(strings))]
+    assert reading.token_options == expected
+    firing = reading.firing(3)
+    names = [f"{feature}: {value:.3g}" for feature, value in zip(firing["index"], firing["value"])]
+    assert reading.firing_options(3) == list(zip(names, firing["index"]))
 
 
-@pytest.mark.parametrize(
-    "typed, message",
-    [
-        ("", "no token was typed; type one, such as ·return"),
-        ("two words", r"two·words is \d tokens here: two\|·words; type one of them"),
-    ],
-)
-def test_what_is_no_single_token(tiny, typed, message):
-    with pytest.raises(ValueError, match=message):
-        token_forms(typed, tiny.tokenizer)
+def test_text_heatmap_is_one_feature_on_one_text_without_bos(book):
+    tokens = book.model.to_tokens(TEXT, prepend_bos=True)
+    values = slow_features(book.model, book.sae, tokens, book.hook)[0, 1:, 7]
+    heatmap = text_heatmap(book, TEXT, 7)
+    assert "".join(heatmap.strings) == TEXT
+    assert list(heatmap.values) == pytest.approx(values.tolist(), abs=1e-4)
+    assert heatmap.max_value == max(map(abs, heatmap.values))
+    assert text_heatmap(book, TEXT, 7, max_value=5.0).max_value == 5.0
 
 
-def test_a_search_over_examples_wants_the_rows_that_were_scanned(book):
-    kept = scan(book.model, book.sae, book.tokens, top_k=5, progress=False)
-    with pytest.raises(ValueError, match="the scan has examples outside these 2 rows of 20 tokens"):
-        features_on(kept, book.tokens[:2], [5])
-    with pytest.raises(ValueError, match="outside these 6 rows of 3 tokens"):
-        features_on(kept, book.tokens[:, :3], [5])
-    with pytest.raises(ValueError, match="kept no positions"):
-        features_on(kept.without_positions(), book.tokens, [5])
-    assert len(features_on(kept, book.tokens, [0])) == 0
+def test_text_heatmap_of_no_text_shows_bos(book):
+    assert text_heatmap(book, "", 7).strings == (book.tokenizer.bos_token,)
+
+
+def test_a_static_rendering_matches_the_packages_own_pieces(book):
+    tokens = book.model.to_tokens(TEXT)[0]
+    values = feature_activations(book.model, book.sae, tokens, 7)
+    expected = token_heatmap(
+        str_tokens(tokens, book.tokenizer)[1:], values[1:], label="feature 7, activation"
+    )
+    assert text_heatmap(book, TEXT, 7) == expected
