@@ -321,10 +321,8 @@ def browser():
     """
     import lab
 
-    from saework.reproduction import pictures
-
-    if pictures.missing():
-        pytest.skip(f"browser tests: {pictures.missing()}")
+    if lab.missing():
+        pytest.skip(f"browser tests: {lab.missing()}")
     lab.SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with lab.chromium() as chromium:
         yield chromium

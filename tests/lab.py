@@ -58,13 +58,18 @@ class Watched:
             self.outside.append(url)
 
 
+def missing() -> str | None:
+    """What the browser tests lack here, and how to get it; None if nothing."""
+    return pictures.missing({"playwright": "Playwright", "PIL": "Pillow"})
+
+
 @contextmanager
 def chromium() -> Iterator:
     """Debian's Chromium, or whichever is installed; no name but loopback's resolves in it."""
     from playwright.sync_api import sync_playwright
 
-    if pictures.missing():
-        raise OSError(pictures.missing())
+    if missing():
+        raise OSError(missing())
     with sync_playwright() as playwright:
         no_names = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
         browser = playwright.chromium.launch(executable_path=pictures.browser(), args=[no_names])

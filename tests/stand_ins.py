@@ -6,6 +6,7 @@ import copy
 from dataclasses import fields
 from itertools import groupby
 
+import nbformat
 import torch
 from conftest import draw, slow_features
 from sae_lens import TopKSAE, TopKSAEConfig
@@ -146,3 +147,20 @@ def slow_losses(model, tokens, hook=None, edit=None, mask=None) -> list[list[flo
             ]
         )
     return losses
+
+
+def executed_notebook(*outputs):
+    """A notebook as papermill leaves it: a title, and a cell with these data as outputs."""
+    cell = nbformat.v4.new_code_cell(
+        "1",
+        execution_count=1,
+        outputs=[nbformat.v4.new_output("display_data", data=data) for data in outputs],
+    )
+    cell.metadata = {"execution": {"iopub.status.busy": "2026"}, "tags": ["parameters"]}
+    metadata = {
+        "widgets": {"application/vnd.jupyter.widget-state+json": {}},
+        "papermill": {"duration": 1},
+    }
+    return nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# Title?"), cell], metadata=metadata
+    )

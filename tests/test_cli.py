@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 from saework import cli
-from saework.core.ledger import Claim, Ledger
+from saework.core.ledger import Ledger
 from saework.reproduction import run
 
 
@@ -21,7 +21,11 @@ def one_notebook(tmp_path, monkeypatch):
     monkeypatch.setitem(run.NOTEBOOKS, "gelu-1l-mini", ("one",))
 
     def write(code: str):
-        head = "from saework import Claim, Ledger\nclaim = Claim('x', 1.0, '', 'a paper', 0.1, RELEASE)\nledger = Ledger([claim], tier=RELEASE)\n"
+        head = (
+            "from saework import Claim, Ledger\n"
+            "claim = Claim('x', 1.0, '', 'a paper', 0.1, RELEASE)\n"
+            "ledger = Ledger([claim], tier=RELEASE)\n"
+        )
         cells = [
             nbformat.v4.new_code_cell("RELEASE = 'nothing'", metadata={"tags": ["parameters"]}),
             nbformat.v4.new_code_cell(head + code),
@@ -52,10 +56,8 @@ def test_reproduce_exits_with_the_verdict(one_notebook, tmp_path, capsys, code, 
         "one.safetensors",
         "ledger.json",
     }
-    assert (
-        Ledger.from_dict(json.loads((tmp_path / "out" / "ledger.json").read_text())).exit_code
-        == exit_code
-    )
+    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
+    assert Ledger.from_dict(ledger).exit_code == exit_code
     assert "a paper" in capsys.readouterr().out
 
 
@@ -98,9 +100,32 @@ def test_notebooks_are_copied_and_never_overwritten(tmp_path, capsys):
     assert mine.read_text() == "my work"
 
 
-def test_the_ledgers_of_several_notebooks_become_one():
-    claims = [Claim(name, 1, "", "", 0, "mini") for name in "ab"]
-    first, second = (Ledger([claim], tier="mini") for claim in claims)
-    first.record("a", 1)
-    merged = Ledger.merge([first, second])
-    assert [entry.verdict for entry in merged.entries] == ["holds", "not run"]
+@pytest.mark.parametrize(
+    ("words", "numbers"),
+    [("7", [7]), ("7 0-2", [7, 0, 1, 2]), ("3-5 4 3", [3, 4, 5]), ("9-9", [9])],
+)
+def test_features_as_they_are_typed(words, numbers):
+    assert cli._numbers(words.split()) == numbers
+
+
+@pytest.mark.parametrize("command", "list preflight reproduce page replay notebooks record".split())
+def test_each_command_says_what_it_takes(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([command, "--help"])
+    assert exit_.value.code == 0 and f"saework {command}" in capsys.readouterr().out
+
+
+def test_what_is_recorded(one_notebook, tmp_path, monkeypatch, capsys):
+    recorded = []
+    monkeypatch.setattr(
+        "saework.reproduction.record.record", lambda path, repository: recorded.append(path.stem)
+    )
+    one_notebook("ledger")
+    assert cli.main(["record"]) == 2
+    assert "is not in the repository" in capsys.readouterr().err
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert cli.main(["record", "onee"]) == 2
+    assert "there is no notebook 'onee'. Did you mean 'one'?" in capsys.readouterr().err
+    assert cli.main(["record"]) == cli.main(["record", "one"]) == 0
+    assert recorded == ["one", "one"]
+    assert "no project.urls.Repository" in capsys.readouterr().err

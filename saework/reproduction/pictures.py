@@ -1,4 +1,4 @@
-"""Plotly figures as PNGs, for sites that run no script; drawn by an installed Chromium, only when notebooks are recorded."""
+"""Plotly figures as PNGs, for sites that run no script. Drawn only when notebooks are recorded."""
 
 from __future__ import annotations
 
@@ -6,33 +6,40 @@ import base64
 import importlib.util
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 PNG = "image/png"
-WIDTH = 700
+WIDTH_PX = 700
+HEIGHT_PX = 340
+"""Of a figure whose layout says none."""
+COLOURS = 128
+PACKAGES = {"kaleido": "Kaleido", "PIL": "Pillow"}
+"""What draws a picture, by the name that is imported."""
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_DRAW = (
-    """async ({data, layout}) => {
-    layout.width = %d;
-    layout.height = layout.height ?? 340;
-    return Plotly.toImage({data, layout}, {format: 'png', width: layout.width, height: layout.height, scale: 1});
-}"""
-    % WIDTH
-)
 
 
 def browser() -> str | None:
     """Where a Chromium is installed, or None."""
-    return next(filter(None, map(shutil.which, _BROWSERS)), None)
+    for name in _BROWSERS:
+        path = shutil.which(name)
+        if path:
+            return path
+    return None
 
 
-def missing() -> str | None:
-    """What is missing to draw pictures, and how to get it; None if nothing is."""
-    absent = [
-        name
-        for name, module in (("Playwright", "playwright"), ("Pillow", "PIL"))
-        if importlib.util.find_spec(module) is None
-    ]
+def missing(packages: Mapping[str, str] = PACKAGES) -> str | None:
+    """What is missing to draw pictures, and how to get it; None if nothing is.
+
+    Args:
+        packages: that are needed beside a browser; what to call each, by the name imported.
+    """
+    absent = []
+    for name, label in packages.items():
+        if importlib.util.find_spec(name) is None:
+            absent.append(label)
     if absent:
         return f'{" and ".join(absent)} not installed (pip install -c constraints.txt -e ".[test]")'
     if browser() is None:
@@ -40,60 +47,97 @@ def missing() -> str | None:
     return None
 
 
-def drawn(figures: Sequence[dict]) -> list[str]:
-    """Plotly figures (``{"data": ..., "layout": ...}``) as PNGs of 700 pixels' width, in base64.
+def drawn(figures: Sequence[dict[str, Any]]) -> list[str]:
+    """Plotly figures as PNGs, 700 pixels wide, in base64.
 
-    Needs no network: plotly's own script is handed to the page.
+    Needs no network: plotly's script comes from the package.
 
-    Raises: OSError if there is no browser to draw with.
+    Args:
+        figures: each ``{"data": ..., "layout": ...}``.
+
+    Raises:
+        OSError: if there is no browser to draw with.
     """
     if not figures:
         return []
-    if missing():
-        raise OSError(f"figures cannot be drawn: {missing()}")
-    from playwright.sync_api import sync_playwright
-    from plotly.offline import get_plotlyjs
+    problem = missing()
+    if problem:
+        raise OSError(f"figures cannot be drawn: {problem}")
+    import kaleido
 
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser())
-        page = chromium.new_page()
-        page.add_script_tag(content=get_plotlyjs())
-        urls = [
-            page.evaluate(_DRAW, {"data": figure["data"], "layout": figure["layout"]})
-            for figure in figures
+    with TemporaryDirectory() as folder:
+        drawings = [
+            _drawing(figure, Path(folder, f"{number}.png")) for number, figure in enumerate(figures)
         ]
-        chromium.close()
-    return [
-        base64.b64encode(smaller(base64.b64decode(url.partition(",")[2]))).decode() for url in urls
-    ]
+        # Plotly's own write_images would do, but cannot be told to leave out MathJax, which
+        # Kaleido's page else fetches from a network.
+        kaleido.write_fig_from_object_sync(
+            drawings,
+            kopts={"path": browser(), "mathjax": False},
+            cancel_on_error=True,
+        )
+        pngs = [drawing["path"].read_bytes() for drawing in drawings]
+    return [_base64(smaller(png)) for png in pngs]
 
 
-def smaller(png: bytes, *, colours: int = 128) -> bytes:
-    """A PNG with a palette of so many colours: a third of the size or less, and drawings look the same.
+def smaller(png: bytes) -> bytes:
+    """A PNG with a palette: a third of the size or less, and drawings look the same.
 
-    The palette covers all colours; the usual one, by frequency, would paint a few blue points among
+    The palette covers all colours. The usual one, by frequency, would paint a few blue points among
     thousands of green ones green.
     """
     from PIL import Image
 
+    image = Image.open(io.BytesIO(png))
+    with_palette = image.convert("RGB").quantize(
+        COLOURS,
+        method=Image.Quantize.MAXCOVERAGE,
+        dither=Image.Dither.NONE,
+    )
     out = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(
-        colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-    ).save(out, "PNG", optimize=True)
+    with_palette.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
-def described(figure: dict) -> str:
+def described(figure: dict[str, Any]) -> str:
     """A figure in words, for those who do not see it: title, axes, groups."""
     layout = figure["layout"]
-    axes = [
-        f"{axis}: {text}" for axis in ("x", "y") if (text := _title(layout.get(f"{axis}axis", {})))
-    ]
-    groups = list(dict.fromkeys(trace["name"] for trace in figure["data"] if trace.get("name")))
-    parts = [_title(layout) or "A figure", *axes, f"groups: {', '.join(groups)}" if groups else ""]
-    return "; ".join(filter(None, parts))
+    parts = [_title(layout) or "A figure"]
+    for axis in ("x", "y"):
+        settings = layout.get(f"{axis}axis", {})
+        title = _title(settings)
+        if title:
+            parts.append(f"{axis}: {title}")
+    names = [trace.get("name") for trace in figure["data"]]
+    groups = [name for name in dict.fromkeys(names) if name]
+    if groups:
+        listed = ", ".join(groups)
+        parts.append(f"groups: {listed}")
+    return "; ".join(parts)
 
 
-def _title(part: dict) -> str:
-    title = part.get("title") or {}
-    return title.get("text", "") if isinstance(title, dict) else title
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _drawing(figure: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What Kaleido is to draw, and where to."""
+    layout = figure["layout"]
+    options = {
+        "format": "png",
+        "width": WIDTH_PX,
+        "height": layout.get("height") or HEIGHT_PX,
+        "scale": 1,
+    }
+    return {
+        "fig": {"data": figure["data"], "layout": layout},
+        "path": path,
+        "opts": options,
+    }
+
+
+def _title(part: dict[str, Any]) -> str:
+    title = part.get("title")
+    if isinstance(title, dict):
+        return title.get("text", "")
+    return title or ""

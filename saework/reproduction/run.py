@@ -1,7 +1,7 @@
-"""The notebooks as a whole: copied, executed, exported, and recorded for the repository.
+"""The notebooks as a whole: copied, executed, and run again from a pack.
 
-papermill executes them, nbconvert makes the pages; what is ours is which notebooks belong to a
-release, how the ledgers in their outputs become one, and what a committed notebook must not hold.
+papermill executes them, nbconvert makes the pages. What is ours is which notebooks belong to a
+release, and how the ledgers in their outputs become one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -20,7 +21,7 @@ from saework.core.files import DATA, PACKAGE
 from saework.core.ledger import LEDGER_MIME, Ledger
 from saework.loading.catalogue import STUDIES, release_named
 from saework.reproduction import replay
-from saework.reproduction.html import page
+from saework.reproduction.html import outputs_with, page
 
 _GELU = (
     "00_start_here",
@@ -28,11 +29,10 @@ _GELU = (
     "02_gelu_1l_rare_features",
     "03_gelu_1l_reading_a_feature",
 )
-_GEMMA_SCOPE, _GEMMA_2B, _LLAMA = (
-    ("04_gemma_scope_validation", "05_gemma_scope_frontier"),
-    ("06_gemma_2b_residual_saes",),
-    ("07_llama_steering",),
-)
+_GEMMA_SCOPE = ("04_gemma_scope_validation", "05_gemma_scope_frontier")
+_GEMMA_2B = ("06_gemma_2b_residual_saes",)
+_LLAMA = ("07_llama_steering",)
+_FEATURE_ORDERING = ("08_feature_ordering",)
 NOTEBOOKS = {
     "gelu-1l-mini": _GELU,
     "gelu-1l": _GELU,
@@ -41,26 +41,34 @@ NOTEBOOKS = {
     "gemma-2b-res-jb": _GEMMA_2B,
     "llama-mini": _LLAMA,
     "llama-3.2-1b-qresearch": _LLAMA,
-    "feature-ordering": ("08_feature_ordering",),
-    "feature-ordering-2b": ("08_feature_ordering",),
+    "feature-ordering": _FEATURE_ORDERING,
+    "feature-ordering-2b": _FEATURE_ORDERING,
     "saebench": ("09_reading_saebench",),
 }
-# Figures as data (JupyterLab draws them), no progress bars: what a notebook stores is the same everywhere.
+# Figures as data (JupyterLab draws them), and no progress bars: outputs are the same everywhere.
 ENVIRONMENT = {"PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
 
 
 def notebook_folder() -> Path:
-    """Where the notebooks lie: in the package if it was installed from a wheel, else in the repository."""
+    """Where the notebooks are: inside an installed wheel, or in the repository.
+
+    Raises:
+        FileNotFoundError: if this installation has none.
+    """
     for folder in (DATA / "notebooks", PACKAGE.parent / "notebooks"):
         if folder.is_dir():
             return folder
     raise FileNotFoundError(
-        "the notebooks are not in this installation; install saework from its wheel or its repository"
+        "the notebooks are not in this installation; "
+        "install saework from its wheel or its repository"
     )
 
 
 def copy_notebooks(folder: str | Path) -> list[Path]:
-    """Copy the notebooks to a folder. Files that are there already are left alone, and reported by a warning."""
+    """Copy the notebooks to a folder, and return the new files.
+
+    A file that is there already is left alone, with a warning.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     copied = []
@@ -75,18 +83,31 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
     return copied
 
 
-def reproduce(name: str, out: str | Path, *, parameters: dict | None = None, say=print) -> Ledger:
-    """Execute the notebooks of a release or a study, write them and self-contained pages to ``out``, and return the ledger.
+def reproduce(
+    name: str,
+    out: str | Path,
+    *,
+    parameters: dict[str, Any] | None = None,
+    say: Callable[[str], object] = print,
+) -> Ledger:
+    """Execute the notebooks of a release or a study, and return their ledger.
 
-    Beside a release's notebooks it writes their replay packs (``rerun`` reads them).
+    Writes the executed notebooks, a self-contained page of each, and the ledger; and a replay pack
+    of each notebook of a release (``rerun`` reads it). A notebook that fails is written as far as
+    it came; its claims stay "not run", and the others are still run.
 
-    Args: ``parameters``: of the notebooks, besides ``RELEASE``.
+    Args:
+        name: of the release or study.
+        out: the folder to write to.
+        parameters: of the notebooks, besides ``RELEASE``.
+        say: what takes a line before each notebook.
 
-    A notebook that fails is written as far as it came; its claims stay "not run", and the failure
-    is said and raised at the end.
+    Raises:
+        UnknownNameError: if there is no set of notebooks for the name.
+        RuntimeError: at the end, if a notebook failed.
     """
     if name not in NOTEBOOKS:
-        release_named(name)
+        release_named(name)  # its own error, for a name that is no release either
         raise unknown(
             "set of notebooks for",
             name,
@@ -95,48 +116,49 @@ def reproduce(name: str, out: str | Path, *, parameters: dict | None = None, say
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    ledgers, failed = [], []
-    for number, notebook in enumerate(NOTEBOOKS[name], 1):
-        say(f"[{number}/{len(NOTEBOOKS[name])}] {notebook}")
-        target = out / f"{notebook}.ipynb"
-        given, pack = (
-            {"RELEASE": name, **(parameters or {})},
-            (out / f"{notebook}.safetensors").absolute(),
-        )
-        whole = nbformat.read(notebook_folder() / f"{notebook}.ipynb", as_version=4)
-        if name not in STUDIES:
-            whole = replay.watched(
-                whole, pack, name=notebook, licence=release_named(name).licence, parameters=given
-            )
-        nbformat.write(whole, target)
-        problem = execute(target, target, parameters=given)
+    ledgers: list[Ledger] = []
+    problems: list[str] = []
+    notebooks = NOTEBOOKS[name]
+    for number, notebook in enumerate(notebooks, 1):
+        say(f"[{number}/{len(notebooks)}] {notebook}")
+        problem = _run_notebook(notebook, out, {"RELEASE": name, **(parameters or {})})
         if problem:
-            failed.append(f"{notebook}: {problem}")
-        executed = replay.unwatched(nbformat.read(target, as_version=4))
-        nbformat.write(executed, target)
+            problems.append(f"{notebook}: {problem}")
+        executed = nbformat.read(out / f"{notebook}.ipynb", as_version=4)
         ledgers += ledgers_in(executed)
-        (out / f"{notebook}.html").write_text(page(executed, title=notebook), encoding="utf-8")
+        _write_page(executed, out / f"{notebook}.html", title=notebook)
     ledger = Ledger.merge(ledgers) if ledgers else Ledger([], tier=name)
     ledger.save(out / "ledger.json")
-    if failed:
-        raise RuntimeError("notebooks failed:\n" + "\n".join(failed))
+    if problems:
+        raise RuntimeError("notebooks failed:\n" + "\n".join(problems))
     return ledger
 
 
 def rerun(pack: str | Path, out: str | Path) -> Path:
-    """Run a notebook from its replay pack, without its model; writes notebook, page and pack to ``out``.
+    """Run a notebook from its replay pack, without its model, and return the notebook's path.
 
-    Returns: the notebook. Raises: ValueError for a file that is no pack, or of another version's
-    notebook; RuntimeError if the notebook fails, written as far as it came.
+    Writes the notebook, its page and a copy of the pack.
+
+    Args:
+        pack: a file that ``reproduce`` wrote.
+        out: the folder to write to.
+
+    Raises:
+        ValueError: for a file that is no pack, or that is of another version's notebook.
+        RuntimeError: if the notebook fails; it is written as far as it came.
     """
+    # papermill's reader, since the parameters are set by papermill.
     from papermill.iorw import load_notebook_node
 
-    pack, out = Path(pack), Path(out)
+    pack = Path(pack)
+    out = Path(out)
     name = replay.Pack(pack).about["notebook"]
     source = notebook_folder() / f"{name}.ipynb"
-    if source not in notebook_folder().glob("*.ipynb"):  # no path out of the folder
+    # The name comes from the file, and must not lead out of the folder.
+    if source not in notebook_folder().glob("*.ipynb"):
         raise ValueError(
-            f"{pack} is of the notebook {name!r}, which this saework does not have; replay it with the version that made it"
+            f"{pack} is of the notebook {name!r}, which this saework does not have; "
+            "replay it with the version that made it"
         )
     notebook = replay.without_weights(load_notebook_node(str(source)), pack)
     out.mkdir(parents=True, exist_ok=True)
@@ -145,15 +167,13 @@ def rerun(pack: str | Path, out: str | Path) -> Path:
     target = out / f"{name}-replay.ipynb"
     nbformat.write(notebook, target)
     problem = execute(target, target)
-    (out / f"{name}-replay.html").write_text(
-        page(nbformat.read(target, as_version=4), title=name), encoding="utf-8"
-    )
+    _write_page(nbformat.read(target, as_version=4), target.with_suffix(".html"), title=name)
     if problem:
         raise RuntimeError(f"{name}: {problem}")
     return target
 
 
-def execute(source: Path, target: Path, *, parameters: dict | None = None) -> str | None:
+def execute(source: Path, target: Path, *, parameters: dict[str, Any] | None = None) -> str | None:
     """Run a notebook from top to bottom with papermill; returns what went wrong, or None."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
@@ -174,13 +194,31 @@ def execute(source: Path, target: Path, *, parameters: dict | None = None) -> st
     return None
 
 
-def ledgers_in(notebook) -> list[Ledger]:
+def ledgers_in(notebook: Any) -> list[Ledger]:
     """The ledgers that an executed notebook displayed."""
-    return [Ledger.from_dict(data) for data in _outputs(notebook, LEDGER_MIME)]
+    outputs = outputs_with(notebook, LEDGER_MIME)
+    return [Ledger.from_dict(output["data"][LEDGER_MIME]) for output in outputs]
 
 
-def _outputs(notebook, mime: str) -> Iterator[dict]:
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            if mime in output.get("data", {}):
-                yield output["data"][mime]
+def _run_notebook(notebook: str, out: Path, parameters: dict[str, Any]) -> str | None:
+    """Execute one notebook in ``out``, with its pack; returns what went wrong, or None."""
+    target = out / f"{notebook}.ipynb"
+    source = nbformat.read(notebook_folder() / target.name, as_version=4)
+    release = parameters["RELEASE"]
+    if release not in STUDIES:
+        source = replay.watched(
+            source,
+            (out / f"{notebook}.safetensors").absolute(),
+            name=notebook,
+            licence=release_named(release).licence,
+            parameters=parameters,
+        )
+    nbformat.write(source, target)
+    problem = execute(target, target, parameters=parameters)
+    executed = replay.unwatched(nbformat.read(target, as_version=4))
+    nbformat.write(executed, target)
+    return problem
+
+
+def _write_page(notebook: Any, path: Path, *, title: str) -> None:
+    path.write_text(page(notebook, title=title), encoding="utf-8")

@@ -22,7 +22,13 @@ GELU = """
 from dataclasses import replace
 from saework.loading import catalogue, corpus
 drawn = corpus.published_rows
-corpus.published_rows = lambda n_rows, n_batches, **more: drawn(n_rows, 1, **more)  # 64 rows are enough to run
+
+
+def one_batch(n_rows, n_batches, **more):  # 64 rows are enough to run
+    return drawn(n_rows, 1, **more)
+
+
+corpus.published_rows = one_batch
 mini, full = catalogue._RELEASES["gelu-1l-mini"], catalogue._RELEASES["gelu-1l"]
 catalogue._RELEASES["gelu-1l"] = replace(full, repositories=mini.repositories)
 RELEASE = "gelu-1l"
@@ -32,8 +38,15 @@ from dataclasses import replace
 from saework.loading import catalogue
 mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-scope-2b-pt-res"]
 stand_in = dict(zip(full.shown[1:], [i for i in mini.ids() if "layer_2" in i] * 2))
-find = lambda sae_id: replace(mini.find(stand_in.get(sae_id, sae_id)), id=sae_id)
-catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids, shown=full.shown)
+
+
+
+def find(sae_id):
+    return replace(mini.find(stand_in.get(sae_id, sae_id)), id=sae_id)
+
+
+same = {"name": full.name, "ids": full.ids, "shown": full.shown}
+catalogue._RELEASES[full.name] = replace(mini, find=find, **same)
 RELEASE, N_TOKENS, LOSS_TOKENS = full.name, 4096, 1024  # few, since only the code is tested
 REFERENCE = str(DATA / "gemma-mini" / "reference.json")
 """
@@ -41,7 +54,13 @@ GEMMA_2B = """
 from dataclasses import replace
 from saework.loading import catalogue
 mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-2b-res-jb"]
-find = lambda sae_id: replace(mini.find(sae_id.replace("blocks.6", "blocks.2")), id=sae_id)
+
+
+
+def find(sae_id):
+    return replace(mini.find(sae_id.replace("blocks.6", "blocks.2")), id=sae_id)
+
+
 catalogue._RELEASES[full.name] = replace(mini, name=full.name, find=find, ids=full.ids)
 RELEASE, N_TOKENS = full.name, 1024
 """
@@ -50,12 +69,22 @@ from dataclasses import replace
 import torch
 from saework.loading import catalogue, corpus
 mini, full = catalogue._RELEASES["llama-mini"], catalogue._RELEASES["llama-3.2-1b-qresearch"]
-catalogue._RELEASES[full.name] = replace(mini, name=full.name, text="conversation", ids=full.ids, find=lambda i: replace(mini.sae(), id=i))
+
+
+def find(sae_id):
+    return replace(mini.sae(), id=sae_id)
+
+
+same = {"name": full.name, "ids": full.ids}
+catalogue._RELEASES[full.name] = replace(mini, text="conversation", find=find, **same)
 
 
 def chat_tokens(messages, tokenizer, **more):  # the mini has no chat template
-    eos, said = tokenizer.eos_token_id, [tokenizer(m["content"], add_special_tokens=False)["input_ids"] for m in messages]
-    return torch.tensor([[tokenizer.bos_token_id, *(token for part in said for token in (*part, eos))]])
+    row = [tokenizer.bos_token_id]
+    for message in messages:
+        row += tokenizer(message["content"], add_special_tokens=False)["input_ids"]
+        row.append(tokenizer.eos_token_id)
+    return torch.tensor([row])
 
 
 corpus.chat_tokens = chat_tokens

@@ -1,4 +1,7 @@
-"""What a committed notebook must and must not hold. That they run, and give what is stored, nbval checks."""
+"""What a committed notebook must and must not hold.
+
+That they run, and give what is stored, nbval checks.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,9 @@ import nbformat
 import pytest
 
 from saework.core.ledger import LEDGER_MIME
-from saework.reproduction.html import PLOTLY_MIME
+from saework.reproduction.html import PLOTLY_MIME, outputs_with
 from saework.reproduction.pictures import PNG, described
-from saework.reproduction.record import (
-    BADGE_START,
-    _set_badge,
-    figures_in,
-    repository_address,
-)
+from saework.reproduction.record import BADGE_START, repository_address, set_badge
 from saework.reproduction.run import NOTEBOOKS
 
 ROOT = Path(__file__).parents[2]
@@ -120,9 +118,9 @@ def test_a_badge_is_there_only_when_the_address_is_known(notebook):
 def test_the_badge_opens_this_very_notebook(notebook):
     path, nb = notebook
     committed = nb.cells[0].source
-    _set_badge(nb, path.name, repository_address(ROOT))
+    set_badge(nb, path.name, repository_address(ROOT))
     assert nb.cells[0].source == committed
-    _set_badge(nb, path.name, "https://github.com/someone/saework/")
+    set_badge(nb, path.name, "https://github.com/someone/saework/")
     badge, _, title = nb.cells[0].source.split("\n")[:3]
     assert badge.endswith(
         f"](https://colab.research.google.com/github/someone/saework/blob/main/notebooks/{path.name})"
@@ -142,14 +140,14 @@ def test_versions_are_checked_before_anything_is_loaded(notebook):
 
 def test_every_figure_has_labelled_axes(notebook):
     _, nb = notebook
-    for output in figures_in(nb):
+    for output in outputs_with(nb, PLOTLY_MIME):
         layout = output.data[PLOTLY_MIME]["layout"]
         assert layout["xaxis"]["title"]["text"] and layout["yaxis"]["title"]["text"]
 
 
 def test_every_figure_has_a_small_picture_beside_it_and_words(notebook):
     _, nb = notebook
-    for output in figures_in(nb):
+    for output in outputs_with(nb, PLOTLY_MIME):
         assert PNG in output.data, (
             "GitHub would show nothing; record the notebook where Chromium is installed"
         )

@@ -1,214 +1,98 @@
-"""Which statements need the weights, what they leave, and that a notebook runs again without them."""
+"""A notebook again without its model: cells rewritten, and whole notebooks run from their packs."""
 
 from __future__ import annotations
 
 import json
 import os
-from types import SimpleNamespace
 
 import nbformat
 import pytest
-import torch
-from IPython.core.interactiveshell import InteractiveShell
 from nbclient import NotebookClient
 from stand_ins import NO_MODEL, text_of
 
 from saework import cli
-from saework.reproduction import packs, replay
-from saework.reproduction import run as reproduction_run
+from saework.reproduction import pack, run
+from saework.reproduction.replay import replayed, source_digest, unwatched, watched
+from saework.reproduction.watch import WATCH
 
 
-class Weights(torch.nn.Module):
-    """Stands for a workbook: what hangs on ``load`` and is too much to keep."""
-
-    n = 3
-
-    def rows(self):
-        return torch.arange(6.0).reshape(2, 3)
+def test_a_cell_of_which_nothing_is_kept_stays_as_it_is():
+    source = "x = 1  # here\n\n\ny = (\n    2\n)"
+    assert replayed(source, 0, {}) == source
 
 
-def load():
-    return Weights()
-
-
-load.__module__ = "saework.loading.workbook"  # it is known by its name, as the real one
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Run cells under a watch; returns for each cell its source in the replay, and the names of a replay that was run."""
-    monkeypatch.setitem(__import__("sys").modules, "stand_in", SimpleNamespace(load=load))
-
-    def run(*cells):
-        shell = InteractiveShell()
-        shell.user_ns[replay.WATCHING] = watch = replay.Watch(shell.user_ns)
-        shell.ast_transformers.append(watch)
-        results = [shell.run_cell(source) for source in ("from stand_in import load", *cells)]
-        for result in results:
-            result.raise_error()
-        path = watch.save(tmp_path / "x.safetensors", {"notebook": "x"})
-        pack = replay.Pack(path)
-        again = InteractiveShell()
-        again.user_ns["pack"] = pack
-        sources = []
-        for number, source in enumerate(cells, 1):
-            kept = {
-                key.split(".")[1]: value
-                for key, value in pack.kept.items()
-                if key.split(".")[0] == str(number)
-            }
-            sources.append(replay._replayed(source, number, kept) if kept else source)
-        shown = [again.run_cell(source) for source in sources]
-        for result in shown:
-            result.raise_error()
-        return SimpleNamespace(
-            sources=sources,
-            names=again.user_ns,
-            shown=[r.result for r in shown],
-            first=[r.result for r in results[1:]],
-            pack=pack,
-        )
-
-    return run
-
-
-def live(source):
-    return [line for line in source.split("\n") if not line.startswith("#")]
-
-
-def test_what_uses_the_weights_is_read_and_what_uses_its_results_runs(run):
-    done = run("book = load()\nx = book.rows()\ny = x + 1", "y.sum()")
-    assert done.sources == [
-        "# book = load()\n# x = book.rows()\nx = pack.take('1.1')\ny = x + 1",
-        "y.sum()",
+def test_results_are_read_below_what_made_them():
+    kept = {
+        "1": {"values": {"x": 1, "y": 2}, "shown": 3},
+        "2": {"values": {}},
+        "4": {"values": {}, "shown": 5},
+    }
+    source = "a = 1\nx = y = f()\nassert x == 1\nb = 2\nf(b)"
+    assert replayed(source, 7, kept).split("\n") == [
+        "a = 1",
+        "# x = y = f()",
+        "x, y = pack.take('7.1')",
+        "pack.shown('7.1')",
+        "# assert x == 1",
+        "b = 2",
+        "# f(b)",
+        "pack.shown('7.4')",
     ]
-    assert done.shown[1] == done.first[1] == 21 and "book" not in done.names
 
 
-def test_what_nobody_reads_later_is_not_kept(run):
-    done = run("book = load()\nx = book.rows()\nz = x * book.n")
-    assert (
-        all(entry["values"] == {} for entry in done.pack.kept.values()) and done.pack._tensors == {}
-    )
+SOURCE = """import functools
+book = load()  # here
+
+# why
+@functools.cache
+def f(a):
+    return a * book.n
 
 
-def test_what_is_too_large_makes_its_users_need_the_weights(run, monkeypatch):
-    monkeypatch.setattr(packs, "LIMIT", 100)
-    done = run("book = load()\nx = book.rows().repeat(9, 9)\ns = float(x.sum())", "t = s + 1\nt")
-    assert live(done.sources[0]) == ["s = pack.take('1.2')"] and done.sources[1] == "t = s + 1\nt"
-    assert done.shown[1] == done.first[1]
+x = f(1); y = 2
+z = (
+    x
+    + y
+)"""
 
 
-@pytest.mark.parametrize(
-    "use",
-    [
-        "for i in range(book.n):\n    table[i] = i * i",
-        "[table.update({i: i * i}) for i in range(book.n)]",
-        "table |= {i: i * i for i in range(book.n)}",
-        "if book.n:\n    table.setdefault(0, 0), table.setdefault(1, 1)\n    table[2] = 4",
-    ],
-)
-def test_what_is_changed_in_place_is_kept(run, use):
-    done = run("table = {}\nbook = load()", use, "sorted(table.values())")
-    assert (
-        done.shown[2] == done.first[2] == [0, 1, 4]
-        and "table = pack.take('2.0')" in done.sources[1]
-    )
-
-
-def test_what_is_changed_and_cannot_be_kept_needs_the_weights_too(run):
-    done = run(
-        "import random\nrng = random.Random(0)\nbook = load()",
-        "x = rng.random() * book.n",
-        "y = rng.random()\ny",
-    )
-    assert done.shown[2] == done.first[2] and live(done.sources[2]) == ["y = pack.take('3.0')", "y"]
-
-
-def test_a_function_that_reads_the_weights(run):
-    done = run(
-        "def f(x):\n    return x * book.n",
-        "g = lambda x: f(x) + 1",
-        "book = load()",
-        "a = g(2)",
-        "h = lambda x: x + 1\nh(a)",
-    )
-    assert done.shown[4] == done.first[4] == 8
-    assert live(done.sources[3]) == ["a = pack.take('4.0')"] and "h = lambda x: x + 1" in live(
-        done.sources[4]
-    )
-
-
-def test_names_inside_functions_and_comprehensions_are_others(run):
-    done = run(
-        "book = load()\nx = book.n",
-        "[book for book in range(2)]",
-        "f = lambda book: book + 1\nf(x)",
-    )
-    assert done.sources[1:] == [
-        "[book for book in range(2)]",
-        "f = lambda book: book + 1\nf(x)",
-    ] and done.shown == [None, [0, 1], 4]
-
-
-@pytest.mark.parametrize(
-    "harmless",
-    [
-        "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    x = 1",
-        "q = 1\ndel q",
-        "from math import *",
-        "(lambda: 3)(); 'a'.upper()",
-    ],
-)
-def test_names_that_come_and_go_break_nothing(run, harmless):
-    done = run("book = load()", harmless, f"y = book.n\n{harmless}", "y")
-    assert done.shown[3] == 3
-
-
-def test_names_bound_inside_an_expression(run):
-    done = run("book = load()", "[last := i for i in range(book.n)]", "last + 1")
-    assert done.shown[2] == done.first[2] == 3 and "last = pack.take('2.0')" in done.sources[1]
-
-
-def test_a_name_bound_anew_is_free_again(run):
-    done = run("book = load()", "book = 5", "book + 1")
-    assert done.sources[1:] == ["book = 5", "book + 1"] and done.shown[2] == 6
-
-
-def test_what_was_shown_is_shown_again_as_text_if_need_be(run):
-    done = run("book = load()\nbook", "book.rows()")
-    assert repr(done.shown[0]) == repr(done.first[0]) == "Weights()" and torch.equal(
-        done.shown[1], done.first[1]
-    )
-    assert live(done.sources[0]) == ["pack.shown('1.1')"]
-
-
-def test_comments_decorators_and_shared_lines_stay_whole(run):
-    source = "import functools\nbook = load()  # here\n\n# why\n@functools.cache\ndef f(a):\n    return a * book.n\n\n\nx = f(1); y = 2\nz = (\n    x\n    + y\n)"
-    done = run(source, "z")
-    assert done.shown[1] == done.first[1] == 5
-    assert live(done.sources[0]) == [
+def test_comments_decorators_and_shared_lines_stay_whole():
+    kept = {"1": {"values": {}}, "2": {"values": {}}, "3": {"values": {"x": 1, "y": 2}}}
+    assert replayed(SOURCE, 0, kept).split("\n") == [
         "import functools",
+        "# book = load()  # here",
+        "",
+        "# why",
+        "# @functools.cache",
+        "# def f(a):",
+        "#     return a * book.n",
         "",
         "",
-        "",
-        "x, y = pack.take('1.3')",
+        "# x = f(1); y = 2",
+        "x, y = pack.take('0.3')",
         "z = (",
         "    x",
         "    + y",
         ")",
     ]
-    assert [
-        line for line in done.sources[0].replace("# ", "").split("\n") if "take" not in line
-    ] == source.replace("# ", "").split("\n")
 
 
-def test_an_assertion_that_needs_the_weights_is_not_claimed_again(run):
-    done = run("book = load()\nassert book.n == 3", "1")
-    assert live(done.sources[0]) == []
+def test_a_name_that_the_statement_does_not_write_is_refused():
+    kept = {"0": {"values": {"os.system('ls') or x": 1}}}
+    with pytest.raises(ValueError, match="of cell 3, which that statement does not write; it was"):
+        replayed("x = f()", 3, kept)
 
 
-# ---- whole notebooks ----
+def test_the_cells_of_the_watch_come_and_go(tmp_path):
+    own = [nbformat.v4.new_markdown_cell("# Title?"), nbformat.v4.new_code_cell("x = 1")]
+    notebook = nbformat.v4.new_notebook(cells=own)
+    path = tmp_path / "one.safetensors"
+    both = watched(notebook, path, name="one", licence="MIT", parameters={"RELEASE": "r"})
+    first, *between, last = both.cells
+    assert first.source == "from saework import replay as _replay\n\n_replay.watch()"
+    assert between == own and WATCH in last.source and repr(str(path)) in last.source
+    assert source_digest(notebook) in last.source
+    assert unwatched(both).cells == own
 
 
 CELLS = """
@@ -238,9 +122,9 @@ def kept(tmp_path_factory):
         nbformat.v4.new_notebook(cells=cells, metadata=kernel), base / "notebooks" / "one.ipynb"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reproduction_run, "notebook_folder", lambda: base / "notebooks")
+        patch.setattr(run, "notebook_folder", lambda: base / "notebooks")
         patch.setitem(run.NOTEBOOKS, "gelu-1l-mini", ("one",))
-        reproduction_run.reproduce("gelu-1l-mini", base / "out", say=lambda line: None)
+        run.reproduce("gelu-1l-mini", base / "out", say=lambda line: None)
         yield base
 
 
@@ -265,7 +149,7 @@ def test_the_notebook_runs_again_without_a_model_and_shows_the_same(kept, tmp_pa
 
 def test_the_reproduced_notebook_does_not_show_that_it_was_watched(kept):
     notebook = nbformat.read(kept / "out" / "one.ipynb", as_version=4)
-    assert replay.WATCHING not in json.dumps(notebook) and "_replay" not in json.dumps(notebook)
+    assert WATCH not in json.dumps(notebook) and "_replay" not in json.dumps(notebook)
 
 
 def test_a_pack_of_another_version_of_the_notebook_is_refused(kept, tmp_path, capsys):
@@ -284,7 +168,7 @@ def test_a_pack_of_another_version_of_the_notebook_is_refused(kept, tmp_path, ca
 
 @pytest.mark.parametrize("part", ["name", "parameter", "notebook"])
 def test_a_pack_made_by_hand_puts_no_code_into_the_notebook(kept, tmp_path, capsys, part):
-    tree, tensors = packs.read(kept / "out" / "one.safetensors")
+    tree, tensors = pack.read(kept / "out" / "one.safetensors")
     witness, code = tmp_path / "ran", f"x = open({str(tmp_path / 'ran')!r}, 'w')"
     if part == "name":
         next(entry for entry in tree["kept"].values() if entry["values"])["values"][code] = 1
@@ -293,8 +177,8 @@ def test_a_pack_made_by_hand_puts_no_code_into_the_notebook(kept, tmp_path, caps
     else:
         (tmp_path / "evil.ipynb").write_text((kept / "notebooks" / "one.ipynb").read_text())
         tree["about"]["notebook"] = os.path.relpath(tmp_path / "evil", kept / "notebooks")
-    pack = packs.write(tmp_path / "one.safetensors", tree, tensors)
-    assert cli.main(["replay", str(pack), "--out", str(tmp_path / "out")]) == 2
+    by_hand = pack.write(tmp_path / "one.safetensors", tree, tensors)
+    assert cli.main(["replay", str(by_hand), "--out", str(tmp_path / "out")]) == 2
     said = {
         "name": "which that statement does not write",
         "parameter": "a pack sets RELEASE only",
@@ -308,7 +192,7 @@ def test_a_pack_made_by_hand_puts_no_code_into_the_notebook(kept, tmp_path, caps
 
 
 def test_what_is_no_pack_is_refused(kept, tmp_path, capsys):
-    packs.write(tmp_path / "x.safetensors", {"about": {}}, {})
+    pack.write(tmp_path / "x.safetensors", {"about": {}}, {})
     for path, said in (
         (tmp_path / "x.safetensors", "lacks 'kept'"),
         (kept / "notebooks" / "one.ipynb", "is no replay pack"),

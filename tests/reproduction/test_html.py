@@ -1,0 +1,87 @@
+"""An executed notebook as one page that refers to nothing outside."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import plotly.graph_objects as go
+from stand_ins import executed_notebook
+
+from saework.reproduction.html import PLOTLY_MIME, WIDGET_MIME, drop_widgets, outputs_with, page
+
+FIGURE = go.Figure(go.Bar(x=[1, 2], y=[3, 4]))
+
+
+class References(HTMLParser):
+    """Everything that a page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name in ("src", "srcset", "data") or (name == "href" and tag == "link"):
+                self.found.append(value)
+
+
+def fetched_by(page: str) -> list[str]:
+    parser = References()
+    parser.feed(page)
+    styles = "".join(re.findall(r"<style.*?</style>", page, flags=re.S))
+    urls = re.findall(r"url\(\s*['\"]?(?!data:|['\"]?data:)([^)'\"]+)", styles)
+    urls += re.findall(r"@import", styles)
+    return [value for value in parser.found + urls if not value.startswith(("data:", "#"))]
+
+
+def test_a_page_fetches_nothing_and_embeds_plotly_once():
+    figure = {PLOTLY_MIME: FIGURE.to_plotly_json()}
+    widget = {WIDGET_MIME: {"model_id": "1"}, "text/plain": "VBox()"}
+    html = page(executed_notebook(figure, figure, widget), title="a page")
+    assert "VBox()" not in html
+    assert fetched_by(html) == []
+    assert html.count("Plotly.newPlot(") >= 2
+    assert len(re.findall(r"plotly\.js v\d", html)) == 1
+    assert "cdnjs" not in re.sub(r"<script.*?</script>", "", html, flags=re.S)
+
+
+def test_the_check_of_pages_can_fail():
+    style = "<style>a{background:url(https://a.b)}</style>"
+    html = f'<img src="https://a.b/c.png"><link href="x.css">{style}'
+    assert fetched_by(html) == ["https://a.b/c.png", "x.css", "https://a.b"]
+
+
+def test_a_page_leaves_the_notebook_as_it_was():
+    notebook = executed_notebook({PLOTLY_MIME: FIGURE.to_plotly_json()}, {"text/plain": "1"})
+    before = str(notebook)
+    page(notebook, title="a page")
+    assert str(notebook) == before
+
+
+def test_a_figure_is_put_into_words():
+    figure = go.Figure(go.Bar(x=[1], y=[2]), layout={"title": "a < b"})
+    html = page(executed_notebook({PLOTLY_MIME: figure.to_plotly_json()}), title="a page")
+    assert 'aria-label="a &lt; b"' in html
+
+
+def test_outputs_of_one_kind():
+    first, second = {"text/plain": "1"}, {"text/plain": "2", "text/html": "<p>"}
+    notebook = executed_notebook(first, second)
+    found = outputs_with(notebook, "text/html")
+    assert [output.data["text/plain"] for output in found] == ["2"]
+    assert len(outputs_with(notebook, "text/plain")) == 2 and outputs_with(notebook, "x") == []
+
+
+def test_what_a_live_widget_holds_in_html_stays():
+    only_live = {WIDGET_MIME: {"model_id": "1"}, "text/plain": "VBox()"}
+    both = {
+        WIDGET_MIME: {"model_id": "1"},
+        "text/plain": "explore()",
+        "text/html": "<p>its last heatmap</p>",
+    }
+    notebook = executed_notebook(only_live, both)
+    drop_widgets(notebook)
+    (output,) = notebook.cells[1].outputs
+    assert sorted(output.data) == ["text/html", "text/plain"] and "widgets" not in notebook.metadata
+    assert "<p>its last heatmap</p>" in page(executed_notebook(both), title="a page")
