@@ -1,4 +1,6 @@
-"""How long a change in the explorer takes, from the control's event to the new heatmap: gelu-1l's real shape, random weights.
+"""How long a change in the explorer takes, from the control's event to the new heatmap.
+
+The model has gelu-1l's real shape and random weights.
 
     python benchmarks/explorer_latency.py [--features 16384] [--words 75] [--changes 50]
 
@@ -10,13 +12,24 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 
-WORDS = "the sum of two sides and a longer line that returns what was read from each file in this folder".split()
+if TYPE_CHECKING:
+    from saework import Workbook
+    from saework.views.explorer.explorer import Explorer
+
+WORDS = (
+    "the sum of two sides and a longer line that returns what was read from each file "
+    "in this folder"
+).split()
+WARM_UP = 3  # changes
 
 
-def workbook(n_features: int):
+def workbook(n_features: int) -> Workbook:
+    """A model and an SAE of gelu-1l's shape, with a real tokenizer."""
     from sae_lens import StandardSAE, StandardSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
@@ -24,9 +37,8 @@ def workbook(n_features: int):
     from saework.core.files import DATA
     from saework.loading import models
 
-    tokenizer = models.read_tokenizer(
-        DATA / "gelu-1l-mini" / "tokenizer"
-    )  # real typing; the other 44,000 tokens are never typed
+    # real typing; the other 44,000 tokens are never typed
+    tokenizer = models.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
     config = dict(
         d_model=512,
         n_layers=1,
@@ -66,22 +78,28 @@ def workbook(n_features: int):
     )
 
 
-def timed(box, change, n_changes: int) -> tuple[list[float], list[float]]:
-    """Milliseconds until the new heatmap (or list) went out and until all is done, of each change after three that warm up."""
+def timed(
+    box: Explorer, change: Callable[[int], None], n_changes: int
+) -> tuple[list[float], list[float]]:
+    """Milliseconds of each change, until the new heatmap (or list) was sent, and until all is done.
+
+    The first three changes warm up, and are not among them.
+    """
     out, done, sent = [], [], []
     for control, name in ((box.output, "value"), (box.found, "options")):
         control.observe(lambda change: sent.append(time.perf_counter()), names=name)
-    for i in range(n_changes + 3):
+    for i in range(n_changes + WARM_UP):
         sent.clear()
         start = time.perf_counter()
         change(i)
         done.append(1000 * (time.perf_counter() - start))
         out.append(1000 * (sent[-1] - start) if sent else done[-1])
     box.output.unobserve_all()
-    return out[3:], done[3:]
+    return out[WARM_UP:], done[WARM_UP:]
 
 
 def main() -> None:
+    """Time four kinds of change."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, default in (("features", 16384), ("words", 75), ("changes", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -108,7 +126,8 @@ def main() -> None:
 
     kilobytes = len(box.output.value) / 1000
     print(
-        f"{n_tokens} tokens, {args.features} features, {torch.get_num_threads()} thread(s), HTML of {kilobytes:.0f} kB"
+        f"{n_tokens} tokens, {args.features} features, {torch.get_num_threads()} thread(s), "
+        f"HTML of {kilobytes:.0f} kB"
     )
     changes = {
         "a letter typed": type_a_letter,
@@ -118,10 +137,9 @@ def main() -> None:
     }
     for name, change in changes.items():
         for what, taken in zip(("shown", "done"), timed(box, change, args.changes)):
+            middle = statistics.median(taken)
             slow = statistics.quantiles(taken, n=20)[18]
-            print(
-                f"{name:18} {what:5} median {statistics.median(taken):6.1f} ms, 95th percentile {slow:6.1f} ms"
-            )
+            print(f"{name:18} {what:5} median {middle:6.1f} ms, 95th percentile {slow:6.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,242 +1,320 @@
-"""What is measured: each job's setting, its two ways, how their results must agree, and what to say beside them."""
+"""What is measured: each job's two ways, how their results must agree, its targets, its notes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, TypeAlias
 
 FEATURES = list(range(0, 16_384, 64))  # 256 of them
+ROW = 128  # tokens
+# SAEDashboard looks for examples at these positions only
+DASHBOARD_POSITIONS = range(6, ROW - 5)
+
+Results: TypeAlias = dict[str, Any]
+"""What a way returns: tensors by name."""
+Runs: TypeAlias = dict[str, list[dict]]
+"""Measurements of ``peer`` and ``saework``, or of ``saework`` alone; see ``speed.run``."""
+Way: TypeAlias = tuple[str, str]
+"""A file in ``ways/`` and a function in it. An environment of its own has the file's name."""
+
+
+def nothing_to_compare(peer: Results, saework: Results, near: Callable) -> str:
+    """For jobs without a peer, or whose two ways are meant to differ."""
+    return ""
+
+
+def no_note(job: Job, runs: Runs) -> str:
+    """For jobs whose numbers speak for themselves."""
+    return ""
 
 
 @dataclass(frozen=True)
 class Job:
-    """``theirs`` and ``ours`` are ``(file in ways/, function)``; the file's name is also its environment's, if it has one."""
+    """One row of the table."""
 
     title: str
     peer: str
-    theirs: tuple[str, str] | None
-    ours: tuple[str, str]
-    agree: Callable = lambda theirs, ours, near: ""
-    note: Callable = lambda job, runs, ours: ""
+    """Whose way saework is measured beside."""
+    peer_way: Way | None
+    saework_way: Way
+    agree: Callable[[Results, Results, Callable], str] = nothing_to_compare
+    """Says how the results agree; AssertionError if they do not."""
+    note: Callable[[Job, Runs], str] = no_note
+    """What else to say of the job."""
     shape: str = "gelu-1l"
     hook: int = 0
     rows: int = 64
     scale: int = 1
     """The peer's time is multiplied by this."""
-    must: tuple[float | None, float | None] = (None, None)
-    """Time ratio (the peer's over ours) at least, memory ratio (ours over the peer's) at most."""
+    time_target: float | None = None
+    """Time ratio (the peer's over saework's) at least."""
+    memory_target: float | None = None
+    """Memory ratio (saework's over the peer's) at most."""
 
 
-# ---- equal results ----
-
-
-def same_counts(theirs: dict, ours: dict, near: Callable) -> str:
-    """Counts may differ only by pre-activations below 1e-5 in size, of which each feature has ``near()`` many."""
-    apart = (theirs["count"] - ours["count"]).abs()
+def same_counts(peer: Results, saework: Results, near: Callable) -> str:
+    """Counts may differ by pre-activations that rounding decides: ``near()`` of each feature."""
+    apart = (peer["count"] - saework["count"]).abs()
     if apart.any():
         wrong = apart > near()
-        assert not wrong.any(), (
-            f"{int(wrong.sum())} features' counts differ by more than rounding: {apart[wrong][:5].tolist()}"
-        )
-    assert ours["count"].any(), "nothing fired, so nothing was compared"
-    return f"{int(ours['count'].sum()):,} firings, {int(apart.sum())} differ"
+        n_wrong, examples = int(wrong.sum()), apart[wrong][:5].tolist()
+        assert n_wrong == 0, f"{n_wrong} features' counts differ by more than rounding: {examples}"
+    n_firings = int(saework["count"].sum())
+    assert n_firings > 0, "nothing fired, so nothing was compared"
+    return f"{n_firings:,} firings, {int(apart.sum())} differ"
 
 
 def close(tolerance: float, *, absolute: float = 0.0, **looser: float) -> Callable:
-    """Values agree to ``tolerance`` of the largest of their array, or to ``absolute``; those named in ``looser`` to theirs."""
+    """Values agree to ``tolerance`` of the largest of their array, or to ``absolute``.
 
-    def agree(theirs: dict, ours: dict, near: Callable) -> str:
+    ``looser`` gives names with a tolerance of their own.
+    """
+
+    def agree(peer: Results, saework: Results, near: Callable) -> str:
         apart = {}
-        for name, value in theirs.items():
-            size = float(value.abs().max())
-            assert size > 0, f"{name} is 0 everywhere, so nothing was compared"
-            apart[name] = float((value.double() - ours[name].double()).abs().max()) / size
-            allowed = looser.get(name, tolerance + absolute / size)
+        for name, value in peer.items():
+            largest = float(value.abs().max())
+            assert largest > 0, f"{name} is 0 everywhere, so nothing was compared"
+            difference = (value.double() - saework[name].double()).abs()
+            apart[name] = float(difference.max()) / largest
+            allowed = looser.get(name, tolerance + absolute / largest)
             assert apart[name] <= allowed, (
-                f"{name} differs by {apart[name]:.1e}: {value} and {ours[name]}"
+                f"{name} differs by {apart[name]:.1e}: {value} and {saework[name]}"
             )
-        rest = max((value for name, value in apart.items() if name not in looser), default=0.0)
-        return f"{len(apart)} compared, equal to {rest:.0e}" + "".join(
-            f", {name} to {apart[name]:.0e}" for name in looser
-        )
+        others = [value for name, value in apart.items() if name not in looser]
+        summary = f"{len(apart)} compared, equal to {max(others, default=0.0):.0e}"
+        exceptions = [f"{name} to {apart[name]:.0e}" for name in looser]
+        return ", ".join([summary, *exceptions])
 
     return agree
 
 
-def same_examples(theirs: dict, ours: dict, near: Callable) -> str:
-    """Counts, maxima, and examples: ours where SAEDashboard looks for any must head its list, but for ties."""
-    told = same_counts(theirs, ours, near)
-    assert (theirs["max"] - ours["max"]).abs().max() <= 1e-4 * ours["max"].max(), "maxima differ"
-    compared = 0
-    for top, own, values in zip(
-        theirs["top"].tolist(), ours["top"].tolist(), ours["top_values"].tolist()
-    ):
-        own = [(place, value) for place, value in zip(own, values) if 6 <= place[1] < 128 - 5]
-        for (place, value), other in zip(own, top):
-            tied = any(abs(value - another) <= 1e-4 * value for p, another in own if p == other)
-            assert place == other or tied, (
-                f"example {place} ({value}) is not where SAEDashboard has {other}"
+def same_examples(peer: Results, saework: Results, near: Callable) -> str:
+    """Counts, maxima and examples agree.
+
+    saework's examples, where SAEDashboard looks for any, must head its list, but for ties.
+    """
+    counts = same_counts(peer, saework, near)
+    maxima_apart = (peer["max"] - saework["max"]).abs().max()
+    assert maxima_apart <= 1e-4 * saework["max"].max(), "maxima differ"
+    n_compared = 0
+    lists = peer["top"].tolist(), saework["top"].tolist(), saework["top_values"].tolist()
+    for peer_places, places, values in zip(*lists):
+        examples = [
+            (place, value)
+            for place, value in zip(places, values)
+            if place[1] in DASHBOARD_POSITIONS
+        ]
+        for (place, value), peer_place in zip(examples, peer_places):
+            tied = any(
+                other_place == peer_place and abs(value - other) <= 1e-4 * value
+                for other_place, other in examples
             )
-            compared += 1
-    return f"{told}; {compared:,} top examples in the same order"
+            assert place == peer_place or tied, (
+                f"example {place} ({value}) is not where SAEDashboard has {peer_place}"
+            )
+            n_compared += 1
+    return f"{counts}; {n_compared:,} top examples in the same order"
 
 
-# ---- what else to say ----
+def limit(job: Job, runs: Runs) -> str:
+    """The matrix products that are needed, at the rate that the machine gave for one of them.
 
-
-def limit(job: Job, runs: dict, ours: dict) -> str:
-    """The needed matrix products, encoding and the model up to the hook, at the rate of the probe."""
+    They are those of encoding, and of the model up to the hook.
+    """
     import setting
 
-    m = setting.SHAPES[job.shape]["model"]
-    width = m["n_heads"] * m["d_head"]
-    model = 4 * m["d_model"] * width + 2 * setting.LENGTH * width + m["d_model"] * m["d_mlp"]
-    gigaflop = (
-        2
-        * job.rows
-        * setting.LENGTH
-        * (model + m["d_mlp"] * setting.SHAPES[job.shape]["d_sae"])
-        / 1e9
-    )
-    shares = [gigaflop / run["gigaflops"] / run["seconds"] for run in runs["ours"]]
-    seconds = gigaflop / median(run["gigaflops"] for runs_ in runs.values() for run in runs_)
-    share = f"ours reaches {median(shares):.0%} of its own probe (must 80%)"
-    return f"limit: {gigaflop:.0f} GFLOP at the probe's median rate are {seconds:.2f} s; {share}"
-
-
-def table_time(job: Job, runs: dict, ours: dict) -> str:
-    table = f"one feature's table in context took {float(ours['table']) * 1e3:.0f} ms"
+    shape = setting.SHAPES[job.shape]
+    model = shape["model"]
+    d_model, d_mlp = model["d_model"], model["d_mlp"]
+    d_attention = model["n_heads"] * model["d_head"]
+    attention = 4 * d_model * d_attention + 2 * setting.LENGTH * d_attention
+    per_token = attention + d_model * d_mlp + d_mlp * shape["d_sae"]
+    gigaflop = 2 * job.rows * setting.LENGTH * per_token / 1e9
+    shares = [gigaflop / run["gigaflops"] / run["seconds"] for run in runs["saework"]]
+    rate = median(run["gigaflops"] for way in runs.values() for run in way)
     return (
-        f"the peer's time is that of 256 features times {job.scale}; ours makes no tables, {table}"
+        f"limit: {gigaflop:.0f} GFLOP at the probe's median rate are {gigaflop / rate:.2f} s; "
+        f"saework reaches {median(shares):.0%} of its own probe (target 80%)"
     )
 
 
-def lists_share(job: Job, runs: dict, ours: dict) -> str:
-    """Of the collector's time, what it takes longer with lists, beside the encoder's in the same scan."""
-    values = [run["values"] for run in runs["ours"]]
-    shares = [(each["collector_20"] - each["collector_0"]) / each["encoder_20"] for each in values]
-    seconds = {
-        name: median(each[name] for each in values)
-        for name in ("encoder_20", "collector_0", "collector_20")
-    }
-    share, times = (
-        median(shares),
-        ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()),
+def stretch(job: Job, runs: Runs) -> str:
+    """For the job that has no target."""
+    return "a stretch goal of 1,000, no target"
+
+
+def table_time(job: Job, runs: Runs) -> str:
+    """What the two ways of all features do not have in common."""
+    milliseconds = 1e3 * float(runs["saework"][-1]["values"]["table"])
+    return (
+        f"the peer's time is that of 256 features times {job.scale}; saework makes no tables, "
+        f"one feature's table in context took {milliseconds:.0f} ms"
     )
-    return f"{times}: the lists are {share:.1%} on top of the encoder's own time ({min(shares):.1%} to {max(shares):.1%}; must 5%)"
 
 
-def constants(job: Job, runs: dict, ours: dict) -> str:
+def lists_share(job: Job, runs: Runs) -> str:
+    """What the collector takes longer with lists, beside the encoder in the same scan."""
+    values = [run["values"] for run in runs["saework"]]
+    shares = []
+    for run in values:
+        longer = run["collector_20"] - run["collector_0"]
+        shares.append(longer / run["encoder_20"])
+    names = ("encoder_20", "collector_0", "collector_20")
+    times = [f"{name} {median(run[name] for run in values):.2f} s" for name in names]
+    return (
+        f"{', '.join(times)}: the lists are {median(shares):.1%} on top of the encoder's own time "
+        f"({min(shares):.1%} to {max(shares):.1%}; target 5%)"
+    )
+
+
+def constants(job: Job, runs: Runs) -> str:
     """For planning: see README."""
-    rate = median(
-        job.rows * 128 / run["values"]["scan_seconds"] / run["threads"] for run in runs["ours"]
-    )
-    merge = median(run["values"]["merge_seconds"] for run in runs["ours"])
-    flop = 2 * 2048 * 16_384 * rate / 1e9
+    rates, merges = [], []
+    for run in runs["saework"]:
+        values = run["values"]
+        rates.append(job.rows * ROW / values["scan_seconds"] / run["threads"])
+        merges.append(values["merge_seconds"])
+    rate = median(rates)
+    encoder_rate = 2 * 2048 * 16_384 * rate / 1e9
+    megabytes = runs["saework"][-1]["values"]["part_bytes"] / 1e6
     return (
-        f"{rate:,.0f} tokens a second and core (the encoder's share of it: {flop:.0f} GFLOP/s a core); a part of a million tokens "
-        f"is a file of {float(ours['part_bytes']) / 1e6:.1f} MB; merging two takes {merge:.2f} s"
+        f"{rate:,.0f} tokens a second and core "
+        f"(the encoder's share of it: {encoder_rate:.0f} GFLOP/s a core); "
+        f"a part of a million tokens is a file of {megabytes:.1f} MB; "
+        f"merging two takes {median(merges):.2f} s"
     )
 
 
-def published(call: str, own: str | None = None) -> tuple:
-    """Peer and ways of a job beside the published notebook's way."""
-    return "published notebook's way", ("published", call), ("ours", own or call)
-
+NOTEBOOK = "published notebook's way"
+# the peers count each row's last token too
+METRICS_AGREE = close(1e-3, kl_div_spliced=2e-2, kl_div_ablated=2e-2)
 
 JOBS = {
     "rates": Job(
         "firing rates, exact counts, 8,192 tokens",
-        *published("rates"),
-        same_counts,
-        limit,
-        must=(1.9, 0.55),
+        peer=NOTEBOOK,
+        peer_way=("published", "rates"),
+        saework_way=("saework", "rates"),
+        agree=same_counts,
+        note=limit,
+        time_target=1.9,
+        memory_target=0.55,
     ),
-    "recons": Job("recons score, 8,192 tokens", *published("recons"), close(1e-5), must=(1.5, 0.4)),
+    "recons": Job(
+        "recons score, 8,192 tokens",
+        peer=NOTEBOOK,
+        peer_way=("published", "recons"),
+        saework_way=("saework", "recons"),
+        agree=close(1e-5),
+        time_target=1.5,
+        memory_target=0.4,
+    ),
     "recons-2": Job(
         "recons score, 12 layers, hook at 2",
-        *published("recons"),
-        close(1e-5),
+        peer=NOTEBOOK,
+        peer_way=("published", "recons"),
+        saework_way=("saework", "recons"),
+        agree=close(1e-5),
         shape="12 layers",
-        must=(1.4, 0.45),
+        time_target=1.4,
+        memory_target=0.45,
     ),
     "recons-8": Job(
         "recons score, 12 layers, hook at 8",
-        *published("recons"),
-        close(1e-5),
+        peer=NOTEBOOK,
+        peer_way=("published", "recons"),
+        saework_way=("saework", "recons"),
+        agree=close(1e-5),
         shape="12 layers",
         hook=1,
-        must=(1.7, 0.45),
+        time_target=1.7,
+        memory_target=0.45,
     ),
     "metrics": Job(
         "all reconstruction metrics, 8,192 tokens",
-        "sae_lens `run_evals`",
-        ("sae_lens_evals", "metrics"),
-        ("ours", "metrics"),
-        close(
-            1e-3, kl_div_spliced=2e-2, kl_div_ablated=2e-2
-        ),  # theirs counts each row's last token too
-        must=(3.2, 0.2),
+        peer="sae_lens `run_evals`",
+        peer_way=("sae_lens_evals", "metrics"),
+        saework_way=("saework", "metrics"),
+        agree=METRICS_AGREE,
+        time_target=3.2,
+        memory_target=0.2,
     ),
     "saebench": Job(
         "all reconstruction metrics, 8,192 tokens",
-        "SAEBench core",
-        ("saebench", "metrics"),
-        ("ours", "metrics"),
-        close(1e-3, kl_div_spliced=2e-2, kl_div_ablated=2e-2),
-        must=(2.8, 0.2),
+        peer="SAEBench core",
+        peer_way=("saebench", "metrics"),
+        saework_way=("saework", "metrics"),
+        agree=METRICS_AGREE,
+        time_target=2.8,
+        memory_target=0.2,
     ),
     "feature": Job(
         "one feature, 16,384 tokens",
-        *published("feature"),
-        close(1e-5, absolute=1e-5),
+        peer=NOTEBOOK,
+        peer_way=("published", "feature"),
+        saework_way=("saework", "feature"),
+        agree=close(1e-5, absolute=1e-5),
         rows=128,
-        must=(15, 0.35),
+        time_target=15,
+        memory_target=0.35,
     ),
     "kept": Job(
         "the same, activations kept",
-        *published("feature", "kept"),
-        close(1e-5, absolute=1e-5),
-        lambda job, runs, ours: "a stretch of 1,000, no must",
+        peer=NOTEBOOK,
+        peer_way=("published", "feature"),
+        saework_way=("saework", "kept"),
+        agree=close(1e-5, absolute=1e-5),
+        note=stretch,
         rows=128,
     ),
     "dashboard": Job(
         "statistics and top examples of 256 features, 65,536 tokens",
-        "SAEDashboard",
-        ("saedashboard", "features"),
-        ("ours", "features"),
-        same_examples,
+        peer="SAEDashboard",
+        peer_way=("saedashboard", "features"),
+        saework_way=("saework", "features"),
+        agree=same_examples,
         rows=512,
-        must=(1.8, 0.8),
+        time_target=1.8,
+        memory_target=0.8,
     ),
     "dashboards": Job(
         "the same of all 16,384 features",
-        "SAEDashboard, scaled",
-        ("saedashboard", "features"),
-        ("ours", "all_features"),
-        same_examples,
-        table_time,
+        peer="SAEDashboard, scaled",
+        peer_way=("saedashboard", "features"),
+        saework_way=("saework", "all_features"),
+        agree=same_examples,
+        note=table_time,
         rows=512,
         scale=64,
-        must=(10, 0.9),
+        time_target=10,
+        memory_target=0.9,
     ),
     "lists": Job(
         "top-20 lists in the scan, 32,768 tokens",
-        "the encoder's own time",
-        None,
-        ("ours", "lists"),
+        peer="the encoder's own time",
+        peer_way=None,
+        saework_way=("saework", "lists"),
         note=lists_share,
         rows=256,
     ),
     "memory": Job(
         "scan of 200,064 tokens beside 50,048, SAE 512 to 4,096",
-        "saework, a quarter of the tokens",
-        ("ours", "short"),
-        ("ours", "long"),
+        peer="saework, a quarter of the tokens",
+        peer_way=("saework", "short"),
+        saework_way=("saework", "long"),
         shape="small",
         rows=1563,
-        must=(None, 1.1),
+        memory_target=1.1,
     ),
-    "plan": Job("constants for planning", "", None, ("ours", "plan"), note=constants, rows=128),
+    "plan": Job(
+        "constants for planning",
+        peer="",
+        peer_way=None,
+        saework_way=("saework", "plan"),
+        note=constants,
+        rows=128,
+    ),
 }

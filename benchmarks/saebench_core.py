@@ -1,15 +1,13 @@
-"""SAEBench's own core evaluation of a mini's SAE, beside our ``reconstruction_metrics`` on the same tokens.
+"""SAEBench's own core evaluation of a mini's SAE, beside ``reconstruction_metrics``.
 
-It made ``saework/data/saebench/core_gelu_1l_mini.json``. SAEBench wants an environment of its own
-(numpy below 2, which a newer pyarrow refuses); on a machine without CUDA keep torch's CPU build:
+It made ``saework/data/saebench/core_gelu_1l_mini.json``. It runs in SAEBench's environment, which
+``peers.sh`` makes:
 
-    python3 -m venv saebench && saebench/bin/pip install torch==2.13.0 "sae_lens>=6.54,<7" "transformer_lens>=3.9,<4" \
-        "numpy<2" "datasets>=3,<4" "pyarrow<20" plotly seaborn matplotlib tabulate openai beartype collectibles scikit-learn
-    saebench/bin/pip install --no-deps "sae-bench==0.6.0" "sae-probes>=0.4,<0.5"
-    PYTHONPATH=. saebench/bin/python benchmarks/saebench_core.py OUT.json
+    bash benchmarks/peers.sh DIR
+    PYTHONPATH=. DIR/saebench/bin/python benchmarks/saebench_core.py OUT.json
 
-Two things are changed: where the model comes from (a mini is in none of TransformerLens's tables), and
-sae_lens does not ask the Hub which tokenizer made the rows, which lie in a local folder.
+Two things are changed. The model comes from the mini, which is in none of TransformerLens's tables.
+And sae_lens does not ask the Hub which tokenizer made the rows, which lie in a local folder.
 """
 
 from __future__ import annotations
@@ -29,12 +27,21 @@ import saework
 from saework import saebench
 
 ROWS = 64
-PAIRS = {  # SAEBench's name: ours
-    "ce_loss_without_sae": "ce_loss_clean", "ce_loss_with_sae": "ce_loss_spliced", "ce_loss_with_ablation": "ce_loss_ablated",
-    "ce_loss_score": "ce_loss_score", "kl_div_score": "kl_div_score", "explained_variance": "variance_explained_squares",
-    "explained_variance_legacy": "variance_explained_legacy", "mse": "mse_saebench", "cossim": "cosine_similarity", "l0": "l0", "l1": "l1",
-    "l2_ratio": "l2_ratio", "relative_reconstruction_bias": "relative_reconstruction_bias",
-}  # fmt: skip
+SAEWORK_NAMES = {  # by SAEBench's
+    "ce_loss_without_sae": "ce_loss_clean",
+    "ce_loss_with_sae": "ce_loss_spliced",
+    "ce_loss_with_ablation": "ce_loss_ablated",
+    "ce_loss_score": "ce_loss_score",
+    "kl_div_score": "kl_div_score",
+    "explained_variance": "variance_explained_squares",
+    "explained_variance_legacy": "variance_explained_legacy",
+    "mse": "mse_saebench",
+    "cossim": "cosine_similarity",
+    "l0": "l0",
+    "l1": "l1",
+    "l2_ratio": "l2_ratio",
+    "relative_reconstruction_bias": "relative_reconstruction_bias",
+}
 
 
 def main(target: Path) -> None:
@@ -59,25 +66,22 @@ def main(target: Path) -> None:
         activations_store.validate_pretokenized_dataset_tokenizer = lambda **kwargs: None
         runpy.run_path(str(script))
         (result,) = (script.parent / "eval_results" / "core").glob("*.json")
-        target.write_text(
-            json.dumps(json.loads(result.read_text()), separators=(",", ":")) + "\n"
-        )  # as it is, without the blanks
-    theirs = saebench.read(target)["core"]
+        # as it is, without the blanks
+        compact = json.dumps(json.loads(result.read_text()), separators=(",", ":"))
+        target.write_text(compact + "\n")
+    peer = saebench.read(target)["core"]
     special = {
         book.tokenizer.bos_token_id,
         book.tokenizer.eos_token_id,
         book.tokenizer.pad_token_id,
     }
     mask = ~sum(book.tokens == token for token in special if token is not None).bool()
-    ours = saework.reconstruction_metrics(
-        book.model, book.sae, book.tokens, mask=mask, progress=False
-    ).with_bos
-    print(
-        pd.DataFrame(
-            [(name, theirs.value(name), ours[own]) for name, own in PAIRS.items()],
-            columns=["metric", "SAEBench", "saework"],
-        )
-    )
+    metrics = saework.reconstruction_metrics(book, mask=mask, progress=False).with_bos
+    rows = [
+        (peer_name, peer.value(peer_name), metrics[name])
+        for peer_name, name in SAEWORK_NAMES.items()
+    ]
+    print(pd.DataFrame(rows, columns=["metric", "SAEBench", "saework"]))
 
 
 if __name__ == "__main__":

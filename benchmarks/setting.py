@@ -1,7 +1,8 @@
 """The models, SAEs and tokens of the benchmarks: random weights of real shapes, from one seed.
 
-They are drawn once and handed to every process as safetensors files, because TransformerLens's versions
-differ in how they initialise. Scores mean nothing on such weights; losses, counts and times do.
+They are drawn once and handed to every process as safetensors files, because TransformerLens's
+versions differ in how they initialise. Scores mean nothing on such weights; losses, counts and
+times do.
 """
 
 from __future__ import annotations
@@ -68,17 +69,15 @@ ROWS = 1600  # of tokens; a job takes the first of them
 
 
 def make(shape: str, folder: Path) -> None:
-    """Write the model, the SAE of each hook, and the tokens; a shape that is there already is kept."""
+    """Write the model, the SAE of each hook, and the tokens, unless they are there already."""
     folder = Path(folder) / shape
     if (folder / "tokens").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     spec = SHAPES[shape]
-    model, tokens = (
-        _model(spec, init_weights=True),
-        torch.randint(spec["model"]["d_vocab"], (ROWS, LENGTH)),
-    )
+    model = _model(spec, init_weights=True)
+    tokens = torch.randint(spec["model"]["d_vocab"], (ROWS, LENGTH))
     save_file(
         {name: value.contiguous() for name, value in model.named_parameters()}, folder / "model"
     )
@@ -95,7 +94,10 @@ def make(shape: str, folder: Path) -> None:
 
 
 def _sae_weights(x: torch.Tensor, d_sae: int) -> dict[str, torch.Tensor]:
-    """Initialised as the published autoencoder; then a bias with which ``L0`` features fire on a token of ``x``."""
+    """Initialised as the published autoencoder.
+
+    Then comes a bias with which ``L0`` features fire on a token of ``x``.
+    """
     w_enc = torch.nn.init.kaiming_uniform_(torch.empty(x.shape[1], d_sae))
     w_dec = torch.nn.init.kaiming_uniform_(torch.empty(d_sae, x.shape[1]))
     before = (x @ w_enc).flatten()
@@ -110,9 +112,11 @@ def _sae_weights(x: torch.Tensor, d_sae: int) -> dict[str, torch.Tensor]:
 
 
 def load(shape: str, folder: Path, hook: int = 0, rows: int = 64) -> SimpleNamespace:
-    """``model``, ``sae`` (of sae_lens), ``tokens [rows, 128]``, ``hook``, and ``feature``, one that fires often.
+    """What a way works on; it is read in each of the environments.
 
-    It works in each of the environments.
+    Returns:
+        ``model``, ``sae`` (of sae_lens), ``tokens`` ``[rows, 128]``, ``hook``, and ``feature``, one
+        that fires often.
     """
     from sae_lens import StandardSAE, StandardSAEConfig
 
@@ -124,11 +128,9 @@ def load(shape: str, folder: Path, hook: int = 0, rows: int = 64) -> SimpleNames
     d_in, d_sae = weights["W_enc"].shape
     sae = StandardSAE(StandardSAEConfig(d_in=d_in, d_sae=d_sae, apply_b_dec_to_input=True))
     _fill(sae, weights)
-    sae.cfg.metadata.hook_name, sae.cfg.metadata.context_size, sae.cfg.metadata.prepend_bos = (
-        name,
-        LENGTH,
-        False,
-    )
+    sae.cfg.metadata.hook_name = name
+    sae.cfg.metadata.context_size = LENGTH
+    sae.cfg.metadata.prepend_bos = False
     tokens = load_file(folder / "tokens")["tokens"][:rows].clone()
     return SimpleNamespace(model=model, sae=sae, tokens=tokens, hook=name, feature=feature)
 
@@ -151,9 +153,8 @@ def _model(spec: dict, init_weights: bool):
 def _fill(module: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
     own = dict(module.named_parameters())
     if own.keys() != weights.keys():
-        raise ValueError(
-            f"this environment's {type(module).__name__} has other weights: {sorted(own.keys() ^ weights.keys())}"
-        )
+        others = sorted(own.keys() ^ weights.keys())
+        raise ValueError(f"this environment's {type(module).__name__} has other weights: {others}")
     with torch.no_grad():
         for name, value in weights.items():
             own[name].copy_(value)

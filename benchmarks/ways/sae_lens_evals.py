@@ -1,55 +1,70 @@
-"""sae_lens's ``run_evals``: all of its reconstruction metrics, and nothing that ours does not give."""
+"""sae_lens's ``run_evals``: its reconstruction metrics, and nothing that saework does not give."""
 
 from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
 ROWS = 64  # at once, as the published notebook; its own default of 16 needs less memory
-SAME = {  # its name: ours
-    "ce_loss_without_sae": "ce_loss_clean", "ce_loss_with_sae": "ce_loss_spliced", "ce_loss_with_ablation": "ce_loss_ablated",
-    "kl_div_with_sae": "kl_div_spliced", "kl_div_with_ablation": "kl_div_ablated", "l0": "l0", "l1": "l1", "l2_ratio": "l2_ratio",
-    "relative_reconstruction_bias": "relative_reconstruction_bias", "explained_variance": "variance_explained",
-    "explained_variance_legacy": "variance_explained_legacy", "mse": "mse_per_token", "cossim": "cosine_similarity",
-}  # fmt: skip
+SAEWORK_NAMES = {  # by sae_lens's
+    "ce_loss_without_sae": "ce_loss_clean",
+    "ce_loss_with_sae": "ce_loss_spliced",
+    "ce_loss_with_ablation": "ce_loss_ablated",
+    "kl_div_with_sae": "kl_div_spliced",
+    "kl_div_with_ablation": "kl_div_ablated",
+    "l0": "l0",
+    "l1": "l1",
+    "l2_ratio": "l2_ratio",
+    "relative_reconstruction_bias": "relative_reconstruction_bias",
+    "explained_variance": "variance_explained",
+    "explained_variance_legacy": "variance_explained_legacy",
+    "mse": "mse_per_token",
+    "cossim": "cosine_similarity",
+}
 COMPUTED = {
-    f"compute_{name}": True
-    for name in ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics")
+    "compute_kl": True,
+    "compute_ce_loss": True,
+    "compute_l2_norms": True,
+    "compute_sparsity_metrics": True,
+    "compute_variance_metrics": True,
 }
 
 
-def store(s, sae):
+def store(s: SimpleNamespace, sae) -> Any:
     """Its stream of tokens, from rows in memory."""
     from datasets import Dataset
     from sae_lens.training.activations_store import ActivationsStore
 
-    return ActivationsStore.from_sae(
-        s.model,
-        sae,
-        Dataset.from_dict({"tokens": s.tokens.tolist()}),
-        context_size=s.tokens.shape[1],
-    )
+    rows = Dataset.from_dict({"tokens": s.tokens.tolist()})
+    return ActivationsStore.from_sae(s.model, sae, rows, context_size=s.tokens.shape[1])
 
 
-def named(found: dict, same: dict) -> dict[str, torch.Tensor]:
-    """By our names."""
-    flat = {name: value for group in found.values() for name, value in group.items()}
-    return {own: torch.tensor(float(flat[name])) for name, own in same.items()}
+def renamed(groups: dict, names: dict[str, str]) -> dict[str, torch.Tensor]:
+    """Its results under saework's names."""
+    values = {}
+    for group in groups.values():
+        values.update(group)
+    return {name: torch.tensor(float(values[peer_name])) for peer_name, name in names.items()}
 
 
-def before_metrics(s):
-    import sae_lens.evals  # noqa: F401  (its import is not what is measured)
+def before_metrics(s: SimpleNamespace) -> None:
+    """Its stream, and its import, which is not what is measured."""
+    import sae_lens.evals  # noqa: F401, imported so that metrics need not
 
     s.store = store(s, s.sae)
 
 
-def metrics(s):
+def metrics(s: SimpleNamespace) -> dict:
+    """Every reconstruction metric."""
     from sae_lens.evals import EvalConfig, run_evals
     from sae_lens.training.activation_scaler import ActivationScaler
 
     rows = min(ROWS, len(s.tokens))
     batches = len(s.tokens) // rows
     config = EvalConfig(rows, batches, n_eval_sparsity_variance_batches=batches, **COMPUTED)
-    found, _ = run_evals(
+    results, _ = run_evals(
         s.sae, s.store, s.model, ActivationScaler(), config, exclude_special_tokens=False
     )
-    return named(found, SAME)
+    return renamed(results, SAEWORK_NAMES)
