@@ -1,23 +1,33 @@
-"""The parts of a page: a table, bars, examples in context; each as HTML that needs no script, and as text."""
+"""The parts of a page: a table, bars, examples in context, sections.
+
+Each part prints itself as text. ``templates/parts.html`` has a macro of the same ``kind`` for HTML.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
+from operator import attrgetter
+from typing import ClassVar, NamedTuple
+
+from markupsafe import Markup
 
 from saework.core.tokens import visible
+from saework.views.feature_page.results import Example
 from saework.views.heatmap import token_heatmap
-from saework.views.heatmap_markup import POSITIVE, STRONGEST
 from saework.views.tables import significant
 
-WIDTH, HEIGHT, LEFT, BASE, TOP = 640, 190, 8, 150, 22
-FEW = 10  # bars that have room for a label at each edge
+DIGIT_PX = 7
+MOST_LABELLED_BARS = 10
+"""With more bars, only every second edge has room for a label."""
+LONGEST_TEXT_BAR = 30
 
 
 @dataclass(frozen=True)
 class Grid:
     """A table of words and numbers that are already text. The first column names the row."""
+
+    kind: ClassVar[str] = "grid"
 
     caption: str
     columns: tuple[str, ...]
@@ -27,48 +37,67 @@ class Grid:
     tokens: tuple[int, ...] = ()
     """Columns of tokens, in a font for code."""
 
-    def html(self) -> str:
-        """A table with a caption, and headings that say what they head."""
-        head = "".join(
-            f'<th scope="col"{self._class(i)}>{escape(name)}</th>'
-            for i, name in enumerate(self.columns)
-        )
-        rows = "\n".join(
-            f"<tr>{''.join(self._cell(i, cell) for i, cell in enumerate(row))}</tr>"
-            for row in self.rows
-        )
-        caption = f"<caption>{escape(self.caption)}</caption>\n"
-        return (
-            f"<table>\n{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
-        )
-
-    def _class(self, i: int) -> str:
-        return _class("token" if i in self.tokens else "left" if i in self.words else "")
-
-    def _cell(self, i: int, cell: str) -> str:
-        tag = '<th scope="row"{}>{}</th>' if i == 0 else "<td{}>{}</td>"
-        return tag.format(self._class(i), escape(cell))
+    def column_class(self, column: int) -> str:
+        """The CSS class of a column's cells; empty for numbers."""
+        if column in self.tokens:
+            return "token"
+        return "left" if column in self.words else ""
 
     def text(self) -> str:
-        """Columns in line, words to the left and numbers to the right."""
-        lines = [self.columns, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        left = {*self.words, *self.tokens}
-        pad = lambda i, cell: cell.ljust(widths[i]) if i in left else cell.rjust(widths[i])  # noqa: E731
-        return "\n".join(
-            [
-                self.caption,
-                *(
-                    "  " + "  ".join(pad(i, cell) for i, cell in enumerate(line)).rstrip()
-                    for line in lines
-                ),
-            ]
-        )
+        """Aligned columns, words to the left and numbers to the right."""
+        aligned = []
+        for number, cells in enumerate(zip(self.columns, *self.rows)):
+            width = max(map(len, cells))
+            align = str.ljust if self.column_class(number) else str.rjust
+            aligned.append([align(cell, width) for cell in cells])
+        lines = [self.caption]
+        for cells in zip(*aligned):
+            line = "  ".join(cells)
+            lines.append(f"  {line.rstrip()}")
+        return "\n".join(lines)
+
+
+class Bin(NamedTuple):
+    """One bin of a histogram, its edges in words."""
+
+    low: str
+    high: str
+    firings: int
+
+
+class DrawnBar(NamedTuple):
+    """A bar of a chart, in pixels from the top left."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    firings: int
+    number_x: float
+    number_y: float
+    has_number: bool
+
+
+class Tick(NamedTuple):
+    """A label below the axis of a chart."""
+
+    x: float
+    anchor: str
+    """SVG's ``text-anchor``."""
+    label: str
 
 
 @dataclass(frozen=True)
 class Bars:
     """A histogram: counts between edges that stand equally far apart."""
+
+    kind: ClassVar[str] = "bars"
+    # Pixels of the chart; ``top`` and ``base`` are where the highest bar and all bars end.
+    width: ClassVar[int] = 640
+    height: ClassVar[int] = 190
+    margin: ClassVar[int] = 8
+    top: ClassVar[int] = 22
+    base: ClassVar[int] = 150
 
     title: str
     """What a reader who cannot see it hears first."""
@@ -78,186 +107,150 @@ class Bars:
     counts: tuple[int, ...]
     heading: tuple[str, str] = ("from", "firings")
     label_from: int = 0
-    """The first edge to be labelled, where every second one is; with few bars, all are."""
+    """The first edge with a label. Every second one has one, or all if there are few bars."""
 
-    def html(self) -> str:
-        """Inline SVG, and the same numbers as a table that opens."""
-        axis = f'<line x1="{LEFT}" x2="{WIDTH - LEFT}" y1="{BASE}" y2="{BASE}" stroke="currentColor" stroke-opacity=".5"/>'
-        name = f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(self.x_title)}</text>'
-        drawn = f"{self._drawn()}{axis}{''.join(map(self._tick, range(len(self.edges))))}{name}"
-        spoken = escape(self._spoken(), quote=True)
-        picture = (
-            f'<svg role="img" viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="{spoken}">{drawn}</svg>'
-        )
-        return (
-            f"{picture}\n<details><summary>The numbers</summary>\n{self._grid().html()}\n</details>"
-        )
-
-    def _drawn(self) -> str:
-        """The bars, each with its number where there is room; the highest always."""
-        step, highest = self._step(), max(self.counts)
-        room = step >= 7 * len(f"{highest:,}")
-        bars, numbers = [], []
-        for i, count in enumerate(self.counts):
-            tall = (BASE - TOP) * count / highest
-            x, y = LEFT + i * step, BASE - tall
-            bars.append(
-                f'<rect x="{x + 0.5:.1f}" y="{y:.1f}" width="{step - 1:.1f}" height="{tall:.1f}"/>'
-                if count
-                else ""
-            )
-            if room or count == highest:
-                numbers.append(
-                    f'<text x="{x + step / 2:.1f}" y="{y - 4:.1f}" text-anchor="middle">{count:,}</text>'
-                )
-        return f'<g fill="rgb({POSITIVE})">{"".join(bars)}</g>{"".join(numbers)}'
-
+    @property
     def _step(self) -> float:
-        return (WIDTH - 2 * LEFT) / len(self.counts)
+        """Pixels from one bar to the next."""
+        room = self.width - 2 * self.margin
+        return room / len(self.counts)
 
-    def _tick(self, i: int) -> str:
-        if len(self.counts) > FEW and i % 2 != self.label_from % 2:
-            return ""
-        anchor = "start" if i == 0 else "end" if i == len(self.counts) else "middle"
-        return f'<text x="{LEFT + i * self._step():.1f}" y="{BASE + 15}" text-anchor="{anchor}">{escape(self.edges[i])}</text>'
+    def drawn(self) -> list[DrawnBar]:
+        """The bars, each with its number where there is room. The highest always has one."""
+        step = self._step
+        highest = max(self.counts)
+        widest_number = f"{highest:,}"
+        widest_px = DIGIT_PX * len(widest_number)
+        bars = []
+        for i, count in enumerate(self.counts):
+            x = self.margin + i * step
+            height = (self.base - self.top) * count / highest
+            y = self.base - height
+            bar = DrawnBar(
+                x=x + 0.5,
+                y=y,
+                width=step - 1,
+                height=height,
+                firings=count,
+                number_x=x + step / 2,
+                number_y=y - 4,
+                has_number=count == highest or step >= widest_px,
+            )
+            bars.append(bar)
+        return bars
+
+    def ticks(self) -> list[Tick]:
+        """The labels of the edges."""
+        last = len(self.counts)
+        every = 1 if last <= MOST_LABELLED_BARS else 2
+        first = self.label_from % every
+        ticks = []
+        for i in range(first, last + 1, every):
+            # Labels of the outer edges stay inside the chart.
+            anchor = "middle"
+            if i == 0:
+                anchor = "start"
+            elif i == last:
+                anchor = "end"
+            x = self.margin + i * self._step
+            ticks.append(Tick(x, anchor, self.edges[i]))
+        return ticks
+
+    def spoken(self) -> str:
+        """The chart in one sentence, for a reader who cannot see it."""
+        n_bars = len(self.counts)
+        span = f"{self.x_title} from {self.edges[0]} to {self.edges[-1]}"
+        highest = max(self._bins(), key=attrgetter("firings"))
+        place = f"{highest.low} to {highest.high}"
+        return (
+            f"{self.title}: {n_bars} bars, {span}; the highest, {place}, holds {highest.firings}."
+        )
+
+    def grid(self) -> Grid:
+        """The same numbers as a table."""
+        first, last = self.heading
+        columns = (first, "to", last)
+        rows = []
+        for bin_ in self._bins():
+            firings = f"{bin_.firings:,}"
+            rows.append((bin_.low, bin_.high, firings))
+        return Grid(self.title, columns, tuple(rows))
 
     def text(self) -> str:
-        """A bar of signs a bin, with its count."""
+        """One line per bin: a bar of block signs, and the count."""
         highest = max(self.counts, default=0) or 1
-        width = max(len(edge) for edge in self.edges)
-        return "\n".join(
-            [f"{self.title} ({self.x_title})"]
-            + [
-                f"  {low.rjust(width)} to {high.rjust(width)}  {'█' * math.ceil(30 * n / highest):30}  {n}"
-                for low, high, n in self._bins()
-            ]
-        )
+        width = max(map(len, self.edges))
+        lines = [f"{self.title} ({self.x_title})"]
+        for bin_ in self._bins():
+            low = bin_.low.rjust(width)
+            high = bin_.high.rjust(width)
+            length = math.ceil(LONGEST_TEXT_BAR * bin_.firings / highest)
+            bar = "█" * length
+            padded_bar = bar.ljust(LONGEST_TEXT_BAR)
+            lines.append(f"  {low} to {high}  {padded_bar}  {bin_.firings}")
+        return "\n".join(lines)
 
-    def _bins(self) -> list[tuple[str, str, int]]:
-        return list(zip(self.edges, self.edges[1:], self.counts))
-
-    def _spoken(self) -> str:
-        low, high, most = max(self._bins(), key=lambda each: each[2])
-        span = f"{self.x_title} from {self.edges[0]} to {self.edges[-1]}"
-        return f"{self.title}: {len(self.counts)} bars, {span}; the highest, {low} to {high}, holds {most}."
-
-    def _grid(self) -> Grid:
-        rows = tuple((low, high, f"{n:,}") for low, high, n in self._bins())
-        return Grid(self.title, (self.heading[0], "to", self.heading[1]), rows)
+    def _bins(self) -> list[Bin]:
+        highs = self.edges[1:]
+        return [Bin(*values) for values in zip(self.edges, highs, self.counts)]
 
 
-@dataclass(frozen=True)
-class Example:
-    """A place where the feature fires, in its context."""
+class ExampleGroup(NamedTuple):
+    """Examples under one heading, which may be empty."""
 
-    strings: tuple[str, ...]
-    """Tokens around it, as they came."""
-    values: tuple[float, ...]
-    """The feature's activation on each."""
-    at: int
-    """Which of them is the example."""
-    activation: float
-    loss_change: float
-    """Nats, by which ablating the feature raises the loss of the next token; NaN where the row ends."""
-    row: int
-    pos: int
-
-    @property
-    def token(self) -> str:
-        """The token itself, visible."""
-        return visible(self.strings[self.at])
-
-    @property
-    def context(self) -> str:
-        """``before|token|after``, visible."""
-        shown = list(map(visible, self.strings))
-        return "".join([*shown[: self.at], "|", shown[self.at], "|", *shown[self.at + 1 :]])
+    heading: str
+    examples: tuple[Example, ...]
 
 
 @dataclass(frozen=True)
 class ExampleList:
     """Examples in groups, each with a heatmap of its context, all on one scale."""
 
+    kind: ClassVar[str] = "examples"
+
     caption: str
-    groups: tuple[tuple[str, tuple[Example, ...]], ...]
-    """A heading (none if empty) and its examples."""
+    groups: tuple[ExampleGroup, ...]
     max_value: float
 
-    def html(self) -> str:
-        """A table: the token, its activation, what ablation does to the next token's loss, the context."""
-        widths = "".join(
-            f'<col class="{name}">' for name in ("of-token", "of-number", "of-number", "of-context")
-        )
-        names = (
-            ("token", "token"),
-            ("activation", ""),
-            ("change of loss", ""),
-            ("context", "left"),
-        )
-        head = "".join(f'<th scope="col"{_class(kind)}>{name}</th>' for name, kind in names)
-        groups = "\n".join(self._group(*group) for group in self.groups)
-        caption = f"<caption>{escape(self.caption)} {self._scale()}</caption>"
-        return f'<table class="examples">\n{caption}\n<colgroup>{widths}</colgroup>\n<thead><tr>{head}</tr></thead>\n{groups}\n</table>'
+    @property
+    def scale_end(self) -> str:
+        """What the strongest colour stands for."""
+        return decimals(self.max_value, 2)
 
-    def _scale(self) -> str:
-        style = f"background-color:rgba({POSITIVE},{STRONGEST});border-radius:3px;padding:0 .3em"
-        return f'Colour: from 0 to <span style="{style}">{decimals(self.max_value, 2)}</span>.'
+    def numbers(self, example: Example) -> tuple[str, str]:
+        """Activation, and change of loss."""
+        return decimals(example.activation, 2), signed(example.loss_change)
 
-    def _group(self, heading: str, examples: tuple[Example, ...]) -> str:
-        head = (
-            f'<tr class="group"><th scope="rowgroup" colspan="4">{escape(heading)}</th></tr>\n'
-            if heading
-            else ""
-        )
-        rows = "\n".join(map(self._row, examples))
-        return f"<tbody>\n{head}{rows}\n</tbody>"
-
-    def _row(self, example: Example) -> str:
-        strings = list(map(visible, example.strings))  # line ends are shown, and not followed
+    def heatmap(self, example: Example) -> Markup:
+        """The context as HTML, escaped by ``token_heatmap``. Line ends are shown, not followed."""
         heatmap = token_heatmap(
-            strings, example.values, max_value=self.max_value, mark=example.at
-        ).html(style=False, legend=False)
-        place = f"row {example.row}, position {example.pos}"
-        return (
-            f'<tr title="{place}"><th scope="row" class="token">{escape(example.token)}</th><td>{decimals(example.activation, 2)}</td>'
-            f'<td>{signed(example.loss_change)}</td><td class="context">{heatmap}</td></tr>'
+            [visible(string) for string in example.strings],
+            example.values,
+            max_value=self.max_value,
+            mark=example.at,
         )
+        return Markup(heatmap.html(style=False, legend=False))
 
     def text(self) -> str:
-        """A line an example: activation, change of loss, context."""
-        lines = [
-            self.caption,
-            "activation, change of loss (nats), before|token|after (row/position)",
-        ]
-        for heading, examples in self.groups:
-            lines += [heading] if heading else []
-            lines += [
-                f"  {decimals(e.activation, 2):>8}  {signed(e.loss_change):>7}  {e.context}  ({e.row}/{e.pos})"
-                for e in examples
-            ]
+        """One line per example: activation, change of loss, context."""
+        columns = "activation, change of loss (nats), before|token|after (row/position)"
+        lines = [self.caption, columns]
+        for group in self.groups:
+            if group.heading:
+                lines.append(group.heading)
+            lines.extend(map(self._line, group.examples))
         return "\n".join(lines)
 
-
-def _class(name: str) -> str:
-    return f' class="{name}"' if name else ""
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """Three decimals with a sign; ``–`` for what is not there; never ``-0.000``."""
-    if math.isnan(value):
-        return "–"
-    text = f"{value:+.{digits}f}"
-    return f"{0:.{digits}f}" if float(text) == 0 else text
-
-
-def decimals(value: float, digits: int = 3) -> str:
-    """So many decimals, never ``-0.000``; ``–`` for what is not there."""
-    return signed(value, digits).removeprefix("+")
-
-
-def percent(share: float) -> str:
-    """A share in per cent, three significant digits; ``–`` for what is not there."""
-    return "–" if math.isnan(share) else f"{significant(100 * share)}%"
+    def _line(self, example: Example) -> str:
+        activation, change = self.numbers(example)
+        cells = [
+            activation.rjust(8),
+            change.rjust(7),
+            example.context,
+            f"({example.row}/{example.pos})",
+        ]
+        line = "  ".join(cells)
+        return f"  {line}"
 
 
 @dataclass(frozen=True)
@@ -268,34 +261,36 @@ class Section:
     sentences: tuple[str, ...] = ()
     parts: tuple[Grid | Bars | ExampleList, ...] = ()
     notes: tuple[str, ...] = ()
-    """How it was counted; set small below the parts."""
+    """How it was counted, in small print below the parts."""
     abreast: bool = False
     """Whether parts may stand side by side."""
 
-    def html(self) -> str:
-        """The section, its heading of the second level."""
-        parts = "\n".join(part.html() for part in self.parts)
-        parts = f'<div class="pair">\n{parts}\n</div>' if self.abreast else parts
-        words = [f"<p>{escape(words)}</p>" for words in self.sentences]
-        notes = [f'<p class="note">{escape(words)}</p>' for words in self.notes]
-        return "\n".join(
-            [
-                "<section>",
-                f"<h2>{escape(self.title)}</h2>",
-                *words,
-                *filter(None, [parts]),
-                *notes,
-                "</section>",
-            ]
-        )
-
     def text(self) -> str:
-        """The same in plain text."""
-        return "\n".join(
-            [
-                self.title.upper(),
-                *self.sentences,
-                *(part.text() for part in self.parts),
-                *self.notes,
-            ]
-        )
+        """The section in plain text."""
+        lines = [self.title.upper()]
+        lines.extend(self.sentences)
+        lines.extend(part.text() for part in self.parts)
+        lines.extend(self.notes)
+        return "\n".join(lines)
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Three decimals with a sign; ``–`` for a missing value; never ``-0.000``."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:+.{digits}f}"
+    if float(text) == 0:
+        return text[1:]
+    return text
+
+
+def decimals(value: float, digits: int = 3) -> str:
+    """That many decimals, never ``-0.000``; ``–`` for a missing value."""
+    return signed(value, digits).removeprefix("+")
+
+
+def percent(share: float) -> str:
+    """A share in per cent, three significant digits; ``–`` for a missing value."""
+    if math.isnan(share):
+        return "–"
+    return f"{significant(100 * share)}%"

@@ -1,0 +1,151 @@
+"""What the weights alone say of a feature: its logit effect, and the features nearest to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import kurtosis, skew
+
+from saework.analysis.features import logit_effects
+from saework.analysis.similarity import nearest_rows, unit_rows
+from saework.core.arguments import check_finite
+from saework.core.formulas import chance_cosine
+from saework.core.protocols import SparseAutoencoder, Tokenizer
+from saework.core.tokens import decode_each, visible
+from saework.loading.workbook import Workbook
+from saework.views.feature_page.results import LogitEffect
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from numpy import ndarray
+    from torch import Tensor
+
+N_LOGITS = 10
+N_NEAREST = 5
+N_NEAREST_IN_OTHER = 3
+
+
+@dataclass(frozen=True)
+class Directions:
+    """An SAE's decoder and encoder directions, each of length 1, float32.
+
+    Memory: 8 bytes times ``d_sae * d_in``.
+    """
+
+    decoder: Float[Tensor, "d_sae d_in"]
+    encoder: Float[Tensor, "d_sae d_in"]
+
+    @classmethod
+    def of(cls, sae: SparseAutoencoder) -> Directions:
+        """Those of an SAE.
+
+        Raises:
+            ValueError: weights that are not finite.
+        """
+        return cls(unit_rows(sae.W_dec), unit_rows(sae.W_enc.T, "encoder weights"))
+
+    @property
+    def chance_cosine(self) -> float:
+        """Cosine of a random direction's nearest decoder row, the median."""
+        d_sae, d_in = self.decoder.shape
+        return chance_cosine(d_in, d_sae)
+
+
+def logit_effects_of(workbook: Workbook, features: Sequence[int]) -> list[LogitEffect]:
+    """What one unit of each feature adds to the logits by the direct path.
+
+    Raises:
+        HookError: the hook has no direct path to the logits.
+        ValueError: an effect that is not finite.
+    """
+    effects = logit_effects(workbook.model, workbook.sae, list(features), hook=workbook.hook)
+    effects = effects.float().cpu()
+    return [
+        _logit_effect(check_finite(effect, "logit effects").numpy(), workbook.tokenizer)
+        for effect in effects
+    ]
+
+
+def _logit_effect(effect: Float[ndarray, " d_vocab"], tokenizer: Tokenizer) -> LogitEffect:
+    highest = np.argsort(-effect, kind="stable")[:N_LOGITS]
+    lowest = np.argsort(effect, kind="stable")[:N_LOGITS]
+    in_float64 = effect.astype(np.float64)
+    return LogitEffect(
+        raised=_token_logits(effect, highest, tokenizer),
+        lowered=_token_logits(effect, lowest, tokenizer),
+        skew=float(skew(in_float64)),
+        kurtosis=float(kurtosis(in_float64)),
+    )
+
+
+def _token_logits(
+    effect: Float[ndarray, " d_vocab"], ids: Int[ndarray, " some"], tokenizer: Tokenizer
+) -> pd.DataFrame:
+    texts = [visible(text) for text in decode_each(ids.tolist(), tokenizer)]
+    index = pd.Index(ids, name="token_id")
+    return pd.DataFrame({"token": texts, "logit": effect[ids]}, index=index)
+
+
+def nearest_features(
+    features: Sequence[int], own: Directions, firing_rate: Float[Tensor, " d_sae"]
+) -> list[pd.DataFrame]:
+    """The features of the same SAE that are nearest to each, by decoder and by encoder.
+
+    Returns:
+        One frame per feature: ``feature``, ``decoder_cosine``, ``encoder_cosine``, ``firing_rate``;
+        highest decoder cosine first.
+    """
+    frames = []
+    for frame in _nearest(features, own, own, N_NEAREST, leave_out=features):
+        rates = firing_rate.numpy()[frame["feature"]]
+        frames.append(frame.assign(firing_rate=rates))
+    return frames
+
+
+def nearest_in_other(
+    features: Sequence[int], own: Directions, other: Directions
+) -> list[pd.DataFrame]:
+    """The features of another SAE that are nearest to each, by decoder and by encoder.
+
+    Returns:
+        One frame per feature: ``feature``, ``decoder_cosine``, ``encoder_cosine``, and ``mutual``:
+        whether this feature's decoder row is the nearest to the other one's, too.
+    """
+    frames = []
+    for feature, frame in zip(features, _nearest(features, own, other, N_NEAREST_IN_OTHER)):
+        other_rows = other.decoder[frame["feature"].tolist()]
+        nearest_here, _ = nearest_rows(other_rows, own.decoder, 1)
+        mutual = nearest_here[:, 0] == feature
+        frames.append(frame.assign(mutual=mutual.numpy()))
+    return frames
+
+
+def _nearest(
+    features: Sequence[int],
+    own: Directions,
+    other: Directions,
+    n: int,
+    *,
+    leave_out: Sequence[int] | None = None,
+) -> list[pd.DataFrame]:
+    """For each feature, the ``n`` nearest by decoder and the ``n`` by encoder, each once."""
+    rows = list(features)
+    by_decoder, _ = nearest_rows(own.decoder[rows], other.decoder, n, own=leave_out)
+    by_encoder, _ = nearest_rows(own.encoder[rows], other.encoder, n, own=leave_out)
+    frames = []
+    for feature, candidates in zip(features, torch.cat([by_decoder, by_encoder], dim=1)):
+        nearest = candidates.unique()
+        columns = {
+            "feature": nearest,
+            "decoder_cosine": other.decoder[nearest] @ own.decoder[feature],
+            "encoder_cosine": other.encoder[nearest] @ own.encoder[feature],
+        }
+        frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+        frame = frame.sort_values("decoder_cosine", ascending=False, kind="stable")
+        frames.append(frame.reset_index(drop=True))
+    return frames
