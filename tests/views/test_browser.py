@@ -1,6 +1,7 @@
 """What a reader sees, in a real browser: notebooks in JupyterLab, and pages with the network off.
 
-Skipped, with the reason in pytest's summary, where there is no Chromium. Screenshots go to ``build/screenshots``.
+Skipped where there is no Chromium; pytest's summary says why. Screenshots go to
+``build/screenshots``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ EXPLORE = (
     "explore(book, 985, 'def area(width):\\n    # A note.')",
 )
 WAIT = 30 * labs.SECONDS
-NOT_OURS = {"empty-table-header"}  # pandas leaves the corner of a table empty, and so does Markdown
+# Pandas leaves the corner of a table empty, and so does Markdown.
+NOT_OURS = {"empty-table-header"}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def lab(browser, tmp_path_factory):
 
 @pytest.fixture
 def visit(lab, browser):
-    """``visit(name)`` opens a notebook; what it asked for and complained of is looked at when the test is over."""
+    """``visit(name)`` opens a notebook. After the test its errors and requests are checked."""
     with labs.watched_page(browser, home=lab.home) as watched:
 
         def visit(name: str):
@@ -131,7 +133,8 @@ def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
     feature.press("Enter")
     changed(heatmap, before)
 
-    labs.choose_token(page, "·doesn")  # it is framed, and what fires there is listed
+    # The chosen token gets a frame, and what fires there is listed.
+    labs.choose_token(page, "·doesn")
     fires = page.get_by_label("Fires here", exact=True)
     expect(fires.locator("option").first).to_contain_text("526", timeout=WAIT)
     photograph(lab, page, "explore-token")
@@ -159,12 +162,9 @@ def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
     )
 
 
-# ---- pages, with the network off ----
-
-
 @pytest.fixture
 def open_page(browser):
-    """``open_page(path)`` opens a file, light or dark; it must ask for nothing and complain of nothing."""
+    """``open_page(path)`` opens a file, light or dark. It must request nothing, without errors."""
     with ExitStack() as stack:
         opened = []
 

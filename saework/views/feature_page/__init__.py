@@ -1,1 +1,1 @@
-"""One page per feature, as a file that needs no network."""
+"""One page per feature, in a notebook, as text, or as a file that needs no network."""

@@ -1,0 +1,130 @@
+"""Tables of one feature, against counting by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from page_checks import slow_variance_of_mean
+
+from saework import Workbook, feature_activations, feature_page, feature_pages, load, rule_agreement
+from saework.views.feature_page.summaries import ablation_row, agreement_of
+
+
+def firings_between(values, low, high):
+    return int(((values > 0) & (values >= low) & (values < high)).sum())
+
+
+def test_the_histogram_holds_each_firing_once(page, activations):
+    values = activations[:, 1:, page.feature]
+    for row in page.histogram.itertuples():
+        assert row.firings == firings_between(values, row.low, row.high)
+    assert page.histogram["firings"].sum() == page.count
+    assert page.histogram["firings"].iloc[[0, -1]].min() > 0
+
+
+def test_the_intervals_hold_each_firing_once(page, activations):
+    values = activations[:, 1:, page.feature]
+    for interval in page.intervals:
+        assert interval.firings == firings_between(values, interval.low, interval.high)
+    assert sum(interval.firings for interval in page.intervals) == page.count
+    for above, below in zip(page.intervals, page.intervals[1:]):
+        assert above.low >= below.high
+        assert firings_between(values, below.high, above.low) == 0
+
+
+def test_a_sample_of_an_interval():
+    row = ablation_row((1.0, 2.0), np.array([0.1, np.nan, -0.3, 0.5]), n_firings=12, weight=0.25)
+    assert row["interval"] == (1.0, 2.0) and row["weight"] == 0.25
+    assert row["tokens"] == 3
+    assert row["loss_change"] == pytest.approx(0.1)
+    assert row["raised"] == pytest.approx(2 / 3)
+    assert row["variance"] == pytest.approx(slow_variance_of_mean([0.1, -0.3, 0.5], 12))
+
+
+def test_samples_of_few_and_of_none():
+    one_of_one = ablation_row("one", np.array([0.1]), n_firings=1, weight=1.0)
+    assert one_of_one["variance"] == 0
+    one_of_two = ablation_row("one", np.array([0.1]), n_firings=2, weight=1.0)
+    assert math.isnan(one_of_two["variance"])
+    nothing = ablation_row("none", np.array([np.nan]), n_firings=1, weight=1.0)
+    assert nothing["tokens"] == 0 and math.isnan(nothing["loss_change"])
+
+
+def test_what_fires_with_it(page, activations):
+    fires = activations[:, 1:] > 0
+    own = fires[..., page.feature]
+    both = (fires & own[..., None]).sum((0, 1))
+    given, base = both / own.sum(), fires.double().mean((0, 1))
+    frame = page.cofiring
+    features = frame["feature"].tolist()
+    assert 0 < len(frame) <= 8 and page.feature not in features
+    assert frame["both"].tolist() == both[features].tolist()
+    assert frame["given_this"].tolist() == pytest.approx(given[features].tolist())
+    assert frame["base_rate"].tolist() == pytest.approx(base[features].tolist())
+    rises = (given - base).double()
+    rises[page.feature] = -1
+    largest = rises.sort(descending=True).values[: len(frame)].tolist()
+    found = (frame["given_this"] - frame["base_rate"]).tolist()
+    assert found == pytest.approx(largest, abs=1e-6)
+
+
+def test_agreement_from_counts():
+    frame = agreement_of(
+        np.array([2, 0]), 4, np.array([5, 0]), n_tokens=20, names=["often", "never"]
+    )
+    assert frame.loc["often"].tolist() == pytest.approx([0.5, 0.4, 4 / 9, 0.25, 5])
+    never = frame.loc["never"]
+    assert never["precision"] == 0 and math.isnan(never["recall"]) and never["tokens"] == 0
+
+
+@pytest.fixture
+def labels(activations, monkeypatch):
+    """Labels for the tiny workbook; the second one is nearly feature 20."""
+    number = torch.arange(120).reshape(6, 20)
+    labels = {"third": number % 3 == 0, "fires": activations[..., 20] > 0.3, "never": number < 0}
+    monkeypatch.setattr(Workbook, "labels", lambda self: labels)
+    return labels
+
+
+def test_agreement_with_labels(book, activations, labels):
+    page = feature_page(book, 20)
+    # It fires at BOS too, which does not count.
+    assert (activations[:, 0, 20] > 0.3).all()
+    fires = activations[:, 1:, 20] > 0
+    assert set(page.labels.index) == set(labels) and page.labels.index[0] == "fires"
+    for name, row in page.labels.iterrows():
+        label = labels[name][:, 1:]
+        hits, holds = int((fires & label).sum()), int(label.sum())
+        precision = hits / int(fires.sum())
+        recall = hits / holds if holds else math.nan
+        f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+        found = [row.precision, row.recall, row.f1, row.base_rate, row.tokens]
+        expected = [precision, recall, f1, holds / 114, holds]
+        assert found == pytest.approx(expected, nan_ok=True)
+    assert page.labels.loc["fires", "precision"] < 1 == page.labels.loc["fires", "recall"]
+    assert "The best label is “fires”: F1" in repr(page)
+    assert "There are no true labels" not in repr(page)
+
+
+def test_agreement_does_not_depend_on_the_other_features(book, labels):
+    alone = feature_page(book, 20)
+    many = {page.feature: page for page in feature_pages(book, [31, 20, 0])}
+    assert repr(many[20]) == repr(alone)
+    dead = many[0].labels
+    assert dead["recall"]["third"] == 0 and dead["precision"].isna().all()
+
+
+def test_the_minis_labels_are_the_same_as_by_rule():
+    mini = load("gelu-1l-mini", "run1", n_tokens=4096, check=False)
+    page = feature_page(mini, 3018)
+    fires = feature_activations(mini.model, mini.sae, mini.tokens, 3018)[:, 1:] > 0
+    expected = rule_agreement(fires, mini.labels()["defined_name"][:, 1:])
+    assert page.labels.index[0] == "defined_name"
+    best = page.labels.iloc[0]
+    for name in ("precision", "recall", "base_rate"):
+        assert best[name] == pytest.approx(expected[name])
+    assert page.source == "gelu-1l-mini run1, at blocks.0.mlp.hook_post"
+    assert page.neuronpedia is None

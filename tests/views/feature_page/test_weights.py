@@ -1,0 +1,84 @@
+"""What the weights say of a feature, against plain tensors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from page_checks import slow_activations
+
+from saework.core.tokens import visible
+from saework.views.feature_page.parts import decimals
+from saework.views.feature_page.weights import Directions, nearest_features
+
+
+def test_logit_effect(book, page):
+    effect = book.sae.W_dec[page.feature] @ book.model.W_out[0] @ book.model.W_U
+    order = effect.sort(descending=True, stable=True)
+    ids = order.indices[:10].tolist()
+    raised, lowered = page.logits.raised, page.logits.lowered
+    assert list(raised.index) == ids
+    assert raised["logit"].tolist() == pytest.approx(order.values[:10].tolist(), abs=1e-5)
+    assert list(raised["token"]) == [visible(book.tokenizer.decode([i])) for i in ids]
+    assert list(lowered.index) == order.indices.flip(0)[:10].tolist()
+
+
+def test_the_shape_of_the_logit_effects_distribution(book, page):
+    effect = (book.sae.W_dec[page.feature] @ book.model.W_out[0] @ book.model.W_U).double()
+    z = (effect - effect.mean()) / effect.std(correction=0)
+    assert page.logits.skew == pytest.approx(z.pow(3).mean().item(), abs=1e-4)
+    assert page.logits.kurtosis == pytest.approx(z.pow(4).mean().item() - 3, abs=1e-4)
+    skew, kurtosis = decimals(page.logits.skew, 2), decimals(page.logits.kurtosis, 2)
+    assert f"a skew of {skew} and an excess kurtosis of {kurtosis}" in repr(page)
+
+
+def check_nearest(frame, book, to, feature, n, *, own: bool):
+    similar = torch.nn.functional.cosine_similarity
+    decoder = similar(to.W_dec, book.sae.W_dec[feature][None])
+    encoder = similar(to.W_enc.T, book.sae.W_enc[:, feature][None])
+    picked = set()
+    for cosine in (decoder, encoder):
+        order = cosine.argsort(descending=True).tolist()
+        if own:
+            order.remove(feature)
+        picked |= set(order[:n])
+    nearest = sorted(picked, key=lambda i: -decoder[i].item())
+    assert frame["feature"].tolist() == nearest
+    assert frame["decoder_cosine"].tolist() == pytest.approx(decoder[nearest].tolist(), abs=1e-5)
+    assert frame["encoder_cosine"].tolist() == pytest.approx(encoder[nearest].tolist(), abs=1e-5)
+
+
+def test_nearest_features_of_the_same_sae(book, page, activations):
+    check_nearest(page.nearest, book, book.sae, page.feature, 5, own=True)
+    rates = (activations[:, 1:] > 0).double().mean((0, 1))
+    expected = rates[page.nearest["feature"].tolist()].tolist()
+    assert page.nearest["firing_rate"].tolist() == pytest.approx(expected)
+
+
+def test_nearest_features_of_another_sae(book, page, other):
+    check_nearest(page.other, book, other, page.feature, 3, own=False)
+    similar = torch.nn.functional.cosine_similarity
+    for feature, mutual in zip(page.other["feature"], page.other["mutual"]):
+        back = similar(book.sae.W_dec, other.W_dec[feature][None]).argmax().item()
+        assert mutual == (back == page.feature)
+
+
+def test_both_kinds_of_neighbour_were_seen(pages):
+    mutual = {value for page in pages.values() for value in page.other["mutual"]}
+    assert mutual == {True, False}
+
+
+def test_a_features_neighbours_do_not_depend_on_the_others(book):
+    own = Directions.of(book.sae)
+    rate = (slow_activations(book) > 0).double().mean((0, 1))
+    together = nearest_features([31, 7], own, rate)
+    (alone,) = nearest_features([7], own, rate)
+    assert together[1].equals(alone)
+
+
+def test_what_chance_would_give_for_the_nearest(pages):
+    drawn = torch.randn(4000, 48, 24, generator=torch.Generator().manual_seed(0))
+    cosines = torch.nn.functional.normalize(drawn, dim=-1)[..., 0]
+    best = cosines.max(1).values.median().item()
+    assert pages[7].chance_cosine == pytest.approx(best, abs=0.01)
+    # The other SAE has 40 rows, not 48.
+    assert pages[7].other_chance < pages[7].chance_cosine

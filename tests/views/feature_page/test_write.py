@@ -1,0 +1,86 @@
+"""One page, many pages, and files with an index."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import random_sae
+from page_checks import RESIDUAL, cells, html_of, tree, words_of
+
+from saework import cli, feature_page, feature_pages, load
+from saework.views.feature_page.parts import percent, signed
+from saework.views.feature_page.write import write_pages
+
+
+def test_bad_features(book):
+    with pytest.raises(ValueError, match="feature 48 does not exist; this SAE has features 0..47"):
+        feature_page(book, 48)
+    # At once, not when the first page is asked for.
+    with pytest.raises(ValueError, match="feature is 'x'; give a whole number"):
+        feature_pages(book, [7, "x"])
+    assert list(feature_pages(book, [])) == []
+
+
+def test_another_sae_of_another_width(book):
+    narrow = random_sae(16, 8, RESIDUAL, torch.Generator())
+    match = "d_in is 24 in this SAE and 16 in the other; give other= an SAE of one hook and model"
+    with pytest.raises(ValueError, match=match):
+        feature_page(book, 7, other=narrow)
+
+
+def test_files_and_an_index(pages, tmp_path):
+    index = write_pages(pages.values(), tmp_path / "new" / "folder")
+    assert index == tmp_path / "new" / "folder" / "index.html"
+    names = {path.name for path in index.parent.iterdir()}
+    assert names == {"index.html", "feature-7.html", "feature-20.html", "feature-31.html"}
+    root = tree(index.read_text(encoding="utf-8"))
+    assert words_of(root.find(".//h1")) == "3 features"
+    for page, row in zip(pages.values(), cells(root, "Counted on")[1:]):
+        assert row[:2] == [str(page.feature), percent(page.firing_rate)]
+        assert row[3] == signed(page.mean_loss_change)
+        assert row[5] == "–"
+        saved = (index.parent / f"feature-{page.feature}.html").read_text(encoding="utf-8")
+        assert saved == html_of(page, tmp_path)
+
+
+def test_one_feature_is_not_features(pages, tmp_path):
+    root = tree(write_pages([pages[7]], tmp_path).read_text(encoding="utf-8"))
+    assert words_of(root.find(".//h1")) == "1 feature"
+
+
+def test_an_index_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match="there are no pages to write; give at least one feature"):
+        write_pages([], tmp_path / "out")
+
+
+def test_the_command_writes_pages_and_an_index(tmp_path, capsys):
+    out = tmp_path / "pages"
+    features = ["3018", "10-11", "10"]
+    options = ["--id", "run2", "--tokens", "2048", "--out", str(out)]
+    assert cli.main(["page", "gelu-1l-mini", *features, *options]) == 0
+    assert f"3 pages written; start with {out / 'index.html'}" in capsys.readouterr().out
+    files = ["feature-3018.html", "feature-10.html", "feature-11.html"]
+    assert {path.name for path in out.iterdir()} == {"index.html", *files}
+    index = tree((out / "index.html").read_text(encoding="utf-8"))
+    assert [a.get("href") for a in index.iter("a")] == files
+
+    html = (out / "feature-3018.html").read_text(encoding="utf-8")
+    page = tree(html)
+    source = words_of(page.find(".//p[@class='source']"))
+    assert source == "gelu-1l-mini run2, at blocks.0.mlp.hook_post"
+    assert cells(page, "In gelu-1l-mini run1")[1:]
+    mini = load("gelu-1l-mini", "run2", n_tokens=2048, check=False)
+    expected = feature_page(mini, 3018, other=mini.with_sae("run1"))
+    assert html == html_of(expected, tmp_path)
+    (row,) = [row for row in cells(index, "Counted on")[1:] if row[0] == "3018"]
+    assert row[1] == ("never" if expected.dead else percent(expected.firing_rate))
+    assert row[3] == signed(expected.mean_loss_change)
+    raised = expected.logits.raised["token"].head(4)
+    assert row[4].split() == " ".join(raised).split()
+
+
+@pytest.mark.parametrize("word", ["x", "9-3", "-", "3-", "1.5", "٣"])
+def test_a_feature_that_is_typed_wrongly(word, capsys):
+    assert cli.main(["page", "gelu-1l-mini", "--", word]) == 2
+    message = f"{word!r} is no feature; give a number such as 7, or a range such as 0-999"
+    assert message in capsys.readouterr().err
