@@ -130,8 +130,7 @@ def _read_block(
     hooks = [(hook, keep)]
     hidden = forward.capture(model, tokens, forward.UNEMBED_INPUT, hooks)
     losses = losses_after(model, hidden, tokens, row, pos)
-    (x,) = at_hook
-    return x, losses
+    return at_hook[0], losses
 
 
 def _windows(values: Tensor, pos: ndarray) -> ndarray:

@@ -28,7 +28,7 @@ from saework.views.tables import significant
 
 @dataclass(frozen=True)
 class FeaturePage:
-    """All that was measured of one feature, shown as HTML in notebooks and as text elsewhere."""
+    """All that was measured of one feature: HTML in notebooks, text elsewhere."""
 
     feature: int
     source: str

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
-from markupsafe import Markup
-
 from saework.core.tokens import visible
 from saework.views.feature_page.results import Example
 from saework.views.heatmap import token_heatmap
@@ -221,7 +219,7 @@ class ExampleList:
         """Activation, and change of loss."""
         return decimals(example.activation, 2), signed(example.loss_change)
 
-    def heatmap(self, example: Example) -> Markup:
+    def heatmap(self, example: Example) -> str:
         """The context as HTML, escaped by ``token_heatmap``. Line ends are shown, not followed."""
         heatmap = token_heatmap(
             [visible(string) for string in example.strings],
@@ -229,7 +227,7 @@ class ExampleList:
             max_value=self.max_value,
             mark=example.at,
         )
-        return Markup(heatmap.html(style=False, legend=False))
+        return heatmap.html(style=False, legend=False)
 
     def text(self) -> str:
         """One line per example: activation, change of loss, context."""

@@ -28,7 +28,7 @@ def feature_page(
     scan: FeatureScan | None = None,
     other: SparseAutoencoder | Workbook | None = None,
 ) -> FeaturePage:
-    """One feature on one page: where it fires, what it writes, what its loss costs.
+    """One feature on one page: where it fires, what it writes, what its absence costs.
 
     Losses are in nats. Ablation puts ``x - f * W_dec[feature]`` in the place of ``x``, so the
     SAE's error stays. It is measured on the top examples and on a few firings of each interval of

@@ -123,7 +123,7 @@ def test_every_template_escapes_and_none_asks_for_what_is_not_there():
         render("index.html", rows=[])
 
 
-def test_nothing_but_the_heatmaps_sheet_is_marked_as_safe():
+def test_nothing_but_the_heatmaps_is_marked_as_safe():
     trusted = [
         (path.name, found)
         for path in sorted(TEMPLATES.iterdir())
@@ -132,4 +132,5 @@ def test_nothing_but_the_heatmaps_sheet_is_marked_as_safe():
     assert trusted == [
         ("document.html", " heatmap_style|safe"),
         ("notebook.html", " heatmap_style|safe"),
+        ("parts.html", " part.heatmap(example)|safe"),
     ]
