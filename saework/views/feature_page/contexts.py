@@ -96,8 +96,8 @@ def read_contexts(
 def _blocks(rows: ndarray, n_pos: int) -> list[ndarray]:
     """The rows, ``TOKENS_PER_BATCH`` tokens at a time."""
     size = max(1, TOKENS_PER_BATCH // n_pos)
-    starts = range(0, len(rows), size)
-    return [rows[start : start + size] for start in starts]
+    parts = forward.row_blocks(len(rows), size)
+    return [rows[part] for part in parts]
 
 
 def _encoded(sae: SparseAutoencoder, x: Tensor, columns: ndarray) -> Tensor:
@@ -135,14 +135,14 @@ def _read_block(
 
 def _windows(values: Tensor, pos: ndarray) -> ndarray:
     """Each row of ``values [example, pos]`` around its position; NaN where it does not reach."""
-    offsets = np.arange(-TOKENS_BEFORE, TOKENS_AFTER + 1)
-    positions = pos[:, None] + offsets
-    n_pos = values.shape[1]
-    inside = (positions >= 0) & (positions < n_pos)
-    # A place past an end reads position 0, and is blanked below.
-    readable = np.where(inside, positions, 0)
-    taken = np.take_along_axis(values.numpy(), readable, axis=1)
-    return np.where(inside, taken, np.nan)
+    padded = np.pad(
+        values.numpy(),
+        [(0, 0), (TOKENS_BEFORE, TOKENS_AFTER)],
+        constant_values=np.nan,
+    )
+    # After the padding, the window of a position starts at the same number.
+    positions = pos[:, None] + np.arange(WINDOW)
+    return np.take_along_axis(padded, positions, axis=1)
 
 
 def _hits(rules: Tensor, fires: Tensor) -> ndarray:

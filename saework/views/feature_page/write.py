@@ -48,7 +48,7 @@ def feature_page(
     >>> from saework import feature_page, load
     >>> page = feature_page(load("gelu-1l-mini", n_tokens=2048, check=False), 985)
     >>> page.feature, page.n_tokens, page.dead
-    (985, 2040, False)
+    (985, 2032, False)
     """
     return next(feature_pages(workbook, [feature], scan=scan, other=other))
 
