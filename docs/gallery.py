@@ -1,10 +1,11 @@
 """The README's pictures, taken in a browser, and every notebook as it looks in JupyterLab.
 
-    python docs/gallery.py                 # docs/pictures/*.png, made anew
-    python docs/gallery.py --notebooks     # build/screenshots/notebooks/NAME-THEME-N.png: to be looked at, not committed
+    python docs/gallery.py                 # docs/pictures/*.png
+    python docs/gallery.py --notebooks     # build/screenshots/notebooks/NAME-THEME-N.png
     python docs/gallery.py --notebooks 02_gelu_1l_rare_features
 
-Needs the extra ``test`` and an installed Chromium. The notebooks are shown as they were committed; the explorer is live.
+The screenshots of notebooks are for looking at; they are not committed. It needs the extra ``test``
+and an installed Chromium. The notebooks are shown as they were committed; the explorer is live.
 """
 
 from __future__ import annotations
@@ -19,25 +20,31 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-import lab as labs  # noqa: E402
+import lab as labs  # noqa: E402, after the path to it
 
-from saework.reproduction import pictures  # noqa: E402
+from saework.reproduction import pictures  # noqa: E402, after the path to it
 
 FOLDER = ROOT / "docs" / "pictures"
 LARGEST = 150_000  # bytes
 SIZE = {"width": 1000, "height": 720}
 EXPLORER = (
     "from saework import explore, load\nbook = load('gelu-1l-mini')",
-    "explore(book, 526, '''def area(width, height):\n    # It doesn't check its arguments, and won't round.\n    return width * height''')",
+    """\
+explore(book, 526, '''def area(width, height):
+    # It doesn't check its arguments, and won't round.
+    return width * height''')""",
 )
-# Each figure is drawn, or its stored picture shown: that is what JupyterLab does until the mouse is over it.
+# Each figure is drawn, or its stored picture shown, as JupyterLab does before the mouse is over it.
 SHOWN = """() => [...document.querySelectorAll('.jp-RenderedPlotly')].every(
     figure => figure.querySelector('svg.main-svg') || figure.querySelector('img')?.src)"""
 AREA = "document.querySelector('.jp-WindowedPanel-outer')"
-FEATURE = "from saework import feature_page, load\nfeature_page(load('gelu-1l-mini'), 985).save('feature.html')"
+FEATURE = """\
+from saework import feature_page, load
+feature_page(load('gelu-1l-mini'), 985).save('feature.html')"""
 
 
 def main() -> None:
+    """Take the pictures, or photograph notebooks."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--notebooks",
@@ -60,10 +67,8 @@ def main() -> None:
                 scroll_through(lab, browser, name)
 
 
-# ---- the README's pictures ----
-
-
-def take_pictures(lab, browser) -> None:
+def take_pictures(lab: labs.Lab, browser) -> None:
+    """Each of the README's pictures."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for theme in (labs.LIGHT, labs.DARK):
         with labs.watched_page(browser, home=lab.home, size=SIZE) as watched:
@@ -97,6 +102,7 @@ def take_pictures(lab, browser) -> None:
 
 
 def keep(page, name: str) -> None:
+    """Write what the page shows, in fewer colours if it is large."""
     path = FOLDER / f"{name}.png"
     png = page.screenshot()
     path.write_bytes(png if len(png) < LARGEST else pictures.smaller(png))
@@ -108,18 +114,20 @@ def keep(page, name: str) -> None:
 
 def cell_with(page, words: str, *, last: bool = False) -> int:
     """The number of the first, or the last, code cell whose source holds these words."""
-    found = page.evaluate(
-        """words => jupyterapp.shell.currentWidget.content.widgets.flatMap(
-            (cell, i) => cell.model.type === 'code' && cell.model.sharedModel.source.includes(words) ? [i] : [])""",
+    cells = page.evaluate(
+        """words => jupyterapp.shell.currentWidget.content.widgets.flatMap((cell, i) => {
+            const source = cell.model.sharedModel.source;
+            return cell.model.type === 'code' && source.includes(words) ? [i] : [];
+        })""",
         words,
     )
-    if not found:
+    if not cells:
         raise SystemExit(f"no cell holds {words!r}; say in docs/gallery.py which cell to show")
-    return found[-1 if last else 0]
+    return cells[-1 if last else 0]
 
 
 def to_top(page, cell: int) -> None:
-    """Scroll a cell of the notebook to the top of the window, and leave no cell active that frames would be drawn around."""
+    """Scroll a cell to the top of the window, and leave no other cell active, which has a frame."""
     page.evaluate(
         """i => { const {content} = jupyterapp.shell.currentWidget; content.activeCellIndex = i;
             content.widgets[i].node.scrollIntoView({block: 'start'}); }""",
@@ -127,10 +135,7 @@ def to_top(page, cell: int) -> None:
     )
 
 
-# ---- whole notebooks ----
-
-
-def scroll_through(lab, browser, name: str) -> None:
+def scroll_through(lab: labs.Lab, browser, name: str) -> None:
     """Photograph a notebook from top to bottom, light and dark, as it was committed."""
     folder = labs.SCREENSHOTS / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +152,11 @@ def scroll_through(lab, browser, name: str) -> None:
                 page.evaluate(f"top => {{ {AREA}.scrollTop = top }}", top)
                 page.wait_for_function(SHOWN)
                 page.screenshot(path=folder / f"{name}-{theme.split()[1].lower()}-{i:02d}.png")
-        found = f"errors in the console: {watched.errors or 'none'}; outside requests: {watched.outside or 'none'}"
-        print(f"{name}: {whole} pixels; {found}", flush=True)
+        print(
+            f"{name}: {whole} pixels; errors in the console: {watched.errors or 'none'}; "
+            f"outside requests: {watched.outside or 'none'}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

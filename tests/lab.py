@@ -1,7 +1,11 @@
-"""A JupyterLab of its own on loopback, and a Chromium that reaches nothing else: what readers see, for tests, pictures and timings."""
+"""A JupyterLab of its own on loopback, and a Chromium that reaches nothing else.
+
+What readers see, for tests, pictures and timings.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -25,7 +29,7 @@ SCREENSHOTS = ROOT / "build" / "screenshots"
 SIZE = {"width": 1200, "height": 900}
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 HEATMAP = ".jp-OutputArea .widget-html-content"
-# A heatmap's text in the page, without the values behind its tokens, as a JavaScript function of its element.
+# A JavaScript function of a heatmap's element: its text, without the values behind its tokens.
 WORDS = """heatmap => {
     const copy = heatmap.cloneNode(true);
     copy.querySelectorAll('sub, style, wbr').forEach(part => part.remove());
@@ -34,7 +38,9 @@ WORDS = """heatmap => {
 SECONDS = 1000  # of Playwright's milliseconds
 # Nothing that asks a network, and every cell in the page, so that what is looked for is there.
 SETTINGS = {
-    "@jupyterlab/apputils-extension/notification": '{"fetchNews": "false", "checkForUpdates": false, "doNotDisturbMode": true}',
+    "@jupyterlab/apputils-extension/notification": json.dumps(
+        {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
+    ),
     "@jupyterlab/notebook-extension/tracker": '{"windowingMode": "none"}',
     "@jupyterlab/extensionmanager-extension/plugin": '{"enabled": false}',
 }
@@ -51,6 +57,10 @@ class Watched:
     """Errors in the console, and uncaught exceptions."""
     outside: list[str] = field(default_factory=list)
     """Requests to any other address."""
+
+    def _heard(self, message) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} ({message.location.get('url')})")
 
     def _asked(self, url: str) -> None:
         scheme, host = urlsplit(url)[:2]
@@ -93,14 +103,7 @@ def watched_page(
     context.set_default_timeout(60 * SECONDS)
     page = context.new_page()
     watched = Watched(page, home)
-    page.on(
-        "console",
-        lambda message: (
-            watched.errors.append(f"{message.text} ({message.location.get('url')})")
-            if message.type == "error"
-            else None
-        ),
-    )
+    page.on("console", watched._heard)
     page.on("pageerror", lambda error: watched.errors.append(str(error)))
     page.on("request", lambda request: watched._asked(request.url))
     page.on("websocket", lambda asked: watched._asked(asked.url))
@@ -122,16 +125,21 @@ class Lab:
         """Open a notebook of its folder, alone on the page, its kernel ready."""
         page.goto(f"{self.home}/doc/tree/{name}?token={self.token}")
         page.wait_for_function(
-            "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+            """() => {
+                const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+                return context?.session?.kernel?.status === 'idle';
+            }"""
         )
         page.wait_for_function("() => !document.getElementById('jupyterlab-splash')")
 
     def theme(self, page, name: str) -> None:
+        """Change JupyterLab's theme, and wait until it shows."""
         page.evaluate(
             "name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", name
         )
         page.wait_for_function(
-            "light => document.body.dataset.jpThemeLight === light && !document.getElementById('jupyterlab-splash')",
+            """light => document.body.dataset.jpThemeLight === light
+                && !document.getElementById('jupyterlab-splash')""",
             arg=str(name == LIGHT).lower(),
         )
 
@@ -141,9 +149,12 @@ class Lab:
         page.wait_for_function(
             """() => {
                 const {content, sessionContext} = jupyterapp.shell.currentWidget;
-                const code = content.widgets.filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source.trim());
-                const stopped = code.some(cell => cell.model.outputs.toJSON().some(output => output.output_type === 'error'));
-                const done = code.every(cell => cell.model.executionState === 'idle' && cell.model.executionCount);
+                const isError = output => output.output_type === 'error';
+                const code = content.widgets.map(cell => cell.model).filter(
+                    model => model.type === 'code' && model.sharedModel.source.trim());
+                const stopped = code.some(model => model.outputs.toJSON().some(isError));
+                const done = code.every(
+                    model => model.executionState === 'idle' && model.executionCount);
                 return sessionContext.session.kernel.status === 'idle' && (stopped || done);
             }""",
             timeout=seconds * SECONDS,
@@ -153,7 +164,7 @@ class Lab:
 
 @contextmanager
 def jupyterlab(folder: Path, *, threads: int | None = 1) -> Iterator[Lab]:
-    """JupyterLab over ``folder``, offline, with settings of its own; gone at the end, whatever happens.
+    """JupyterLab over ``folder``, offline, with settings of its own; it always ends with the block.
 
     Args: ``threads``: of each kernel; None leaves them as they are here.
     """
@@ -243,9 +254,10 @@ def write_notebook(path: Path, *cells: str) -> Path:
 
 
 def choose_token(page, token: str, *, most: int = 60) -> None:
-    """Move the explorer's slider to a token, as the keyboard does it, and wait until it is framed in the heatmap.
+    """Move the explorer's slider to a token by keyboard; wait until the heatmap frames the token.
 
-    Each step waits for what the slider says, as the kernel renews its tokens a moment after the text or the feature has changed.
+    Each step waits for what the slider says: the kernel renews its tokens a moment after a change of
+    the text or the feature.
     """
     from playwright.sync_api import expect
 

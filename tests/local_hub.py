@@ -25,11 +25,9 @@ TOKENIZER = ROOT / "saework" / "data" / "gelu-1l-mini" / "tokenizer"
 PARQUET = "data/train-00000-of-00001-97684e149eb4d6aa.parquet"
 MODEL, TOKENIZER_REPO = "NeelNanda/GELU_1L512W_C4_Code", "NeelNanda/gpt-neox-tokenizer-digits"
 SAE, TEXT = "NeelNanda/sparse_autoencoder", "NeelNanda/c4-code-20k"
-# As in ../shared/facts.md, and on purpose not read from saework.loading.catalogue:
-MODEL_COMMIT, TOKENIZER_COMMIT = (
-    "bddc0e332f0ae84279e6a6a45d91b314899e1603",
-    "0f6671571a20be9756b9991d978047c03b75e749",
-)
+# On purpose not read from saework.loading.catalogue:
+MODEL_COMMIT = "bddc0e332f0ae84279e6a6a45d91b314899e1603"
+TOKENIZER_COMMIT = "0f6671571a20be9756b9991d978047c03b75e749"
 SAE_COMMIT, TEXT_COMMIT = "5" * 40, "7" * 40
 
 TRIED = """
@@ -41,14 +39,12 @@ def tried(call, *arguments, **keywords):
         try:
             done = {"value": call(*arguments, **keywords)}
         except Exception as error:
-            done = {"error": type(error).__name__, "text": str(error), "traceback": traceback.format_exc()}
+            words = {"text": str(error), "traceback": traceback.format_exc()}
+            done = {"error": type(error).__name__, **words}
     return done | {"warnings": [str(w.message) for w in caught if w.category is UserWarning]}
 
 """
 # For clients: what a call gave, or how it failed, and its warnings.
-
-
-# ---- the Hub ----
 
 
 @dataclass
@@ -59,7 +55,7 @@ class Served:
     commits: tuple[str, ...]
     """Revisions that exist; the first is ``main``. All have the same files."""
     branches: dict[str, tuple[str, Path]] = field(default_factory=dict)
-    """Other revisions, such as ``refs/convert/parquet``: their commit, and the folder with their files."""
+    """Other revisions, such as ``refs/convert/parquet``: their commit and their folder."""
     gated: int | None = None
     """401 or 403 to every request for a file."""
     key: str | None = None
@@ -293,9 +289,6 @@ def _entry(folder: Path, name: str) -> dict:
     return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)[:40]}
 
 
-# ---- a client in a process of its own ----
-
-
 def run_client(
     script: str, *, cache: Path, endpoint: str, offline: bool = False, **environment: str
 ) -> subprocess.CompletedProcess:
@@ -335,9 +328,6 @@ def result_of(script: str, **arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# ---- gelu-1l: files of the published layout ----
-
-
 @dataclass(frozen=True)
 class Sizes:
     """Of a model and its SAEs."""
@@ -360,7 +350,7 @@ REAL = Sizes(d_model=512, d_mlp=2048, d_head=64, n_heads=8, n_ctx=1024, d_vocab=
 
 
 def model_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of ``model_final.pth``, written out from facts.md rather than taken from saework."""
+    """Keys and shapes of ``model_final.pth``, written out rather than taken from saework."""
     d, m, h, k, v = sizes.d_model, sizes.d_mlp, sizes.n_heads, sizes.d_head, sizes.d_vocab
     return {
         "embed.W_E": (v, d),
@@ -467,15 +457,14 @@ def write_sae(folder: Path, number: int, sizes: Sizes = SMALL, *, dtype=None) ->
 
 
 def documents(n: int = 60) -> list[str]:
-    """Texts of uneven length, with what tokenizers stumble over: tabs, runs of spaces, emoji, no final newline."""
-    words = (
-        "import os\n\tdef f(x):\n    return x  # why? don't — naïve 🙂 <b>&amp;</b> 1234 ".split(
-            " "
-        )
-    )
-    return [
-        " ".join(words[(i * j) % len(words)] + str(i) for j in range(3 + i % 40)) for i in range(n)
-    ]
+    """Texts of uneven length: with tabs, runs of spaces, emoji, and no final newline."""
+    text = "import os\n\tdef f(x):\n    return x  # why? don't — naïve 🙂 <b>&amp;</b> 1234 "
+    words = text.split(" ")
+    texts = []
+    for i in range(n):
+        chosen = [words[(i * j) % len(words)] for j in range(3 + i % 40)]
+        texts.append(" ".join(word + str(i) for word in chosen))
+    return texts
 
 
 def write_text(folder: Path, texts: list[str] | None = None) -> list[str]:
@@ -522,8 +511,6 @@ def prepare_cache(cache: Path, root: Path) -> None:
         (cache / "hub" / name / "refs" / "main").write_text(commit)
 
 
-# ---- SAEs of the other published layouts ----
-
 GEMMA_SCOPE, JBLOOM, QRESEARCH = (
     "google/gemma-scope-2b-pt-res",
     "jbloom/Gemma-2b-Residual-Stream-SAEs",
@@ -548,7 +535,7 @@ def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int, *, scale: floa
 
 
 def sae_tensors(d_in: int, d_sae: int, seed: int = 0, *, threshold: bool = False) -> dict:
-    """``W_enc``, ``W_dec``, ``b_enc``, ``b_dec``; the encoder is scaled so that activations stay near 1 for inputs near 1."""
+    """``W_enc``, ``W_dec``, ``b_enc``, ``b_dec``; activations are near 1 for inputs near 1."""
     state = random_tensors(
         {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}, seed
     )
@@ -573,7 +560,10 @@ def write_gemma_scope(
 
 
 def legacy_sae_lens_config(hook: str, d_in: int, d_sae: int, **changes) -> dict:
-    """A ``cfg.json`` of spring 2024: the old names (``hook_point``), no architecture, no version, CUDA, training's own keys."""
+    """A ``cfg.json`` of spring 2024.
+
+    It has the old names (``hook_point``), CUDA, training's own keys, no architecture, no version.
+    """
     return {
         "model_name": "gemma-2b",
         "hook_point": hook,
@@ -608,7 +598,10 @@ def legacy_sae_lens_config(hook: str, d_in: int, d_sae: int, **changes) -> dict:
 def write_jbloom(
     folder: Path, hook: str, *, d_in: int, d_sae: int, seed: int = 0, **changes
 ) -> dict:
-    """``cfg.json``, ``sae_weights.safetensors`` with the ``scaling_factor`` of ones that older files have, ``sparsity.safetensors``."""
+    """``cfg.json``, ``sae_weights.safetensors``, ``sparsity.safetensors``.
+
+    The weights have the ``scaling_factor`` of ones that is in older files.
+    """
     import torch
     from safetensors.torch import save_file
 
@@ -625,7 +618,10 @@ def write_jbloom(
 def write_qresearch(
     root: Path, name: str = QRESEARCH_FILE, *, d_in: int, d_sae: int, seed: int = 0
 ) -> dict:
-    """Two linear layers, as ``torch.save`` of their state dict. Returns ``W_enc``, ``W_dec``, ``b_enc``, ``b_dec``."""
+    """Two linear layers, as ``torch.save`` of their state dict.
+
+    Returns: ``W_enc``, ``W_dec``, ``b_enc``, ``b_dec``.
+    """
     import torch
 
     state = sae_tensors(d_in, d_sae, seed)
@@ -640,8 +636,6 @@ def write_qresearch(
     return state
 
 
-# ---- Hugging Face models ----
-
 SPECIAL = {
     "gemma": {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
     "llama": {
@@ -652,11 +646,20 @@ SPECIAL = {
     "gpt2": {"bos_token": "<|endoftext|>", "eos_token": "<|eos|>", "pad_token": "<|pad|>"},
 }
 LLAMA_TEMPLATE = (
-    "{{- bos_token }}{%- if not date_string is defined %}{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}"
-    "{{- '<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: ' + date_string + '\n\n<|eot_id|>' }}"
-    "{%- for message in messages %}{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim }}"
+    "{{- bos_token }}"
+    "{%- if not date_string is defined %}"
+    "{%- set date_string = strftime_now('%d %b %Y') %}"
+    "{%- endif %}"
+    "{{- '<|start_header_id|>system<|end_header_id|>\n\n"
+    "Cutting Knowledge Date: December 2023\nToday Date: ' + date_string + '\n\n<|eot_id|>' }}"
+    "{%- for message in messages %}"
+    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'"
+    " + message['content'] | trim }}"
     "{{- '<|eot_id|>' }}"
-    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}"
+    "{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+    "{%- endif %}"
 )
 """Llama 3.2's, without its tools: a system header with today's date unless one is given."""
 
@@ -664,7 +667,10 @@ LLAMA_TEMPLATE = (
 def hf_config(
     architecture: str, *, d_model: int = 32, n_layers: int = 2, real: bool = False, **changes
 ):
-    """A transformers config of Gemma 2, Gemma 1, Llama 3.2 or GPT-2; ``real`` takes the published model's other widths."""
+    """A transformers config of Gemma 2, Gemma 1, Llama 3.2 or GPT-2.
+
+    ``real`` takes the published model's other widths.
+    """
     import transformers
 
     small = dict(
@@ -707,7 +713,10 @@ def hf_config(
 
 
 def write_hf_model(folder: Path, config, *, seed: int = 0, shards: int = 1, dtype=None) -> None:
-    """``config.json`` and the model's safetensors with random weights, in several files with their index if so wanted."""
+    """``config.json`` and the model's safetensors with random weights.
+
+    With ``shards`` above 1 there are several files, and their index.
+    """
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
@@ -744,20 +753,18 @@ def write_hf_model(folder: Path, config, *, seed: int = 0, shards: int = 1, dtyp
 
 
 def write_hf_tokenizer(folder: Path, family: str, *, template: str | None = None) -> None:
-    """The mini's tokenizer with the special tokens, and the files, of Gemma's, Llama's or GPT-2's."""
+    """The mini's tokenizer, with the special tokens and the files of Gemma, Llama or GPT-2."""
     names = SPECIAL[family]
     text = (TOKENIZER / "tokenizer.json").read_text(encoding="utf-8")
     for old, kind in (("<|BOS|>", "bos_token"), ("<|EOS|>", "eos_token"), ("<|PAD|>", "pad_token")):
         text = text.replace(json.dumps(old)[1:-1], names[kind])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    as_stored = lambda name: {
-        "content": name,
-        "lstrip": False,
-        "normalized": False,
-        "rstrip": False,
-        "single_word": False,
-    }  # noqa: E731
+
+    def as_stored(name: str) -> dict:
+        switches = ("lstrip", "normalized", "rstrip", "single_word")
+        return {"content": name} | dict.fromkeys(switches, False)
+
     stored = {kind: as_stored(name) for kind, name in names.items()}
     (folder / "special_tokens_map.json").write_text(
         json.dumps(stored | {"additional_special_tokens": [as_stored(names["pad_token"])]})

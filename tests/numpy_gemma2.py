@@ -1,9 +1,10 @@
-"""Gemma 2 up to the output of a block, and JumpReLU SAEs, in plain numpy: the other side of the comparison.
+"""Gemma 2 up to the output of a block, and JumpReLU SAEs, in plain numpy.
 
-Written from the papers and the published weights' layout, with no torch, transformers or saework, so that it can only
-agree with them by being right. It writes references of the form that ``saework.read_reference`` reads:
+It is written from the papers and the published weights' layout, with no torch, transformers or
+saework. So it can only agree with them by being right. It writes references of the form that
+``saework.read_reference`` reads:
 
-    python tests/numpy_gemma2.py MODEL_FOLDER PARAMS_NPZ LAYER PROMPT OUT.json [--tokenizer FOLDER] [--model-id ...]
+    python tests/numpy_gemma2.py MODEL_FOLDER PARAMS_NPZ LAYER PROMPT OUT.json
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ N_SHOWN = 10
 
 
 class Gemma2:
-    """A Hugging Face folder's ``config.json`` and ``model.safetensors`` (float32 or float16), computed in ``dtype``."""
+    """A Hugging Face folder's ``config.json`` and ``model.safetensors`` (float32 or float16).
+
+    Everything is computed in ``dtype``.
+    """
 
     def __init__(self, folder, dtype=np.float64):
         from safetensors.numpy import load_file
@@ -32,11 +36,9 @@ class Gemma2:
         }
         self.eps = config["rms_norm_eps"]
         self.n_layers = config["num_hidden_layers"]
-        self.n_heads, self.n_groups, self.d_head = (
-            config["num_attention_heads"],
-            config["num_key_value_heads"],
-            config["head_dim"],
-        )
+        self.n_heads = config["num_attention_heads"]
+        self.n_groups = config["num_key_value_heads"]
+        self.d_head = config["head_dim"]
         self.scale = config["query_pre_attn_scalar"] ** -0.5
         self.cap = config["attn_logit_softcapping"]
         self.window = config["sliding_window"]
@@ -76,15 +78,15 @@ class Gemma2:
         return (gelu * (x @ self._weight(i, "mlp.up_proj").T)) @ self._weight(i, "mlp.down_proj").T
 
     def _attention(self, x, i: int) -> np.ndarray:
-        heads = lambda name, n: (x @ self._weight(i, f"self_attn.{name}_proj").T).reshape(
-            len(x), n, self.d_head
-        )  # noqa: E731
-        q, k, v = (
-            self._rotate(heads("q", self.n_heads)),
-            self._rotate(heads("k", self.n_groups)),
-            heads("v", self.n_groups),
-        )
-        query, key = np.arange(len(x))[:, None], np.arange(len(x))[None]
+        def heads(name: str, n: int) -> np.ndarray:
+            projected = x @ self._weight(i, f"self_attn.{name}_proj").T
+            return projected.reshape(len(x), n, self.d_head)
+
+        q = self._rotate(heads("q", self.n_heads))
+        k = self._rotate(heads("k", self.n_groups))
+        v = heads("v", self.n_groups)
+        position = np.arange(len(x))
+        query, key = position[:, None], position[None]
         seen = (key <= query) & (key > query - self.window) if self.slides[i] else key <= query
         out = []
         for head in range(self.n_heads):
@@ -107,19 +109,23 @@ class Gemma2:
 
 
 def encode(x, params) -> np.ndarray:
-    """JumpReLU: what is strictly above its threshold passes as it is; ``b_dec`` is not subtracted first."""
+    """JumpReLU: what is strictly above its threshold passes as it is.
+
+    ``b_dec`` is not subtracted first.
+    """
     before = x @ params["W_enc"] + params["b_enc"]
     return np.where(before > params["threshold"], np.maximum(before, 0), 0)
 
 
 def decode(features, params) -> np.ndarray:
+    """Features to activations."""
     return features @ params["W_dec"] + params["b_dec"]
 
 
 def reference(
     folder, npz_path, token_ids, layer: int, *, tokens=(), prompt="", dtype=np.float64, **about
 ) -> dict:
-    """The reference of a row of token ids: the last position's values, and the error over all of them."""
+    """The reference of a row of token ids: the last position's values, and the error over all."""
     with np.load(npz_path) as file:
         params = {name: file[name].astype(dtype) for name in file.files}
     x = Gemma2(folder, dtype).resid_post(token_ids, layer)
@@ -163,6 +169,7 @@ def tokenize(tokenizer_folder, prompt: str, bos_id: int) -> tuple[list[int], lis
 
 
 def main(arguments=None) -> None:
+    """Write a reference."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

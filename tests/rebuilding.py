@@ -4,6 +4,7 @@ import os
 
 
 def gelu_mini():
+    """The bundled model and SAE."""
     import saework
 
     workbook = saework.load("gelu-1l-mini", check=False)
@@ -11,4 +12,5 @@ def gelu_mini():
 
 
 def dies():
+    """What a process does that runs out of memory."""
     os._exit(1)

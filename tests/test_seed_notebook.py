@@ -1,6 +1,7 @@
-"""The published notebook's own functions, in plain tensors, against ours on the same weights and tokens.
+"""The published notebook's own functions, in plain tensors, against saework's on the same weights.
 
-Source: the gelu-1l notebook of Neel Nanda. The names are its names; a difference from it is said where it stands.
+Source: the gelu-1l notebook of Neel Nanda. The names are its names; each difference from it is said
+where it stands.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def make_token_df(model, tokens, len_prefix=5, len_suffix=1):
     for b, row in enumerate(str_tokens):
         for p, current in enumerate(row):
             prefix = "".join(row[max(0, p - len_prefix) : p])
-            # The notebook ends the suffix at len(row) - 1, and so loses it at the second-to-last position.
+            # The notebook ends the suffix at len(row) - 1: none is left at the last position but one.
             suffix = "".join(row[p + 1 : min(len(row), p + 1 + len_suffix)])
             rows.append(
                 (current, f"{current}/{p}", f"{prefix}|{current}|{suffix}", b, p, f"{b}/{p}")
@@ -103,18 +104,20 @@ def test_hidden_activations_and_reconstruction(tiny, encoder):
     ("ablation", "hook"), [("zero", zero_ablate_hook), ("mean", mean_ablate_hook)]
 )
 def test_get_recons_loss(tiny, encoder, ablation, hook):
-    model = copy.deepcopy(
-        tiny.model
-    )  # with a louder MLP, on its own words: else ablation hardly costs anything
-    model.blocks[0].mlp.W_in.mul_(4), model.blocks[0].mlp.W_out.mul_(4), model.unembed.W_U.mul_(2)
+    # with a louder MLP, on text that it wrote: else ablation hardly costs anything
+    model = copy.deepcopy(tiny.model)
+    model.blocks[0].mlp.W_in.mul_(4)
+    model.blocks[0].mlp.W_out.mul_(4)
+    model.unembed.W_U.mul_(2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tokens = model.generate(tiny.tokens[:, :2], max_new_tokens=18, verbose=False)
-    theirs = get_recons_loss(model, tokens, encoder, hook)
-    ours = saework.recons_score(model, tiny.sae, tokens, ablation=ablation, batch_size=4)
-    assert [ours.loss, ours.recons_loss, ours.ablated_loss] == pytest.approx(theirs[1:], abs=5e-6)
-    assert ours.score == pytest.approx(theirs[0], abs=5e-5)
-    assert min(np.diff(sorted(theirs[1:]))) > 0.1, "losses that are alike would prove nothing"
+    published_score, *published_losses = get_recons_loss(model, tokens, encoder, hook)
+    score = saework.recons_score(model, tiny.sae, tokens, ablation=ablation, batch_size=4)
+    losses = [score.loss, score.recons_loss, score.ablated_loss]
+    assert losses == pytest.approx(published_losses, abs=5e-6)
+    assert score.score == pytest.approx(published_score, abs=5e-5)
+    assert min(np.diff(sorted(published_losses))) > 0.1, "losses that are alike would prove nothing"
 
 
 def test_get_freqs_and_log_freq(tiny, encoder, scan):
@@ -132,10 +135,10 @@ def test_rare_mean_and_cosine(encoder, tiny, scan, threshold):
     is_rare = scan.firing_rate < threshold
     rare_mean = encoder.W_enc[:, is_rare].mean(-1)
     cosine = rare_mean @ encoder.W_enc / rare_mean.norm() / encoder.W_enc.norm(dim=0)
-    ours = saework.rare_features(tiny.sae, scan.firing_rate, threshold=threshold)
-    assert torch.equal(ours.is_rare, is_rare)
-    torch.testing.assert_close(ours.direction, rare_mean)
-    torch.testing.assert_close(ours.cosine, cosine, rtol=0, atol=1e-6)
+    result = saework.rare_features(tiny.sae, scan.firing_rate, threshold=threshold)
+    assert torch.equal(result.is_rare, is_rare)
+    torch.testing.assert_close(result.direction, rare_mean)
+    torch.testing.assert_close(result.cosine, cosine, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("feature", [7, 20])
@@ -152,43 +155,44 @@ def test_basic_feature_vis(tiny, encoder, feature):
 
 def test_logit_table(tiny, encoder):
     logits = encoder.W_dec[7] @ tiny.model.W_out[0] @ tiny.model.W_U
-    theirs = pd.DataFrame(
+    published = pd.DataFrame(
         {"logit": logits, "log_prob": logits.log_softmax(-1), "prob": logits.softmax(-1)}
     )
-    theirs["token"] = [process_token(s) for s in tiny.model.to_str_tokens(torch.arange(4096))]
-    theirs = theirs.sort_values("logit", ascending=False)
+    published["token"] = [process_token(s) for s in tiny.model.to_str_tokens(torch.arange(4096))]
+    published = published.sort_values("logit", ascending=False)
 
-    ours = saework.vocab_df(
+    result = saework.vocab_df(
         saework.logit_effect(tiny.model, tiny.sae, 7), tiny.tokenizer, probs=True
     )
     for column in ("logit", "log_prob", "prob"):
-        np.testing.assert_allclose(ours[column], theirs[column], atol=1e-5)
-    assert ours.index[:20].tolist() == theirs.index[:20].tolist()
-    printable = theirs["token"].map(
-        str.isprintable
-    )  # ours shows control characters by number, and no break after ↩
+        np.testing.assert_allclose(result[column], published[column], atol=1e-5)
+    assert result.index[:20].tolist() == published.index[:20].tolist()
+    # saework shows control characters by number, and no break after ↩
+    printable = published["token"].map(str.isprintable)
     assert printable.mean() > 0.9
-    assert (ours["token"].loc[theirs.index] == theirs["token"])[printable].all()
+    assert (result["token"].loc[published.index] == published["token"])[printable].all()
 
 
 def test_token_df(tiny, encoder):
     tokens = tiny.model.to_tokens(TEXT)
     tokens = tokens[:, : tokens.shape[1] // 2 * 2 - 1].repeat(2, 1)
     hidden = encoder(mlp_activations(tiny.model, tokens).reshape(-1, tiny.model.cfg.d_mlp)).acts
-    theirs = make_token_df(tiny.model, tokens).assign(feature=hidden[:, 7].numpy())
+    published = make_token_df(tiny.model, tokens).assign(feature=hidden[:, 7].numpy())
     for column in ("str_tokens", "unique_token", "context"):
-        theirs[column] = theirs[column].str.replace("↩\n", "↩")  # ours leaves the line break out
-    ours = saework.token_df(
+        published[column] = published[column].str.replace(
+            "↩\n", "↩"
+        )  # saework leaves the break out
+    result = saework.token_df(
         tokens, tiny.tokenizer, feature=saework.feature_activations(tiny.model, tiny.sae, tokens, 7)
     )
-    pd.testing.assert_frame_equal(ours, theirs, atol=1e-5, check_dtype=False)
+    pd.testing.assert_frame_equal(result, published, atol=1e-5, check_dtype=False)
 
 
 def test_top_examples_are_the_sorted_token_df(tiny, encoder, scan):
     hidden = encoder(
         mlp_activations(tiny.model, tiny.tokens).reshape(-1, tiny.model.cfg.d_mlp)
     ).acts
-    theirs = saework.token_df(tiny.tokens, tiny.tokenizer, activation=hidden[:, 7])
-    theirs = theirs.sort_values("activation", ascending=False).head(5).reset_index(drop=True)
-    ours = scan.top_examples(7, tiny.tokens, tiny.tokenizer, n=5)
-    pd.testing.assert_frame_equal(ours, theirs, atol=1e-5, check_dtype=False)
+    published = saework.token_df(tiny.tokens, tiny.tokenizer, activation=hidden[:, 7])
+    published = published.sort_values("activation", ascending=False).head(5).reset_index(drop=True)
+    result = scan.top_examples(7, tiny.tokens, tiny.tokenizer, n=5)
+    pd.testing.assert_frame_equal(result, published, atol=1e-5, check_dtype=False)
