@@ -256,8 +256,8 @@ def write_notebook(path: Path, *cells: str) -> Path:
 def choose_token(page, token: str, *, most: int = 60) -> None:
     """Move the explorer's slider to a token by keyboard; wait until the heatmap frames the token.
 
-    Each step waits for what the slider says: the kernel renews its tokens a moment after a change of
-    the text or the feature.
+    Each step waits for what the slider says: the kernel renews its tokens a moment after the text
+    or the feature has changed.
     """
     from playwright.sync_api import expect
 

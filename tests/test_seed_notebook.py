@@ -74,7 +74,7 @@ def make_token_df(model, tokens, len_prefix=5, len_suffix=1):
     for b, row in enumerate(str_tokens):
         for p, current in enumerate(row):
             prefix = "".join(row[max(0, p - len_prefix) : p])
-            # The notebook ends the suffix at len(row) - 1: none is left at the last position but one.
+            # The notebook ends the suffix at len(row) - 1. The position before last has none.
             suffix = "".join(row[p + 1 : min(len(row), p + 1 + len_suffix)])
             rows.append(
                 (current, f"{current}/{p}", f"{prefix}|{current}|{suffix}", b, p, f"{b}/{p}")
