@@ -66,8 +66,8 @@ class Statement:
             # Inside a comprehension, := binds a name of the cell; symtable lists it inside only.
             case ast.NamedExpr(target=ast.Name(id=name)):
                 self.binds.add(name)
-            # symtable lists the target of += as assigned only.
-            case ast.AugAssign(target=ast.Name(id=name)):
+            # symtable lists the target of += as assigned only. A function's own is not in binds.
+            case ast.AugAssign(target=ast.Name(id=name)) if name in self.binds:
                 self.reads.add(name)
             case ast.Call(func=ast.Attribute()):
                 self.changes |= _root_name(part)

@@ -20,6 +20,8 @@ def statement(source):
         ("x = y", "y", "x", ""),
         ("x = _ = y", "y", "x", ""),
         ("x += 1", "x", "x", ""),
+        ("if z:\n    x += 1", "x z", "x", ""),
+        ("def f():\n    x = 0\n    x += y", "y", "f", ""),
         ("a.b[0].c = y", "a y", "", "a"),
         ("del a[i]", "a i", "", "a"),
         ("a.b().append(y)", "a y", "", "a"),
