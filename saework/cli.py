@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+Commands = Any
+"""What ``add_subparsers`` returns; argparse has no public name for its type."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command, and return the exit code.
@@ -40,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_list(commands: Any) -> None:
+def _add_list(commands: Commands) -> None:
     command = commands.add_parser("list", help="list the releases: model, hook, licence, size")
     command.set_defaults(run=_list)
 
@@ -52,7 +55,7 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_preflight(commands: Any) -> None:
+def _add_preflight(commands: Commands) -> None:
     command = commands.add_parser(
         "preflight", help="say what a release needs, and whether this machine can run it"
     )
@@ -74,7 +77,7 @@ def _preflight(arguments: argparse.Namespace) -> int:
     return 0 if report.ok else 3
 
 
-def _add_reproduce(commands: Any) -> None:
+def _add_reproduce(commands: Commands) -> None:
     command = commands.add_parser(
         "reproduce", help="run the notebooks of a release; write them, HTML pages and the ledger"
     )
@@ -129,7 +132,7 @@ def _train(name: str, out: Path) -> dict[str, str]:
     return {"STUDY": str(folder)}
 
 
-def _add_page(commands: Any) -> None:
+def _add_page(commands: Commands) -> None:
     command = commands.add_parser("page", help="write a page about each feature, and an index")
     command.add_argument("name", metavar="NAME", help="a release, such as gelu-1l-mini")
     command.add_argument(
@@ -187,7 +190,7 @@ def _numbers(words: list[str]) -> list[int]:
     return list(dict.fromkeys(numbers))
 
 
-def _add_replay(commands: Any) -> None:
+def _add_replay(commands: Commands) -> None:
     command = commands.add_parser(
         "replay", help="run a notebook again from its replay pack, without its model"
     )
@@ -219,7 +222,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_notebooks(commands: Any) -> None:
+def _add_notebooks(commands: Commands) -> None:
     command = commands.add_parser("notebooks", help="copy the notebooks to a folder")
     command.add_argument("folder", metavar="DIR", type=Path)
     command.set_defaults(run=_notebooks)
@@ -234,7 +237,7 @@ def _notebooks(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_record(commands: Any) -> None:
+def _add_record(commands: Commands) -> None:
     command = commands.add_parser(
         "record", help="for developers: execute the repository's notebooks in place"
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from html import escape
-from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from saework.reproduction import pictures
 
@@ -29,7 +29,7 @@ _PAGE = """{%- extends 'lab/index.html.j2' -%}
 </style>{%- endblock -%}"""
 
 
-def page(notebook: Any, *, title: str) -> str:
+def page(notebook: NotebookNode, *, title: str) -> str:
     """A notebook as one HTML file; plotly's script is embedded once.
 
     Args:
@@ -46,7 +46,7 @@ def page(notebook: Any, *, title: str) -> str:
     return html
 
 
-def outputs_with(notebook: Any, mime: str) -> list[Any]:
+def outputs_with(notebook: NotebookNode, mime: str) -> list[NotebookNode]:
     """The outputs of a notebook that have data of one kind, in order."""
     return [
         output
@@ -56,7 +56,7 @@ def outputs_with(notebook: Any, mime: str) -> list[Any]:
     ]
 
 
-def drop_widgets(notebook: Any) -> None:
+def drop_widgets(notebook: NotebookNode) -> None:
     """Take live widgets out, which need a kernel and a network; their HTML stays."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
@@ -66,12 +66,12 @@ def drop_widgets(notebook: Any) -> None:
         del output["data"][WIDGET_MIME]
 
 
-def _has_static_part(output: Any) -> bool:
+def _has_static_part(output: NotebookNode) -> bool:
     data = output.get("data", {})
     return WIDGET_MIME not in data or "text/html" in data
 
 
-def _draw_figures(notebook: Any) -> None:
+def _draw_figures(notebook: NotebookNode) -> None:
     import plotly.io
 
     is_first = True

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from saework.reproduction import pictures
 from saework.reproduction.html import PLOTLY_MIME, drop_widgets, outputs_with
@@ -57,7 +58,7 @@ def record(path: Path, *, repository: str | None, say: Callable[[str], object] =
     nbformat.write(notebook, path)
 
 
-def add_pictures(notebook: Any) -> None:
+def add_pictures(notebook: NotebookNode) -> None:
     """Put a PNG, and what it shows in words, beside each plotly figure: GitHub runs no script."""
     outputs = outputs_with(notebook, PLOTLY_MIME)
     figures = [output.data[PLOTLY_MIME] for output in outputs]
@@ -66,7 +67,7 @@ def add_pictures(notebook: Any) -> None:
         output.metadata = {pictures.PNG: {"alt": pictures.described(figure)}}
 
 
-def cleaned(notebook: Any) -> Any:
+def cleaned(notebook: NotebookNode) -> NotebookNode:
     """A notebook without execution times, widgets, raw numbers, or what else is of this machine."""
     drop_widgets(notebook)
     notebook.metadata = {
@@ -83,7 +84,7 @@ def cleaned(notebook: Any) -> Any:
     return notebook
 
 
-def edges_in(notebook: Any) -> list[float]:
+def edges_in(notebook: NotebookNode) -> list[float]:
     """Numbers that a notebook prints and that a difference in the last bit could change."""
     edges: list[float] = []
     for output in outputs_with(notebook, RAW_MIME):
@@ -93,7 +94,7 @@ def edges_in(notebook: Any) -> list[float]:
     return edges
 
 
-def set_setup_cell(notebook: Any, repository: str | None) -> None:
+def set_setup_cell(notebook: NotebookNode, repository: str | None) -> None:
     """Write the cell that installs saework where it is missing."""
     for cell in notebook.cells:
         if "setup" in cell.metadata.get("tags", []):
@@ -121,7 +122,7 @@ if importlib.util.find_spec("saework") is None:
     %pip install --quiet "git+{repository}" {{kept}}"""
 
 
-def set_badge(notebook: Any, name: str, repository: str | None) -> None:
+def set_badge(notebook: NotebookNode, name: str, repository: str | None) -> None:
     """Write the Colab badge above the title; none while the repository's address is unknown."""
     title = notebook.cells[0]
     lines = [line for line in title.source.split("\n") if not line.startswith(BADGE_START)]
@@ -145,5 +146,5 @@ def repository_address(root: Path) -> str | None:
     return project.get("urls", {}).get("Repository")
 
 
-def _kept_metadata(cell: Any) -> dict[str, Any]:
+def _kept_metadata(cell: NotebookNode) -> dict[str, Any]:
     return {key: value for key, value in cell.metadata.items() if key in KEPT_METADATA}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 import saework.core.torch_setup  # noqa: F401, before the first work with torch
 from saework.core.files import digest
@@ -29,8 +30,8 @@ REPLAY_TAG = "replay"
 
 
 def watched(
-    notebook: Any, path: Path, *, name: str, licence: str, parameters: dict[str, Any]
-) -> Any:
+    notebook: NotebookNode, path: Path, *, name: str, licence: str, parameters: dict[str, Any]
+) -> NotebookNode:
     """A notebook that writes a pack as it runs: with one cell before all others, and one behind.
 
     Args:
@@ -54,7 +55,7 @@ def watched(
     )
 
 
-def unwatched(notebook: Any) -> Any:
+def unwatched(notebook: NotebookNode) -> NotebookNode:
     """The notebook without the cells that ``watched`` put in."""
     notebook.cells = [
         cell for cell in notebook.cells if REPLAY_TAG not in cell.metadata.get("tags", [])
@@ -62,7 +63,7 @@ def unwatched(notebook: Any) -> Any:
     return notebook
 
 
-def without_weights(notebook: Any, path: Path) -> Any:
+def without_weights(notebook: NotebookNode, path: Path) -> NotebookNode:
     """A notebook that reads from the pack what needs the weights; those statements are comments.
 
     Args:
@@ -126,17 +127,17 @@ def replayed(source: str, cell: int, kept: dict[str, Entry]) -> str:
     return "\n".join(result)
 
 
-def source_digest(notebook: Any) -> str:
+def source_digest(notebook: NotebookNode) -> str:
     """A digest of a notebook's code."""
     sources = [cell.source for cell in _code_cells(notebook)]
     return digest("\n\n".join(sources))
 
 
-def _code_cells(notebook: Any) -> list[Any]:
+def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def _replay_cell(source: str) -> Any:
+def _replay_cell(source: str) -> NotebookNode:
     return nbformat.v4.new_code_cell(source, metadata={"tags": [REPLAY_TAG]})
 
 
@@ -158,7 +159,7 @@ def _readings(place: str, statement: Statement, entry: Entry) -> list[str]:
     return lines
 
 
-def _check_origin(about: dict[str, Any], notebook: Any, path: Path) -> None:
+def _check_origin(about: dict[str, Any], notebook: NotebookNode, path: Path) -> None:
     if about["source"] != source_digest(notebook):
         raise ValueError(
             f"{path} was made from another version of {about['notebook']} "
@@ -173,7 +174,7 @@ def _check_origin(about: dict[str, Any], notebook: Any, path: Path) -> None:
         )
 
 
-def _note(about: dict[str, Any], file_name: str) -> Any:
+def _note(about: dict[str, Any], file_name: str) -> NotebookNode:
     """The cell above a replay that says what it is."""
     made, saework_version, torch_version, licence = (
         escape(str(about[key])) for key in ("made", "saework", "torch", "licence")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from saework.core.errors import unknown
 from saework.core.files import DATA, PACKAGE
@@ -194,7 +195,7 @@ def execute(source: Path, target: Path, *, parameters: dict[str, Any] | None = N
     return None
 
 
-def ledgers_in(notebook: Any) -> list[Ledger]:
+def ledgers_in(notebook: NotebookNode) -> list[Ledger]:
     """The ledgers that an executed notebook displayed."""
     outputs = outputs_with(notebook, LEDGER_MIME)
     return [Ledger.from_dict(output["data"][LEDGER_MIME]) for output in outputs]
@@ -220,5 +221,5 @@ def _run_notebook(notebook: str, out: Path, parameters: dict[str, Any]) -> str |
     return problem
 
 
-def _write_page(notebook: Any, path: Path, *, title: str) -> None:
+def _write_page(notebook: NotebookNode, path: Path, *, title: str) -> None:
     path.write_text(page(notebook, title=title), encoding="utf-8")
