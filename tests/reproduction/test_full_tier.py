@@ -35,10 +35,10 @@ RELEASE = "gelu-1l"
 """
 GEMMA_SCOPE = """
 from dataclasses import replace
+from saework.core.files import DATA
 from saework.loading import catalogue
 mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-scope-2b-pt-res"]
 stand_in = dict(zip(full.shown[1:], [i for i in mini.ids() if "layer_2" in i] * 2))
-
 
 
 def find(sae_id):
@@ -54,7 +54,6 @@ GEMMA_2B = """
 from dataclasses import replace
 from saework.loading import catalogue
 mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-2b-res-jb"]
-
 
 
 def find(sae_id):
