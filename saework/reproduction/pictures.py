@@ -69,8 +69,8 @@ def drawn(figures: Sequence[dict[str, Any]]) -> list[str]:
         drawings = [
             _drawing(figure, Path(folder, f"{number}.png")) for number, figure in enumerate(figures)
         ]
-        # Plotly's own write_images would do, but cannot be told to leave out MathJax, which
-        # Kaleido's page else fetches from a network.
+        # Not plotly.io.write_images: it has no way to leave MathJax out, and Kaleido's page would
+        # fetch MathJax from a network.
         kaleido.write_fig_from_object_sync(
             drawings,
             kopts={"path": browser(), "mathjax": False},
