@@ -95,7 +95,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
     name = arguments.name
     is_study = name in STUDIES
-    release = release_named(STUDIES.get(name, name))
+    release = release_named(STUDIES[name].release if is_study else name)
     # The notebooks of a release read all the SAEs that it shows.
     sae_ids = [None] if is_study else release.shown
     report = preflight(release.name, *sae_ids)
@@ -160,13 +160,12 @@ def _add_page(commands: Commands) -> None:
 
 
 def _page(arguments: argparse.Namespace) -> int:
-    from saework.loading.catalogue import another_run
     from saework.loading.workbook import load
     from saework.views.feature_page.write import feature_pages, write_pages
 
     features = _numbers(arguments.features)
     book = load(arguments.name, arguments.sae_id, n_tokens=arguments.tokens)
-    other_id = another_run(book.release, book.sae_id) if book.release else None
+    other_id = book.release.another_run(book.sae_id) if book.release else None
     other = book.with_sae(other_id) if other_id else None
     out = arguments.out or Path(f"saework-pages-{arguments.name}")
     index = write_pages(feature_pages(book, features, other=other), out)

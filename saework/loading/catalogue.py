@@ -1,324 +1,115 @@
-"""The table of what is published: repositories (pinned where a commit is known), or folders of this package.
+"""The table of what is published: repositories on the Hub, or folders of this package.
 
-Nothing is guessed from a name, and a mini stands in the very layout of the system it stands for, so
-that one loader reads both. The ids of the suites that sae_lens lists are taken from its table.
+Nothing is guessed from a name. A mini has the very layout of the system that it stands for, so one
+loader reads both.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
-
 import pandas as pd
 
-from saework.core.errors import UnknownNameError, unknown
+from saework.core.errors import unknown
 from saework.core.files import DATA
 from saework.core.ledger import Claim
-from saework.core.protocols import sae_metadata
+from saework.loading import sae_ids
 from saework.loading.hub import Repository
-from saework.loading.sae_ids import registry
+from saework.loading.layouts.gemma_scope import GEMMA_SCOPE
+from saework.loading.layouts.neel import NEEL
+from saework.loading.layouts.qresearch import QRESEARCH
+from saework.loading.layouts.sae_layout import SaeLayout
+from saework.loading.layouts.sae_lens import SAE_LENS
+from saework.loading.model_layouts import HUGGINGFACE, ModelLayout
+from saework.loading.model_layouts import NEEL as NEEL_MODEL
+from saework.loading.release import Release, Study, claims_of_family
+from saework.loading.sae_ids import GELU_1L_RUNS, LLAMA_SAE, registered_ids, registry
+from saework.loading.text_sources import (
+    PARQUET_FILES,
+    TextSource,
+    conversation,
+    packed,
+    published,
+    streamed,
+)
 
 BUNDLED_TEXT = DATA / "gelu-1l-mini" / "text"
-MODEL_FILES = {
-    "neel": ("config.json", "model_final.pth"),
-    "huggingface": ("config.json", "*.safetensors"),
+SAE_LAYOUTS: dict[str, SaeLayout] = {
+    layout.name: layout for layout in (GEMMA_SCOPE, SAE_LENS, NEEL, QRESEARCH)
 }
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-ALSO = (
-    "*.safetensors.index.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
-"""Fetched with the model or the tokenizer where they exist."""
-STUDIES = {
-    "feature-ordering": "gemma-mini",
-    "feature-ordering-2b": "gemma-scope-2b-pt-res",
-    "saebench": "gelu-1l-mini",
-}
-"""What has claims and a notebook of its own, though it is no release; and the release whose model it uses."""
-_ORDERING = (
-    "feature-ordering",
-    "feature-ordering-2b",
-)  # a study's small and real setting, whose claims stand side by side
-
-
-@dataclass(frozen=True)
-class SaeFile:
-    """Where one SAE of a release lies, and what was published of it."""
-
-    id: str
-    layout: str
-    """``neel``, ``gemma_scope``, ``sae_lens`` or ``qresearch`` (see ``formats``); ``registry``: sae_lens's own loader."""
-    files: tuple[str, ...] = ()
-    """In the release's repository; the first one decides."""
-    hook: str = ""
-    d_in: int = 0
-    d_sae: int = 0
-    l0: float | None = None
-    """Mean L0 as published (or recorded, for a mini); None where none was."""
-    scale: float | None = None
-    """The activation norm factor that sae_lens lists."""
-
-    @property
-    def size_mb(self) -> float:
-        """Of the weights, float32."""
-        return 2 * self.d_in * self.d_sae * 4 / 1e6
-
-
-@dataclass(frozen=True)
-class Release:
-    """One published set of SAEs, with the model and the text they were made for."""
-
-    name: str
-    model_layout: str
-    """``neel`` or ``huggingface``."""
-    text: str
-    """How ``load`` gets rows: ``published`` (the gelu-1l notebook's cut), ``packed`` (sae_lens's cut of the bundled
-    text), ``streamed`` (the same of the corpus that the SAE names), ``conversation`` (qresearch's)."""
-    row_length: int
-    """Tokens of a row, BOS included."""
-    licence: str
-    gated: bool | None
-    """Whether its licence has to be accepted on the Hub; None where that is not known beforehand."""
-    memory_gb: float
-    """About what its notebooks need, float32. Measured for the minis' and gelu-1l's sizes; for the others, reckoned
-    from the weights and the largest tensors, and not measured."""
-    repositories: dict[str, Repository] = field(repr=False)
-    """``model``, ``tokenizer``, ``sae``, ``text``."""
-    family: tuple[str, ...]
-    """The mini and the full releases whose claims stand side by side."""
-    find: Callable[[str], SaeFile | None] = field(repr=False)
-    """An SAE by its id, or None."""
-    ids: Callable[[], list[str]] = field(repr=False)
-    """All ids; where no ``default`` is set, the first one is it."""
-    more_ids: str = ""
-    """What else ``find`` takes, in words."""
-    default: SaeFile | None = field(default=None, repr=False)
-    """The SAE to load when none is named."""
-    corpus: str | None = None
-    """The data set to stream where the SAE names none."""
-    shown: tuple[str | None, ...] = (None,)
-    """The ids that its notebooks read; None is the default."""
-
-    @property
-    def offline(self) -> bool:
-        """Whether all of it lies in this package."""
-        return all(repository.folder for repository in self.repositories.values())
-
-    def sae(self, sae_id: str | int | None = None) -> SaeFile:
-        """The SAE of an id; the release's first by default. Raises: UnknownNameError, with what there is."""
-        if sae_id is None and self.default:
-            return self.default
-        found = self.find(self.ids()[0] if sae_id is None else str(sae_id))
-        if found is None:
-            raise unknown(
-                "SAE id",
-                sae_id,
-                self.ids(),
-                see=f"{self.name} has {_choices(str(sae_id), self.ids(), self.more_ids)}.",
-            )
-        return found
-
-    def files(self, sae_id: str | int | None = None) -> list[tuple[str, str, float]]:
-        """``(repository, file or pattern, MB)`` of all that a load reads."""
-        sae = self.sae(sae_id)
-        found = [("model", file) for file in MODEL_FILES[self.model_layout]]
-        found += [("tokenizer", file) for file in TOKENIZER_FILES]
-        if self.text in ("published", "packed"):
-            found.append(("text", "data/*.parquet"))
-        listed = [(part, file, self.repositories[part].size_mb(file)) for part, file in found]
-        in_package = bool(self.repositories["sae"].folder)
-        heavy = [
-            file for file in sae.files if not file.endswith("cfg.json") and "sparsity" not in file
-        ]
-        return listed + [
-            ("sae", file, sae.size_mb if file in heavy and not in_package else 0)
-            for file in sae.files
-        ]
-
-
-def _choices(given: str, ids: list[str], more: str) -> str:
-    """What there is, as far down the id's path as it agrees: ``layer_0 has width_16k, width_65k``."""
-    parts = given.split("/")
-    for depth in range(len(parts), 0, -1):
-        prefix = "/".join(parts[:depth]) + "/"
-        if below := sorted(
-            {known[len(prefix) :].split("/")[0] for known in ids if known.startswith(prefix)},
-            key=_numbers_in,
-        ):
-            return f"under {prefix}: {', '.join(below)}"
-    tops = sorted({known.split("/")[0] for known in ids}, key=_numbers_in)
-    return ", ".join([*([more] if more else []), *tops])
-
-
-def _numbers_in(text: str) -> list:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
-
-
-def scan_file(sae_id: str) -> str:
-    """The file name of the scan that a mini's builder recorded for an SAE."""
-    return f"{sae_id.replace('/', '-')}.safetensors"
-
-
-# ---- the SAEs of each kind of release ----
-
-
-@lru_cache(maxsize=None)
-def card_of(name: str) -> dict:
-    """What a mini's builder recorded: recipes, curves, scores. Empty for a release that is not a mini."""
-    path = DATA / name / "card.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"saes": {}}
-
-
-def _mini_sae(name: str) -> Callable[[str], SaeFile | None]:
-    def find(sae_id: str) -> SaeFile | None:
-        entry = card_of(name)["saes"].get(sae_id)
-        if entry is None:
-            return None
-        recipe = entry["recipe"]
-        shape = {"hook": recipe["hook"], "d_in": recipe["d_in"], "d_sae": recipe["d_sae"]}
-        return SaeFile(sae_id, entry["layout"], tuple(entry["files"]), **shape, l0=entry["mean_l0"])
-
-    return find
-
-
-_NEEL_RUNS = {"run1": 25, "run2": 47}
-
-
-def _neel_sae(sae_id: str) -> SaeFile | None:
-    number = _NEEL_RUNS.get(sae_id, int(sae_id) if sae_id.isdigit() else None)
-    if number is None:
-        return None
-    return SaeFile(
-        sae_id,
-        "neel",
-        (f"{number}_cfg.json", f"{number}.pt"),
-        "blocks.0.mlp.hook_post",
-        2048,
-        16384,
-    )
-
-
-_WIDTHS = {
-    "16k": 2**14,
-    "32k": 2**15,
-    "65k": 2**16,
-    "131k": 2**17,
-    "262k": 2**18,
-    "524k": 2**19,
-    "1m": 2**20,
-}
-
-
-def _gemma_scope_sae(sae_id: str) -> SaeFile | None:
-    path = registry()["gemma-scope-2b-pt-res"].saes_map.get(sae_id)
-    if path and not path.startswith(
-        "layer_"
-    ):  # the embedding's SAEs are scaled on loading, which sae_lens knows how to do
-        return SaeFile(sae_id, "registry", hook="hook_embed", d_in=2304)
-    return _gemma_scope_file(sae_id, path) if path else None
-
-
-def _gemma_scope_file(sae_id: str, path: str) -> SaeFile:
-    layer, width, l0 = re.fullmatch(r"layer_(\d+)/width_(\w+)/average_l0_(\d+)", path).groups()
-    return SaeFile(
-        sae_id,
-        "gemma_scope",
-        (f"{path}/params.npz",),
-        f"blocks.{layer}.hook_resid_post",
-        2304,
-        _WIDTHS[width],
-        float(l0),
-    )
-
-
-def _gemma_2b_sae(sae_id: str) -> SaeFile | None:
-    from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
-
-    listed = registry()["gemma-2b-res-jb"]
-    if sae_id not in listed.saes_map:
-        return None
-    scale = get_norm_scaling_factor("gemma-2b-res-jb", sae_id)
-    return _gemma_2b_file(
-        sae_id, listed.saes_map[sae_id], l0=listed.expected_l0[sae_id], scale=scale
-    )
-
-
-def _gemma_2b_file(sae_id: str, folder: str, *, l0: float, scale: float | None = None) -> SaeFile:
-    files = tuple(
-        f"{folder}/{file}"
-        for file in ("sae_weights.safetensors", "cfg.json", "sparsity.safetensors")
-    )
-    return SaeFile(sae_id, "sae_lens", files, sae_id, 2048, 16384, l0, scale)
-
-
-_QRESEARCH = SaeFile(
-    "l9",
-    "qresearch",
-    ("Llama-3.2-1B-Instruct-SAE-l9.pt",),
-    "blocks.9.hook_resid_pre",
-    2048,
-    32768,
-    l0=63,
-)
-
-
-def _registered_ids(name: str) -> Callable[[], list[str]]:
-    return lambda: list(registry()[name].saes_map)
-
-
-# ---- the releases ----
+"""By the names that the minis' cards use."""
 
 
 def _packaged(name: str) -> dict[str, Repository]:
-    parts = {
-        part: Repository(f"saework/{name}/{part}", folder=DATA / name / part)
-        for part in ("model", "tokenizer", "sae")
-    }
-    return parts | {"text": Repository("saework/gelu-1l-mini/text", folder=BUNDLED_TEXT)}
+    """The repositories of a mini; all minis have the same text."""
+    repositories = {"text": Repository("saework/gelu-1l-mini/text", folder=BUNDLED_TEXT)}
+    for part in ("model", "tokenizer", "sae"):
+        folder = DATA / name / part
+        repositories[part] = Repository(f"saework/{name}/{part}", folder=folder)
+    return repositories
 
 
-def _mini(name: str, *, full: tuple[str, ...], model_layout: str, text: str) -> Release:
+def _mini(
+    name: str,
+    *,
+    full: tuple[str, ...],
+    model_layout: ModelLayout,
+    text: TextSource,
+    notebooks: tuple[str, ...],
+) -> Release:
     return Release(
         name=name,
         model_layout=model_layout,
         text=text,
+        text_files=(PARQUET_FILES,),
         row_length=128,
         licence="MIT",
         gated=False,
         memory_gb=1.0,
         repositories=_packaged(name),
         family=(name, *full),
-        find=_mini_sae(name),
-        ids=lambda: list(card_of(name)["saes"]),
+        find=sae_ids.mini_sae(name, SAE_LAYOUTS),
+        ids=lambda: list(sae_ids.card_of(name)["saes"]),
+        notebooks=notebooks,
     )
 
 
 def _gated_model(name: str, *, weights_mb: float, tokenizer_mb: float) -> dict[str, Repository]:
-    repository = Repository(
-        name, sizes_mb={"*.safetensors": weights_mb, "tokenizer.json": tokenizer_mb}
-    )
+    sizes_mb = {"*.safetensors": weights_mb, "tokenizer.json": tokenizer_mb}
+    repository = Repository(name, sizes_mb=sizes_mb)
     return {"model": repository, "tokenizer": repository}
 
 
-_VALIDATED = "layer_0/width_16k/average_l0_105"  # notebook 04, and seven that notebook 05 compares:
-_FRONTIER = (
-    *(f"layer_12/width_16k/average_l0_{n}" for n in (22, 41, 82, 176)),
-    *(f"layer_12/width_65k/average_l0_{n}" for n in (21, 38, 72)),
+GELU_NOTEBOOKS = (
+    "00_start_here",
+    "01_gelu_1l_reconstruction",
+    "02_gelu_1l_rare_features",
+    "03_gelu_1l_reading_a_feature",
 )
-_STREAMED = Repository("the corpus that the SAE names, streamed", kind="dataset")
+GEMMA_SCOPE_NOTEBOOKS = ("04_gemma_scope_validation", "05_gemma_scope_frontier")
+GEMMA_2B_NOTEBOOKS = ("06_gemma_2b_residual_saes",)
+LLAMA_NOTEBOOKS = ("07_llama_steering",)
+# The validation notebook reads the first of these, the frontier notebook the seven of layer 12.
+VALIDATED = "layer_0/width_16k/average_l0_105"
+FRONTIER = (
+    *(f"layer_12/width_16k/average_l0_{l0}" for l0 in (22, 41, 82, 176)),
+    *(f"layer_12/width_65k/average_l0_{l0}" for l0 in (21, 38, 72)),
+)
+STREAMED = Repository("the corpus that the SAE names, streamed", kind="dataset")
+
 _RELEASES = {
     release.name: release
     for release in (
-        _mini("gelu-1l-mini", full=("gelu-1l",), model_layout="neel", text="published"),
+        _mini(
+            "gelu-1l-mini",
+            full=("gelu-1l",),
+            model_layout=NEEL_MODEL,
+            text=published,
+            notebooks=GELU_NOTEBOOKS,
+        ),
         Release(
             name="gelu-1l",
-            model_layout="neel",
-            text="published",
+            model_layout=NEEL_MODEL,
+            text=published,
+            text_files=(PARQUET_FILES,),
             row_length=128,
             licence="not stated by the repositories' owner",
             gated=False,
@@ -336,68 +127,74 @@ _RELEASES = {
                 ),
                 "sae": Repository("NeelNanda/sparse_autoencoder"),
                 "text": Repository(
-                    "NeelNanda/c4-code-20k", kind="dataset", sizes_mb={"data/*.parquet": 43}
+                    "NeelNanda/c4-code-20k", kind="dataset", sizes_mb={PARQUET_FILES: 43}
                 ),
             },
             family=("gelu-1l-mini", "gelu-1l"),
-            find=_neel_sae,
-            ids=lambda: list(_NEEL_RUNS),
+            find=sae_ids.gelu_1l_sae,
+            ids=lambda: list(GELU_1L_RUNS),
             more_ids="a checkpoint's number",
-            shown=tuple(_NEEL_RUNS),
+            shown=tuple(GELU_1L_RUNS),
+            notebooks=GELU_NOTEBOOKS,
         ),
         _mini(
             "gemma-mini",
             full=("gemma-scope-2b-pt-res", "gemma-2b-res-jb"),
-            model_layout="huggingface",
-            text="packed",
+            model_layout=HUGGINGFACE,
+            text=packed,
+            notebooks=GEMMA_SCOPE_NOTEBOOKS + GEMMA_2B_NOTEBOOKS,
         ),
         Release(
             name="gemma-scope-2b-pt-res",
-            model_layout="huggingface",
-            text="streamed",
+            model_layout=HUGGINGFACE,
+            text=streamed,
             row_length=1024,
             licence="SAEs CC-BY-4.0; model under the Gemma licence",
             gated=True,
             memory_gb=16,
             repositories=_gated_model("google/gemma-2-2b", weights_mb=10_500, tokenizer_mb=18)
-            | {"sae": Repository("google/gemma-scope-2b-pt-res"), "text": _STREAMED},
+            | {"sae": Repository("google/gemma-scope-2b-pt-res"), "text": STREAMED},
             family=("gemma-mini", "gemma-scope-2b-pt-res"),
-            find=_gemma_scope_sae,
-            ids=_registered_ids("gemma-scope-2b-pt-res"),
-            default=_gemma_scope_file(_VALIDATED, _VALIDATED),
-            corpus="monology/pile-uncopyrighted",  # as sae_lens has it; what it was trained on is not public
-            shown=(_VALIDATED, *_FRONTIER),
+            find=sae_ids.gemma_scope_sae,
+            ids=registered_ids("gemma-scope-2b-pt-res"),
+            default=sae_ids.gemma_scope_file(VALIDATED, VALIDATED),
+            # As sae_lens has it; what these SAEs were trained on is not public.
+            corpus="monology/pile-uncopyrighted",
+            shown=(VALIDATED, *FRONTIER),
+            notebooks=GEMMA_SCOPE_NOTEBOOKS,
         ),
         Release(
             name="gemma-2b-res-jb",
-            model_layout="huggingface",
-            text="streamed",
+            model_layout=HUGGINGFACE,
+            text=streamed,
             row_length=1024,
             licence="SAEs MIT; model under the Gemma licence",
             gated=True,
             memory_gb=13,
             repositories=_gated_model("google/gemma-2b", weights_mb=5_000, tokenizer_mb=18)
-            | {"sae": Repository("jbloom/Gemma-2b-Residual-Stream-SAEs"), "text": _STREAMED},
+            | {"sae": Repository("jbloom/Gemma-2b-Residual-Stream-SAEs"), "text": STREAMED},
             family=("gemma-mini", "gemma-2b-res-jb"),
-            find=_gemma_2b_sae,
-            ids=_registered_ids("gemma-2b-res-jb"),
-            default=_gemma_2b_file(
+            find=sae_ids.gemma_2b_sae,
+            ids=registered_ids("gemma-2b-res-jb"),
+            default=sae_ids.gemma_2b_file(
                 "blocks.0.hook_resid_post",
                 "gemma_2b_blocks.0.hook_resid_post_16384_anthropic",
                 l0=47,
             ),
             shown=("blocks.0.hook_resid_post", "blocks.6.hook_resid_post"),
+            notebooks=GEMMA_2B_NOTEBOOKS,
         ),
         _mini(
             "llama-mini",
             full=("llama-3.2-1b-qresearch",),
-            model_layout="huggingface",
-            text="packed",
+            model_layout=HUGGINGFACE,
+            text=packed,
+            notebooks=LLAMA_NOTEBOOKS,
         ),
         Release(
             name="llama-3.2-1b-qresearch",
-            model_layout="huggingface",
-            text="conversation",
+            model_layout=HUGGINGFACE,
+            text=conversation,
             row_length=128,
             licence="SAE Apache-2.0; model under Meta's Llama 3.2 licence",
             gated=True,
@@ -410,17 +207,55 @@ _RELEASES = {
                 "text": Repository("the published conversation", folder=DATA),
             },
             family=("llama-mini", "llama-3.2-1b-qresearch"),
-            find=lambda sae_id: _QRESEARCH if sae_id == _QRESEARCH.id else None,
-            ids=lambda: [_QRESEARCH.id],
+            find=lambda sae_id: LLAMA_SAE if sae_id == LLAMA_SAE.id else None,
+            ids=lambda: [LLAMA_SAE.id],
+            notebooks=LLAMA_NOTEBOOKS,
         ),
     )
 }
+ORDERING = ("feature-ordering", "feature-ordering-2b")
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            name="feature-ordering",
+            release="gemma-mini",
+            family=ORDERING,
+            notebooks=("08_feature_ordering",),
+        ),
+        Study(
+            name="feature-ordering-2b",
+            release="gemma-scope-2b-pt-res",
+            family=ORDERING,
+            notebooks=("08_feature_ordering",),
+        ),
+        Study(
+            name="saebench",
+            release="gelu-1l-mini",
+            family=("saebench",),
+            notebooks=("09_reading_saebench",),
+        ),
+    )
+}
+NOTEBOOKS = {
+    **{name: release.notebooks for name, release in _RELEASES.items()},
+    **{name: study.notebooks for name, study in STUDIES.items()},
+}
+"""The notebooks of each release and study, in the order in which they are run."""
 
 
 def release_named(name: str) -> Release:
     """A release by its name: a curated one, or any that sae_lens lists.
 
-    Raises: UnknownNameError, with the nearest names.
+    Args:
+        name: such as ``gelu-1l-mini``; ``releases()`` lists the curated ones.
+
+    Raises:
+        UnknownNameError: for a name that does not exist; the message has the nearest names.
+
+    >>> release = release_named("gemma-mini")
+    >>> release.offline, release.ids()[0]
+    (True, 'layer_1/width_1k/average_l0_8')
     """
     if name in _RELEASES:
         return _RELEASES[name]
@@ -432,11 +267,11 @@ def release_named(name: str) -> Release:
             see="saework.releases() lists the curated ones; any release of sae_lens loads too.",
         )
     listed = registry()[name]
-    model = Repository(_hub_name(listed.model))
+    model = Repository(sae_ids.hub_name(listed.model))
     return Release(
         name=name,
-        model_layout="huggingface",
-        text="streamed",
+        model_layout=HUGGINGFACE,
+        text=streamed,
         row_length=128,
         licence="see its repositories",
         gated=None,
@@ -445,66 +280,30 @@ def release_named(name: str) -> Release:
             "model": model,
             "tokenizer": model,
             "sae": Repository(listed.repo_id),
-            "text": _STREAMED,
+            "text": STREAMED,
         },
         family=(name,),
-        find=lambda sae_id: SaeFile(sae_id, "registry") if sae_id in listed.saes_map else None,
-        ids=lambda: list(listed.saes_map),
+        find=sae_ids.registered_sae(name),
+        ids=registered_ids(name),
     )
 
 
-def neuronpedia_id(sae, name: str | None = None, sae_id: str | None = None) -> str | None:
-    """What Neuronpedia calls an SAE (``gemma-2b/6-res-jb``): as its config says, or else sae_lens's table; None if neither does."""
-    own = sae_metadata(sae, "neuronpedia_id")
-    if (
-        own
-        or name is None
-        or (name in _RELEASES and _RELEASES[name].offline)
-        or name not in registry()
-    ):
-        return own
-    return registry()[name].neuronpedia_id.get(sae_id)
-
-
-def another_run(release: Release, sae_id: str | None) -> str | None:
-    """The next of the release's SAEs at the same hook and of the same shape, or None.
-
-    Where loading downloads, only those count that the release's notebooks read.
-    """
-    ids = [
-        known
-        for known in (release.ids() if release.offline else release.shown)
-        if known is not None
-    ]
-    found = release.find(sae_id) if sae_id else None
-    if found is None or not found.hook:
-        return None
-    after = ids[ids.index(sae_id) + 1 :] + ids[: ids.index(sae_id)] if sae_id in ids else ids
-    alike = lambda other: (
-        (other.hook, other.d_in, other.d_sae) == (found.hook, found.d_in, found.d_sae)
-    )  # noqa: E731
-    return next((known for known in after if alike(release.sae(known))), None)
-
-
-def _hub_name(model: str) -> str:
-    """The Hub's name of a model that sae_lens lists by TransformerLens's."""
-    if "/" in model:
-        return model
-    from transformer_lens.loading_from_pretrained import get_official_model_name
-
-    try:
-        return get_official_model_name(model)
-    except ValueError as error:
-        raise UnknownNameError(
-            f"sae_lens says that this release is for {model!r}, a model that TransformerLens does not list; load it yourself, and build a Workbook(...)"
-        ) from error
-
-
 def releases() -> pd.DataFrame:
-    """One row a curated release; the index is the name to give to ``load``.
+    """One row per curated release; the index is the name to give to ``load``.
 
-    Returns: columns ``model``, ``hook``, ``d_in``, ``d_sae``, ``corpus``, ``licence``, ``gated``,
-    ``download_mb``, ``memory_gb``, ``offline``. Hook, widths and download are those of the default SAE.
+    Returns:
+        Hook, widths and download are those of the release's default SAE. Columns:
+
+        - ``model``: its name on the Hub.
+        - ``hook``, ``d_in``, ``d_sae``: where the SAE reads, and its widths.
+        - ``corpus``: the text that ``load`` takes.
+        - ``licence``, ``gated``: of model and SAEs; whether it has to be accepted on the Hub.
+        - ``download_mb``: of weights and text, as published.
+        - ``memory_gb``: about what its notebooks need, float32.
+        - ``offline``: whether all of it is in this package.
+
+    >>> releases().loc["gelu-1l-mini", ["d_in", "d_sae", "download_mb", "offline"]].tolist()
+    [512, 4096, 0, True]
     """
     rows = {}
     for name, release in _RELEASES.items():
@@ -524,17 +323,19 @@ def releases() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
 
 
-def _family(name: str) -> tuple[str, ...]:
-    if name in STUDIES:
-        return _ORDERING if name in _ORDERING else (name,)
-    return release_named(name).family
-
-
 def claims_of(name: str, topic: str = "") -> list[Claim]:
-    """The published claims of a release or a study, and of its mini or full sibling, whose id begins with ``topic``."""
-    found = []
-    for member in _family(name):
-        path = DATA / member / "claims.json"
-        rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        found += [Claim(**row, tier=member) for row in rows]
-    return [claim for claim in found if claim.id.startswith(topic)]
+    """The published claims of a release or study, and of its mini or full sibling.
+
+    Args:
+        name: of a release or a study.
+        topic: how their ids begin, such as ``reconstruction``; all claims by default.
+
+    Raises:
+        UnknownNameError: for a name that does not exist.
+
+    >>> [claim.value for claim in claims_of("gelu-1l", "reconstruction/run1/score")]
+    [0.9485, 0.9112]
+    """
+    if name in STUDIES:
+        return claims_of_family(STUDIES[name].family, topic)
+    return release_named(name).claims(topic)

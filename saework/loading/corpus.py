@@ -1,22 +1,26 @@
 """Text to rows of tokens, cut exactly as the published notebook cut them.
 
-Row labels such as ``51/89`` (row 51, position 89) mean something only if the rows are the same
-ones. The published rows were made by TransformerLens 2's ``tokenize_and_concatenate``; later
-versions cut differently, so the old algorithm is written out here.
+Row labels such as ``51/89`` (row 51, position 89) mean something only if the rows are the same.
+The published rows were made by TransformerLens 2's ``tokenize_and_concatenate``. Later versions cut
+differently, so the old algorithm is written out here.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 import saework.core.torch_setup  # noqa: F401, before the first work with torch
-from saework.core.errors import NotAvailableError
-from saework.loading.hub import explained
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+    from torch import Tensor
+
+    from saework.core.protocols import Tokenizer
 
 DOCUMENTS_PER_BATCH = 1000
 CHUNKS_PER_BATCH = 20
@@ -25,8 +29,9 @@ PIRATE_CONVERSATION = [
     {"role": "user", "content": "Roleplay as a pirate"},
     {
         "role": "assistant",
-        "content": "Yarr, I'll be speakin' like a true seafarer from here on out! Got me sea legs ready and me vocabulary set to proper "
-        "pirate speak. What can I help ye with, me hearty?",
+        "content": "Yarr, I'll be speakin' like a true seafarer from here on out! "
+        "Got me sea legs ready and me vocabulary set to proper pirate speak. "
+        "What can I help ye with, me hearty?",
     },
 ]
 """The conversation on which qresearch's notebook (22 January 2025) reads its features."""
@@ -43,15 +48,26 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield list(texts[start : start + DOCUMENTS_PER_BATCH])
 
 
-def tokenize_rows(texts: Sequence[str], tokenizer, *, length: int = 128) -> torch.Tensor:
+def tokenize_rows(
+    texts: Sequence[str], tokenizer: Tokenizer, *, length: int = 128
+) -> Int[Tensor, "batch pos"]:
     """Rows of tokens from documents, BOS first, in document order (not yet shuffled).
 
-    Per 1,000 documents: join them with the EOS string, cut the result into 20 chunks of equal
-    length in characters, tokenize each chunk, lay the tokens end to end, cut rows of
-    ``length - 1`` and drop the remainder, and put BOS in front of each row.
+    For each 1,000 documents: join them with the EOS string, and cut the result into 20 chunks of
+    equal length in characters. Tokenize each chunk, put the tokens end to end, and cut them into
+    rows of ``length - 1``. Drop the remainder, and put BOS in front of each row.
 
-    Returns: long ``[row, length]``.
-    Raises: ValueError if the texts are too short for one row.
+    Args:
+        texts: the documents.
+        tokenizer: the model's.
+        length: tokens in a row, BOS included.
+
+    Returns:
+        Integers ``[batch, length]``.
+
+    Raises:
+        ValueError: if the texts are too short for one row, or ``length`` is below 2.
+
     Source: ``tokenize_and_concatenate`` of TransformerLens 2, as the gelu-1l notebook called it.
     """
     rows, _ = tokenize_rows_with_offsets(texts, tokenizer, length=length)
@@ -59,44 +75,60 @@ def tokenize_rows(texts: Sequence[str], tokenizer, *, length: int = 128) -> torc
 
 
 def tokenize_rows_with_offsets(
-    texts: Sequence[str], tokenizer, *, length: int = 128
-) -> tuple[torch.Tensor, torch.Tensor]:
+    texts: Sequence[str], tokenizer: Tokenizer, *, length: int = 128
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     """As ``tokenize_rows``, and where each token starts.
 
-    Returns: rows, long ``[row, length]``, and offsets of the same shape: the character of
-    ``joined_text(texts, tokenizer)`` at which the token starts; -1 for BOS.
+    Returns:
+        Rows ``[batch, length]``, and offsets of the same shape: the character of
+        ``joined_text(texts, tokenizer)`` at which the token starts; -1 for BOS.
     """
     if length < 2:
         raise ValueError(
             f"length is {length}; a row is BOS and at least one token, so give 2 or more"
         )
-    rows, offsets, base = [], [], 0
+    per_row = length - 1
+    rows, offsets = [], []
+    batch_start = 0  # the character at which the batch starts
     for batch in batches(texts):
-        joined = tokenizer.eos_token.join(batch)
+        joined = str(tokenizer.eos_token).join(batch)
         ids, starts = _tokenize_in_chunks(joined, tokenizer)
-        n_rows = len(ids) // (length - 1)
-        kept = n_rows * (length - 1)
-        shape = (n_rows, length - 1)
-        rows.append(_with_first_column(ids[:kept].reshape(shape), tokenizer.bos_token_id))
-        offsets.append(_with_first_column(starts[:kept].reshape(shape) + base, -1))
-        base += len(joined)
-    if not rows or sum(map(len, rows)) == 0:
+        n_rows = len(ids) // per_row
+        kept = slice(n_rows * per_row)
+        ids = ids[kept].reshape(n_rows, per_row)
+        starts = starts[kept].reshape(n_rows, per_row)
+        rows.append(_with_first_column(ids, tokenizer.bos_token_id))
+        offsets.append(_with_first_column(starts + batch_start, -1))
+        batch_start += len(joined)
+    if sum(map(len, rows)) == 0:
         raise ValueError(
-            f"the text is too short: not one row of {length - 1} tokens came out of {len(texts)} documents; "
-            "give more text or a smaller length"
+            f"the text is too short: not one row of {per_row} tokens came out of "
+            f"{len(texts)} documents; give more text or a smaller length"
         )
     return torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(offsets))
 
 
 def packed_rows(
-    texts: Iterable[str], tokenizer, *, length: int, n_rows: int | None = None
-) -> torch.Tensor:
-    """Rows as sae_lens cuts them: documents end to end, BOS in front of each row and between documents.
+    texts: Iterable[str], tokenizer: Tokenizer, *, length: int, n_rows: int | None = None
+) -> Int[Tensor, "batch pos"]:
+    """Rows as sae_lens packs them: documents end to end, and BOS between them.
 
-    Args: ``n_rows``: stop after so many rows, so that a streamed corpus is read no further.
-    Returns: long ``[row, length]``; what is left after the last whole row is dropped.
-    Raises: ValueError if the texts are too short for one row.
-    Source: ``sae_lens.tokenization_and_batching.concat_and_batch_sequences``, called as its activation store calls it.
+    BOS is also in front of each row. What is left after the last whole row is dropped.
+
+    Args:
+        texts: the documents.
+        tokenizer: the model's.
+        length: tokens in a row, BOS included.
+        n_rows: stop after so many rows, so that a streamed corpus is read no further.
+
+    Returns:
+        Integers ``[batch, length]``.
+
+    Raises:
+        ValueError: if the texts are too short for one row.
+
+    Source: ``sae_lens.tokenization_and_batching.concat_and_batch_sequences``, called as sae_lens's
+    activation store calls it.
     """
     from sae_lens.tokenization_and_batching import concat_and_batch_sequences
 
@@ -105,25 +137,27 @@ def packed_rows(
         for text in texts
     )
     bos = tokenizer.bos_token_id
-    rows = concat_and_batch_sequences(
+    all_rows = concat_and_batch_sequences(
         documents, length, begin_batch_token_id=bos, sequence_separator_token_id=bos
     )
-    found = list(itertools.islice(rows, n_rows))
-    if not found:
+    rows = list(itertools.islice(all_rows, n_rows))
+    if not rows:
         raise ValueError(
-            f"the text is too short: not one row of {length} tokens came out of it; give more text or a smaller length"
+            f"the text is too short: not one row of {length} tokens came out of it; "
+            "give more text or a smaller length"
         )
-    return torch.stack(found)
+    return torch.stack(rows)
 
 
-def joined_text(texts: Sequence[str], tokenizer) -> str:
+def joined_text(texts: Sequence[str], tokenizer: Tokenizer) -> str:
     """The text that ``tokenize_rows_with_offsets`` counts its characters in."""
-    return "".join(tokenizer.eos_token.join(batch) for batch in batches(texts))
+    return "".join(str(tokenizer.eos_token).join(batch) for batch in batches(texts))
 
 
-def shuffled(rows: torch.Tensor, *, seed: int = SHUFFLE_SEED) -> torch.Tensor:
+def shuffled(rows: Tensor, *, seed: int = SHUFFLE_SEED) -> Tensor:
     """Rows in the order of ``datasets.Dataset.shuffle(seed)``, the published notebook's order."""
-    return rows[torch.from_numpy(np.random.default_rng(seed).permutation(len(rows)))]
+    order = np.random.default_rng(seed).permutation(len(rows))
+    return rows[torch.from_numpy(order)]
 
 
 def published_rows(
@@ -133,155 +167,99 @@ def published_rows(
     skip: int = 0,
     seed: int = 52,
     shape: tuple[int, int] = (2048, 16384),
-) -> torch.Tensor:
-    """The rows that the published notebook's random batches took, ``[n_batches * 64]``.
+) -> Int[Tensor, " row"]:
+    """The numbers of the rows that the published notebook's random batches took.
 
     It drew them with ``torch.randperm`` from the generator that its autoencoder had seeded (52 for
-    run1) and had drawn two weight matrices from; the same draws are made again here. That this
-    gives the very rows is inferred from the code, and shows in the losses.
+    run1) and had drawn two weight matrices from. The same draws are made again here. That this
+    gives the same rows is inferred from the code, and shows in the losses.
+
+    Memory: two matrices of the SAE's shape, 268 MB by default.
 
     Args:
         n_rows: rows of the tokenized corpus.
-        skip: batches that were drawn before (the notebook scored 5 batches, then counted firings on 50).
-        shape: of the encoder.
+        n_batches: of 64 rows each.
+        skip: batches drawn before (the notebook scored 5 batches, then counted firings on 50).
+        seed: of the autoencoder.
+        shape: of its encoder.
+
+    Returns:
+        Integers ``[n_batches * 64]``.
     """
     generator = torch.Generator().manual_seed(seed)
     for size in (shape, shape[::-1]):
         torch.nn.init.kaiming_uniform_(torch.empty(size), generator=generator)
-    drawn = [torch.randperm(n_rows, generator=generator)[:64] for _ in range(skip + n_batches)]
-    return torch.cat(drawn[skip:])
+    draws = [torch.randperm(n_rows, generator=generator)[:64] for _ in range(skip + n_batches)]
+    return torch.cat(draws[skip:])
 
 
-def read_parquet(path: str | Path, *, column: str = "text") -> list[str]:
-    """The documents of a parquet file in the layout of ``NeelNanda/c4-code-20k``.
-
-    Raises: ValueError if the file has no such column, or holds anything but text.
-    """
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{path} is not a readable parquet file ({error}); download it again"
-        ) from error
-    if column not in table.column_names:
-        raise ValueError(f"{path} has no column {column!r}; it has {table.column_names}")
-    texts = table.column(column).to_pylist()
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"column {column!r} of {path} holds values that are not text")
-    return texts
+def _with_first_column(array: np.ndarray, value: int | None) -> np.ndarray:
+    column = np.full((len(array), 1), value, dtype=array.dtype)
+    return np.concatenate([column, array], axis=1)
 
 
-def streamed_texts(name: str, *, column: str = "text") -> tuple[Iterator[str], str]:
-    """The documents of a data set on the Hub, read by ranges as they are wanted, and where they lie.
-
-    Reads the first parquet file of its training split, from the Hub's own parquet copy
-    (``refs/convert/parquet``) if there is one, so that data sets in any format can be read.
-
-    Raises: NotAvailableError if it cannot be reached, or has no parquet; ValueError without such a column.
-    """
-    import pyarrow.parquet as parquet
-    from huggingface_hub import HfApi, HfFileSystem
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    def find(revision: str) -> list[str]:
-        try:
-            files = HfApi().list_repo_files(name, repo_type="dataset", revision=revision)
-        except RevisionNotFoundError:
-            return []
-        found = sorted(file for file in files if file.endswith(".parquet"))
-        return [file for file in found if "train" in file] or found
-
-    try:
-        where = next(
-            (
-                (revision, files[0])
-                for revision in ("refs/convert/parquet", "main")
-                if (files := find(revision))
-            ),
-            None,
-        )
-        if where is None:
-            raise NotAvailableError(
-                f"the data set {name} has no parquet file on the Hub; give text= instead"
-            )
-        revision = HfApi().dataset_info(name, revision=where[0]).sha
-        opened = HfFileSystem().open(f"datasets/{name}@{revision}/{where[1]}", block_size=2**22)
-        file = parquet.ParquetFile(
-            opened, pre_buffer=False
-        )  # buffering would fetch the whole column first
-    except NotAvailableError:
-        raise
-    except Exception as error:
-        raise explained(error, "the text", name, kind="dataset") from None
-    if column not in file.schema_arrow.names:
-        raise ValueError(
-            f"the data set {name} has no column {column!r} (it has {file.schema_arrow.names}); give text= instead"
-        )
-
-    def texts() -> Iterator[str]:
-        try:
-            for batch in file.iter_batches(batch_size=16, columns=[column]):
-                yield from batch.column(0).to_pylist()
-        except Exception as error:
-            raise explained(error, "the text", name, kind="dataset") from None
-
-    return texts(), revision
-
-
-def _with_first_column(array: np.ndarray, value: int) -> np.ndarray:
-    return np.concatenate([np.full((len(array), 1), value, dtype=array.dtype), array], axis=1)
-
-
-def _tokenize_in_chunks(text: str, tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of the 20 chunks laid end to end, and the character at which each token starts."""
+def _tokenize_in_chunks(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of the 20 chunks end to end, and the character at which each token starts."""
     size = (len(text) - 1) // CHUNKS_PER_BATCH + 1
-    chunks = [text[i * size : (i + 1) * size] for i in range(CHUNKS_PER_BATCH)]
+    chunk_starts = [i * size for i in range(CHUNKS_PER_BATCH)]
+    chunks = [text[start : start + size] for start in chunk_starts]
     encoded = tokenizer(chunks, add_special_tokens=False, return_offsets_mapping=True)
-    ids = np.concatenate([np.asarray(x, dtype=np.int64) for x in encoded["input_ids"]])
-    starts = np.concatenate(
-        [
-            np.asarray([start for start, _ in x], dtype=np.int64) + i * size
-            for i, x in enumerate(encoded["offset_mapping"])
-        ]
-    )
-    keep = (
-        ids != tokenizer.pad_token_id
-        if tokenizer.pad_token_id is not None
-        else np.ones(len(ids), bool)
-    )
-    return ids[keep], starts[keep]
+    ids = np.concatenate([np.asarray(chunk, dtype=np.int64) for chunk in encoded["input_ids"]])
+    token_starts = []
+    for chunk_start, offsets in zip(chunk_starts, encoded["offset_mapping"]):
+        within_chunk = np.asarray([start for start, _ in offsets], dtype=np.int64)
+        token_starts.append(within_chunk + chunk_start)
+    starts = np.concatenate(token_starts)
+    pad_token_id = getattr(tokenizer, "pad_token_id", None)
+    if pad_token_id is None:
+        return ids, starts
+    is_text = ids != pad_token_id
+    return ids[is_text], starts[is_text]
 
 
 def chat_tokens(
-    messages, tokenizer, *, add_generation_prompt: bool = False, date: str = "22 Jan 2025"
-) -> torch.Tensor:
+    messages: Sequence[Mapping[str, str]],
+    tokenizer: Tokenizer,
+    *,
+    add_generation_prompt: bool = False,
+    date: str = "22 Jan 2025",
+) -> Int[Tensor, "1 pos"]:
     """A conversation as the model's chat template writes it, the same tokens on every day.
 
     Args:
-        messages: a list of ``{"role": "user", "content": "..."}``; roles as the template knows them.
-        add_generation_prompt: end with the opening of the assistant's turn, for ``steer`` to go on from.
-        date: what stands where the template (Llama's) would write today's date; by default that of qresearch's notebook.
+        messages: such as ``{"role": "user", "content": "..."}``; roles as the template knows them.
+        tokenizer: with a chat template.
+        add_generation_prompt: end with the opening of the assistant's turn, for ``steer`` to
+            continue from.
+        date: what stands where the template (Llama's) would write today's date; by default that of
+            qresearch's notebook.
 
-    Returns: long ``[1, pos]``, with whatever special tokens the template writes (BOS among them).
-    Raises: ValueError if the tokenizer has no chat template, or messages are of another form.
+    Returns:
+        Integers ``[1, pos]``, with the special tokens that the template writes (BOS among them).
+
+    Raises:
+        ValueError: if the tokenizer has no chat template, or messages are of another form.
+
+    >>> from saework.loading.models import read_tokenizer
+    >>> from saework.core.files import DATA
+    >>> tokenizer = read_tokenizer(DATA / "llama-mini" / "tokenizer")
+    >>> tokenizer.chat_template = "{{ bos_token }}{{ messages[0].content }}"
+    >>> chat_tokens([{"role": "user", "content": "def f"}], tokenizer).shape
+    torch.Size([1, 3])
     """
     if not getattr(tokenizer, "chat_template", None):
         name = getattr(tokenizer, "name_or_path", "") or "this model"
         raise ValueError(
-            f"the tokenizer of {name} has no chat template; use that of an -Instruct model, or give plain text"
+            f"the tokenizer of {name} has no chat template; "
+            "use that of an -Instruct model, or give plain text"
         )
-    well_formed = isinstance(messages, (list, tuple)) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
-        for m in messages
-    )
-    if not messages or not well_formed:
+    listed = isinstance(messages, (list, tuple))
+    if not messages or not listed or not all(map(_is_message, messages)):
         raise ValueError(
-            f'messages are {messages!r}; give a list such as [{{"role": "user", "content": "Who are you?"}}]'
+            f"messages are {messages!r}; "
+            'give a list such as [{"role": "user", "content": "Who are you?"}]'
         )
-    ids = tokenizer.apply_chat_template(
+    ids = cast("Any", tokenizer).apply_chat_template(
         list(messages),
         tokenize=True,
         return_dict=False,
@@ -289,3 +267,9 @@ def chat_tokens(
         date_string=date,
     )
     return torch.tensor([ids], dtype=torch.long)
+
+
+def _is_message(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return isinstance(value.get("role"), str) and isinstance(value.get("content"), str)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from saework.core.errors import NotAvailableError, WeightsError
 from saework.core.files import PACKAGE
 
 NEW_TOKEN = "make a new one in your account's settings, and set HF_TOKEN to it"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Repository:
     folder: Path | None = None
     """A folder that holds the files instead."""
     sizes_mb: dict[str, float] = field(default_factory=dict)
+    """Of the large files, as published, so that ``releases()`` can say them without a network."""
 
     def __str__(self) -> str:
         if self.folder:
@@ -41,53 +44,65 @@ class Repository:
     def fetch(self, file: str) -> Path:
         """A file's path on this machine, downloaded if need be.
 
-        Raises: NotAvailableError, which says what to do; WeightsError if the download is cut short.
+        Raises:
+            NotAvailableError: which says what to do.
+            WeightsError: if the download is cut short.
         """
         if self.folder:
-            if not (self.folder / file).exists():
+            path = self.folder / file
+            if not path.exists():
                 raise NotAvailableError(
-                    f"{self.folder / file} does not exist; reinstall saework, or build the mini again"
+                    f"{path} does not exist; reinstall saework, or build the mini again"
                 )
-            return self.folder / file
+            return path
         from huggingface_hub import hf_hub_download
 
-        return Path(
-            self._with_revision(
-                lambda revision: hf_hub_download(
-                    self.name, file, repo_type=self.kind, revision=revision
-                ),
-                file,
-            )
-        )
+        def download(revision: str | None) -> str:
+            return hf_hub_download(self.name, file, repo_type=self.kind, revision=revision)
+
+        return Path(self._with_revision(download, file))
 
     def fetch_folder(self, patterns: Sequence[str], *, also: Sequence[str] = ()) -> Path:
-        """The folder with all files that match the patterns, and those of ``also`` that exist.
+        """The folder with all files that match the patterns, downloaded if need be.
 
-        Raises: NotAvailableError, also if nothing matches one of the patterns; WeightsError as ``fetch``.
+        Args:
+            patterns: such as ``data/*.parquet``; each must match a file.
+            also: patterns that need not match.
+
+        Raises:
+            NotAvailableError: which says what to do; also if nothing matches one of the patterns.
+            WeightsError: if a download is cut short.
         """
         root = self.folder
         if root is None:
             from huggingface_hub import snapshot_download
 
-            allowed = [*patterns, *also]
-            download = lambda revision: snapshot_download(
-                self.name, repo_type=self.kind, revision=revision, allow_patterns=allowed
-            )  # noqa: E731
+            def download(revision: str | None) -> str:
+                return snapshot_download(
+                    self.name,
+                    repo_type=self.kind,
+                    revision=revision,
+                    allow_patterns=[*patterns, *also],
+                )
+
             root = Path(self._with_revision(download, patterns[0]))
         for pattern in patterns:
             if not list(root.glob(pattern)):
-                raise NotAvailableError(
-                    f"{self.name} holds no {pattern}{'' if self.folder else ', or it is not in the cache and the Hub cannot be reached'}; "
-                    + (
-                        "reinstall saework, or build the mini again"
-                        if self.folder
-                        else "connect and load again, or see what it holds on the Hub"
-                    )
-                )
+                raise self._no_match(pattern)
         return root
 
+    def _no_match(self, pattern: str) -> NotAvailableError:
+        if self.folder:
+            return NotAvailableError(
+                f"{self.name} holds no {pattern}; reinstall saework, or build the mini again"
+            )
+        return NotAvailableError(
+            f"{self.name} holds no {pattern}, or it is not in the cache and the Hub cannot be "
+            "reached; connect and load again, or see what it holds on the Hub"
+        )
+
     def cached(self, file: str) -> bool:
-        """Whether a file (or all of a pattern, as far as one can tell offline) is on this machine already."""
+        """Whether a file is on this machine already; of a pattern, whether any match is."""
         if self.folder:
             return bool(list(self.folder.glob(file)))
         from huggingface_hub import snapshot_download
@@ -109,22 +124,21 @@ class Repository:
         return False
 
     def access_problem(self, file: str) -> str | None:
-        """Why a file (or the first of a pattern) could not be downloaded now, or None. Downloads nothing.
+        """Why a file (or the first match of a pattern) could not be downloaded now, or None.
 
-        A gated repository tells what it holds to everyone, so the file itself is asked for (its header only).
+        Downloads nothing. A gated repository lists its files for everyone, so the file itself is
+        asked for: its header only.
         """
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
         def ask(revision: str | None) -> None:
-            names = [file]
+            name = file
             if "*" in file:
-                names = fnmatch.filter(
-                    HfApi().list_repo_files(self.name, repo_type=self.kind, revision=revision), file
-                )
-            for name in names[:1] or [file]:
-                get_hf_file_metadata(
-                    hf_hub_url(self.name, name, repo_type=self.kind, revision=revision)
-                )
+                listed = HfApi().list_repo_files(self.name, repo_type=self.kind, revision=revision)
+                # Without a match the pattern itself is asked for, and the Hub has no such file.
+                name = next(iter(fnmatch.filter(listed, file)), file)
+            url = hf_hub_url(self.name, name, repo_type=self.kind, revision=revision)
+            get_hf_file_metadata(url)
 
         try:
             self._with_revision(ask, file)
@@ -132,72 +146,88 @@ class Repository:
             return str(problem)
         return None
 
-    def _with_revision(self, download, file: str) -> str:
-        """Download at the pinned revision; where only another one is to be had, say so loudly."""
+    def _with_revision(self, call: Callable[[str | None], T], file: str) -> T:
+        """Call with the pinned revision; if only ``main`` is available, take that, and warn."""
         from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
         try:
             try:
-                return download(self.revision)
+                return call(self.revision)
             except (RevisionNotFoundError, LocalEntryNotFoundError):
                 if self.revision is None:
                     raise
-                found = download(None)
+                result = call(None)
                 warnings.warn(
-                    f"revision {self.revision[:8]} of {self.name} is not to be had; took main instead",
+                    f"revision {self.revision[:8]} of {self.name} is not to be had; "
+                    "took main instead",
                     stacklevel=4,
                 )
-                return found
+                return result
         except Exception as error:
-            raise explained(
-                error, file, self.name, kind=self.kind
-            ) from None  # the message says it all: spare the reader forty lines
+            # The message says it all: "from None" spares the reader forty lines.
+            raise explained(error, file, self.name, kind=self.kind) from None
 
 
 def explained(error: Exception, file: str, name: str, *, kind: str = "model") -> Exception:
-    """The error to raise in place of one of huggingface_hub's, which says what to do."""
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    """The error to raise in place of one of huggingface_hub's, which says what to do.
 
-    kinds = {
-        cls.__name__ for cls in type(error).__mro__
-    }  # the HTTP library differs between versions of huggingface_hub
-    unreachable = isinstance(error, (LocalEntryNotFoundError, ConnectionError)) or kinds & {
-        "TransportError",
-        "OfflineModeIsEnabled",
-    }
-    refused = isinstance(error, HfHubHTTPError) and error.response.status_code == 401
+    Args:
+        error: what huggingface_hub raised.
+        file: what was asked for.
+        name: of the repository.
+        kind: ``model`` or ``dataset``.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+
+    # The order matters: the Hub's errors are subclasses of one another.
     if isinstance(error, GatedRepoError):
         return NotAvailableError(
-            f"{name} is gated: accept its licence on its page on the Hub while logged in, then set the "
-            "environment variable HF_TOKEN to a token of that account (never paste it into a notebook)"
+            f"{name} is gated: accept its licence on its page on the Hub while logged in, then set "
+            "the environment variable HF_TOKEN to a token of that account (never paste it into a "
+            "notebook)"
         )
     if isinstance(error, RepositoryNotFoundError):
         return NotAvailableError(
-            f"the Hub has no {kind} {name}, or this account may not see it; check the name, and HF_TOKEN if it is private"
+            f"the Hub has no {kind} {name}, or this account may not see it; check the name, "
+            "and HF_TOKEN if it is private"
         )
-    if refused:
+    if _is_refused(error):
         return NotAvailableError(
-            f"the Hub refuses the token that is set on this machine, so {name} cannot be had; {NEW_TOKEN}"
+            f"the Hub refuses the token that is set on this machine, so {name} cannot be had; "
+            f"{NEW_TOKEN}"
         )
-    if unreachable:
+    if _is_unreachable(error):
         return NotAvailableError(
-            f"{file} of {name} is not in the cache, and the Hub cannot be reached; connect once and load again "
-            "(unset HF_HUB_OFFLINE if it is set), or use one of the minis, which need no network"
+            f"{file} of {name} is not in the cache, and the Hub cannot be reached; connect once "
+            "and load again (unset HF_HUB_OFFLINE if it is set), or use one of the minis, which "
+            "need no network"
         )
     if isinstance(error, EntryNotFoundError):
         return NotAvailableError(
-            f"{name} has no file {file} at this revision; check the id (a checkpoint's number, for one)"
+            f"{name} has no file {file} at this revision; "
+            "check the id (a checkpoint's number, for one)"
         )
     if "onsistency check failed" in str(error):
         return WeightsError(
             f"the download of {file} from {name} was cut short; load again to repeat it"
         )
     return NotAvailableError(
-        f"{file} of {name} could not be had ({type(error).__name__}: {error}); check the network and the disk, and try again"
+        f"{file} of {name} could not be had ({type(error).__name__}: {error}); "
+        "check the network and the disk, and try again"
     )
+
+
+def _is_refused(error: Exception) -> bool:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, HfHubHTTPError) and error.response.status_code == 401
+
+
+def _is_unreachable(error: Exception) -> bool:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if isinstance(error, (LocalEntryNotFoundError, ConnectionError)):
+        return True
+    # The HTTP library differs between versions of huggingface_hub, so its classes go by name.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return not names.isdisjoint({"TransportError", "OfflineModeIsEnabled"})

@@ -1,20 +1,28 @@
-"""Published model layouts to TransformerLens models, and their tokenizers; no network.
+"""Models and tokenizers from files on this machine; no network.
 
-One function chooses: Neel Nanda's layout goes through ``HookedTransformer``, since TransformerLens 3
-loads it no other way, and a Hugging Face folder through ``TransformerBridge``.
+Neel Nanda's models go through ``HookedTransformer``, since TransformerLens 3 loads them in no other
+way, and Hugging Face folders through ``TransformerBridge``.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from saework.core.errors import WeightsError
 from saework.core.files import read_json
-from saework.loading.layouts import check_shapes, read_tensors
+from saework.loading.weights_files import check_shapes, read_tensors
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+    from transformer_lens.model_bridge import TransformerBridge
+
+    from saework.core.protocols import Tokenizer
 
 NEEL_CONFIG_KEYS = (
     "d_model",
@@ -27,46 +35,26 @@ NEEL_CONFIG_KEYS = (
     "act_fn",
     "attn_only",
 )
+SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+OPTIONAL_FILES = (
+    "*.safetensors.index.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+"""Fetched with the model or the tokenizer where they exist."""
 
 
-def read_model(
-    folder: str | Path,
-    tokenizer,
-    *,
-    layout: str,
-    dtype: torch.dtype = torch.float32,
-    centred: bool = False,
-):
-    """The model of a folder, on the CPU, ready to run.
-
-    Args:
-        layout: ``neel`` (``config.json``, ``model_final.pth``) or ``huggingface``.
-        centred: centre what is written to the residual stream, as ``HookedTransformer`` does by default,
-            for SAEs that were trained on that (their config says so). ``neel`` models always are.
-
-    Raises: WeightsError for damaged files, or those of another layout.
-    """
-    folder = Path(folder)
-    if layout == "neel":
-        model = neel_model(folder / "config.json", folder / "model_final.pth", tokenizer)
-        model.to(dtype, print_details=False)
-        return model
-    model = huggingface_model(folder, tokenizer, dtype=dtype)
-    if centred:
-        model.enable_compatibility_mode(
-            fold_ln=False,
-            center_writing_weights=True,
-            center_unembed=False,
-            fold_value_biases=False,
-        )
-    return model
-
-
-def huggingface_model(folder: str | Path, tokenizer, *, dtype: torch.dtype = torch.float32):
+def huggingface_model(
+    folder: str | Path, tokenizer: Tokenizer | None, *, dtype: torch.dtype = torch.float32
+) -> TransformerBridge:
     """A ``TransformerBridge`` of a Hugging Face folder: its own weights, unprocessed.
 
     Memory: the weights once, in ``dtype``.
-    Raises: WeightsError for damaged files, or where weights are missing or of another shape.
+
+    Raises:
+        WeightsError: for damaged files, or where weights are missing or of another shape.
     """
     from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
@@ -77,37 +65,46 @@ def huggingface_model(folder: str | Path, tokenizer, *, dtype: torch.dtype = tor
         raise WeightsError(
             f"{folder}/config.json names no model_type; it is not of Hugging Face's layout"
         )
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its types forget the report
     try:
-        with _quiet():  # eager attention, as the bridge itself asks for
-            loaded, report = AutoModelForCausalLM.from_pretrained(
+        with _quiet():
+            loaded, report = from_pretrained(
                 str(folder),
                 dtype=dtype,
-                attn_implementation="eager",
+                attn_implementation="eager",  # as the bridge itself asks for
                 local_files_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-            for name, stored, expected in sorted(report["mismatched_keys"]):
-                raise WeightsError(
-                    f"{folder}: {name} has shape {tuple(stored)}, its config says {tuple(expected)}; it belongs to another model"
-                )
-            missing = sorted(report["missing_keys"])
-            if missing:  # they would be random numbers
-                raise WeightsError(
-                    f"the weights in {folder} lack {len(missing)} of the model's tensors ({missing[0]}, for one); download them again"
-                )
+            _check_loading(report, folder)
             model = TransformerBridge.boot_transformers(
                 str(folder), dtype=dtype, device="cpu", tokenizer=tokenizer, hf_model=loaded
             )
     except (SafetensorError, OSError, RuntimeError) as error:
         raise WeightsError(
-            f"the weights in {folder} are damaged or of another model ({error}); delete them and download them again"
+            f"the weights in {folder} are damaged or of another model ({error}); "
+            "delete them and download them again"
         ) from error
     return model.eval().requires_grad_(False)
 
 
+def _check_loading(report: Mapping[str, Any], folder: str | Path) -> None:
+    """Refuse what transformers would fill with random numbers."""
+    for name, stored, expected in sorted(report["mismatched_keys"]):
+        raise WeightsError(
+            f"{folder}: {name} has shape {tuple(stored)}, its config says {tuple(expected)}; "
+            "it belongs to another model"
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise WeightsError(
+            f"the weights in {folder} lack {len(missing)} of the model's tensors "
+            f"({missing[0]}, for one); download them again"
+        )
+
+
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """No bars and tables of transformers: what matters of them is raised."""
     from transformers.utils import logging
 
@@ -123,11 +120,22 @@ def _quiet():
 
 
 def neel_model_shell(
-    config: dict, *, processed: bool = True, tokenizer=None, init_weights: bool = False
-):
+    config: Mapping[str, Any],
+    *,
+    processed: bool = True,
+    tokenizer: Tokenizer | None = None,
+    init_weights: bool = False,
+) -> HookedTransformer:
     """An empty ``HookedTransformer`` for a ``config.json`` of Neel Nanda's layout.
 
-    ``processed`` makes room for TransformerLens's default processing (the final norm folded in).
+    Args:
+        config: what the file holds.
+        processed: make room for TransformerLens's default processing (the final norm folded in).
+        tokenizer: the model's.
+        init_weights: draw random weights, for training.
+
+    Raises:
+        WeightsError: for a config of another layout.
     """
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -139,7 +147,8 @@ def neel_model_shell(
     normalization = config.get("normalization", config.get("normalization_type"))
     if normalization != "LN":
         raise WeightsError(
-            f"config.json says normalization {normalization!r}; this layout has 'LN' (it belongs to another model)"
+            f"config.json says normalization {normalization!r}; this layout has 'LN' "
+            "(it belongs to another model)"
         )
     cfg = HookedTransformerConfig(
         **{key: config[key] for key in NEEL_CONFIG_KEYS},
@@ -150,17 +159,20 @@ def neel_model_shell(
         device="cpu",
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # TransformerLens 3 has no other way to load this layout
-        return HookedTransformer(cfg, tokenizer=tokenizer)
+        # TransformerLens 3 deprecates the class, but loads this layout in no other way.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return HookedTransformer(cfg, tokenizer=cast("Any", tokenizer))
 
 
-def neel_model(config_path: str | Path, weights_path: str | Path, tokenizer):
+def neel_model(
+    config_path: str | Path, weights_path: str | Path, tokenizer: Tokenizer | None
+) -> HookedTransformer:
     """The model with TransformerLens's default processing, as the published notebook loaded it.
 
     Weights may be stored in float16; they are used in float32.
-    Raises: WeightsError for keys or shapes other than the config's.
+
+    Raises:
+        WeightsError: for keys or shapes other than the config's.
     """
     config = read_json(config_path)
     model = neel_model_shell(config, tokenizer=tokenizer)
@@ -175,67 +187,71 @@ def neel_model(config_path: str | Path, weights_path: str | Path, tokenizer):
 
 
 def _is_buffer(name: str) -> bool:
+    """Whether older files carry it though it is no weight."""
     return name.endswith((".attn.mask", ".attn.IGNORE"))
 
 
-def neel_shapes(config: dict) -> dict[str, tuple[int, ...]]:
+def neel_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Every key of ``model_final.pth`` and its shape."""
-    d, m, v = config["d_model"], config["d_mlp"], config["d_vocab"]
-    h, k = config["n_heads"], config["d_head"]
-    shapes = {
-        "embed.W_E": (v, d),
-        "pos_embed.W_pos": (config["n_ctx"], d),
-        "unembed.W_U": (d, v),
-        "unembed.b_U": (v,),
+    d_model, d_mlp, d_vocab = config["d_model"], config["d_mlp"], config["d_vocab"]
+    n_heads, d_head = config["n_heads"], config["d_head"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "embed.W_E": (d_vocab, d_model),
+        "pos_embed.W_pos": (config["n_ctx"], d_model),
+        "unembed.W_U": (d_model, d_vocab),
+        "unembed.b_U": (d_vocab,),
+        "ln_final.w": (d_model,),
+        "ln_final.b": (d_model,),
     }
-    shapes |= {"ln_final.w": (d,), "ln_final.b": (d,)}
+    block: dict[str, tuple[int, ...]] = {
+        **{f"attn.W_{part}": (n_heads, d_model, d_head) for part in "QKV"},
+        **{f"attn.b_{part}": (n_heads, d_head) for part in "QKV"},
+        "attn.W_O": (n_heads, d_head, d_model),
+        "attn.b_O": (d_model,),
+        "ln1.w": (d_model,),
+        "ln1.b": (d_model,),
+        "ln2.w": (d_model,),
+        "ln2.b": (d_model,),
+        "mlp.W_in": (d_model, d_mlp),
+        "mlp.b_in": (d_mlp,),
+        "mlp.W_out": (d_mlp, d_model),
+        "mlp.b_out": (d_model,),
+    }
     for i in range(config["n_layers"]):
-        block = {f"attn.W_{x}": (h, d, k) for x in "QKV"} | {f"attn.b_{x}": (h, k) for x in "QKV"}
-        block |= {
-            "attn.W_O": (h, k, d),
-            "attn.b_O": (d,),
-            "ln1.w": (d,),
-            "ln1.b": (d,),
-            "ln2.w": (d,),
-            "ln2.b": (d,),
-        }
-        block |= {"mlp.W_in": (d, m), "mlp.b_in": (m,), "mlp.W_out": (m, d), "mlp.b_out": (d,)}
         shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
     return shapes
 
 
-def read_tokenizer(folder: str | Path):
+def read_tokenizer(folder: str | Path) -> Any:
     """The fast tokenizer of a folder with ``tokenizer.json``, and its special tokens.
 
-    Raises: WeightsError if a file is damaged, or a special token that the layout needs is missing.
+    Raises:
+        WeightsError: if a file is damaged, or names no BOS or EOS token.
     """
     from transformers import PreTrainedTokenizerFast
 
+    # Newer layouts name the special tokens in tokenizer_config.json, and have no such file.
     special_file = Path(folder) / "special_tokens_map.json"
-    listed = (
-        read_json(special_file) if special_file.exists() else {}
-    )  # newer layouts name them in tokenizer_config.json
+    listed = read_json(special_file) if special_file.exists() else {}
     try:
-        named = {
-            key: listed[key]
-            for key in ("bos_token", "eos_token", "pad_token", "unk_token")
-            if listed.get(key)
-        }
-        special = {
-            key: value["content"] if isinstance(value, dict) else value
-            for key, value in named.items()
-        }
+        special: Any = {key: _content(listed[key]) for key in SPECIAL_TOKENS if listed.get(key)}
         loaded = PreTrainedTokenizerFast.from_pretrained(
             str(folder), clean_up_tokenization_spaces=False, **special
         )
-    except (
-        Exception
-    ) as error:  # the tokenizers library raises nothing more precise for a damaged file
+    except Exception as error:
+        # The tokenizers library raises nothing more precise for a damaged file.
         raise WeightsError(
-            f"the tokenizer in {folder} is damaged ({type(error).__name__}: {error}); delete it and download it again"
+            f"the tokenizer in {folder} is damaged ({type(error).__name__}: {error}); "
+            "delete it and download it again"
         ) from error
     if loaded.bos_token_id is None or loaded.eos_token_id is None:
         raise WeightsError(
-            f"the tokenizer in {folder} names no BOS or EOS token; its special_tokens_map.json is not of this layout"
+            f"the tokenizer in {folder} names no BOS or EOS token; "
+            "its special_tokens_map.json is not of this layout"
         )
     return loaded
+
+
+def _content(token: str | Mapping[str, str]) -> str:
+    """A special token's text; some files store it as an object."""
+    return token if isinstance(token, str) else token["content"]

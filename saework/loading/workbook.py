@@ -2,68 +2,61 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from saework.analysis.scanning.feature_scan import FeatureScan
-from saework.analysis.sites import find_site
 from saework.core.arguments import check_positive, check_tokens
 from saework.core.errors import HookError, unknown
 from saework.core.files import DATA
-from saework.core.formulas import variance_explained
-from saework.core.protocols import hook_of, sae_metadata
-from saework.engine import forward
-from saework.engine.encoder import Encoder
-from saework.loading import corpus, layouts, models
-from saework.loading.catalogue import (
-    ALSO,
-    MODEL_FILES,
-    TOKENIZER_FILES,
-    Release,
-    claims_of,
-    release_named,
-    releases,
-    scan_file,
-)
-from saework.loading.hub import Repository, explained
+from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, hook_of, sae_metadata
+from saework.loading import corpus, models
+from saework.loading.catalogue import release_named
+from saework.loading.layouts.neel import NEEL
+from saework.loading.local_sae import read_sae
+from saework.loading.release import Release
 from saework.loading.requirements import check_resources
+from saework.loading.sae_ids import scan_file
+from saework.loading.self_check import self_check
+from saework.loading.text_sources import TextRequest
 
-__all__ = ["Workbook", "claims_of", "load", "releases"]
-L0_FACTOR, LOWEST_VARIANCE = 3.0, 0.5
-CHECK_VALUES = 2**26
-WRONG = (
-    "a wrong hook, SAE, or text? Run saework.find_site(...) to rank the model's hooks for this SAE"
-)
-DEFAULT_STREAMED_TOKENS = 16_384
-GIVEN = Repository("given by the caller", folder=Path())
-RANKED_TOKENS = 128  # of each of four rows, where a warning ranks the hooks
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Workbook:
-    """A model, one of its SAEs, and text: what every analysis takes. Build your own from your own parts."""
+    """A model, one of its SAEs, and text: what every analysis takes.
 
-    model: object
+    ``load`` gives one; or build your own from your own parts.
+    """
+
+    model: HookedModel
     """A TransformerLens model."""
-    sae: object
+    sae: SparseAutoencoder
     """A ``sae_lens.SAE``, or anything with ``encode``, ``decode``, ``W_enc``, ``W_dec``."""
-    tokens: torch.Tensor
-    """long ``[batch, pos]``, BOS first."""
-    tokenizer: object
+    tokens: Int[Tensor, "batch pos"]
+    """Integers ``[batch, pos]``, BOS first."""
+    tokenizer: Tokenizer
+    """The model's."""
     hook: str
+    """Where the SAE belongs."""
     release: Release | None = None
+    """Where the parts come from; None for your own."""
     sae_id: str | None = None
+    """The SAE's id in the release, or its path on this machine."""
 
-    def __post_init__(self):
-        tokens = check_tokens(
-            self.tokens, d_vocab=self.model.cfg.d_vocab, n_ctx=self.model.cfg.n_ctx
-        )
-        object.__setattr__(self, "tokens", tokens)
+    def __post_init__(self) -> None:
+        cfg = self.model.cfg
+        tokens = check_tokens(self.tokens, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx)
+        object.__setattr__(self, "tokens", tokens)  # the way to set a field of a frozen dataclass
         if self.hook not in self.model.hook_dict:
             raise unknown(
                 "hook",
@@ -73,55 +66,76 @@ class Workbook:
             )
 
     def with_sae(self, sae_id: str | int) -> Workbook:
-        """The same model and text with another SAE of the release."""
+        """The same model and text with another SAE of the release.
+
+        Raises:
+            UnknownNameError: for an id that the release does not have.
+            HookError: for an SAE of another width.
+            ValueError: for a workbook of your own parts.
+        """
         if self.release is None:
             raise ValueError(
-                "this workbook was built from your own parts, so it has no release to take an SAE from; build another Workbook(...)"
+                "this workbook was built from your own parts, so it has no release to take an SAE "
+                "from; build another Workbook(...)"
             )
-        sae = _load_sae(self.release, sae_id).to(
-            next(self.model.parameters()).device, self.sae.W_dec.dtype
-        )
+        device = next(self.model.parameters()).device
+        sae = _load_sae(self.release, sae_id).to(device, self.sae.W_dec.dtype)
         _check_width(self.model, sae)
         return replace(self, sae=sae, sae_id=str(sae_id), hook=hook_of(sae))
 
-    def labels(self) -> dict[str, torch.Tensor]:
-        """True labels of the bundled text: bool ``[batch, pos]`` by name, such as ``comment``.
+    def labels(self) -> dict[str, Bool[Tensor, "batch pos"]]:
+        """True labels of the bundled text by name, such as ``comment``.
 
-        Raises: ValueError for any other text.
+        Raises:
+            ValueError: for any other text.
         """
-        tokens, labels = _bundled_labels(self.release.name) if self.release else (None, {})
-        if tokens is None or not torch.equal(tokens[: len(self.tokens)], self.tokens.cpu()):
-            raise ValueError(
-                "labels exist for a mini's bundled text only, from its first row on; load a mini without text= or seed="
-            )
-        return {name: values[: len(self.tokens)] for name, values in labels.items()}
+        n_rows = len(self.tokens)
+        if self.release is not None:
+            bundled, labels = _bundled_labels(self.release.name)
+            if labels and torch.equal(bundled[:n_rows], self.tokens.cpu()):
+                return {name: values[:n_rows] for name, values in labels.items()}
+        raise ValueError(
+            "labels exist for a mini's bundled text only, from its first row on; "
+            "load a mini without text= or seed="
+        )
 
     def recorded_scan(self) -> FeatureScan:
-        """The scan of about 10^6 tokens that the mini's builder made: counts and histograms, no text.
+        """The scan of about 10^6 tokens that the mini's builder made: counts and histograms.
 
-        Raises: ValueError if the release has none; then scan live.
+        Raises:
+            ValueError: if none was recorded for this SAE; then scan it yourself.
         """
-        path = DATA / self.release.name / "scans" / scan_file(self.sae_id) if self.release else None
-        if path is None or not path.exists():
-            raise ValueError(
-                "no scan was recorded for this SAE; make one with scan(model, sae, tokens)"
-            )
-        return FeatureScan.load(path)
+        if self.release is not None and self.sae_id is not None:
+            path = DATA / self.release.name / "scans" / scan_file(self.sae_id)
+            if path.exists():
+                return FeatureScan.load(path)
+        raise ValueError(
+            "no scan was recorded for this SAE; make one with scan(model, sae, tokens)"
+        )
 
     def __repr__(self) -> str:
-        name = f"{self.release.name} {self.sae_id or ''}".strip() if self.release else "own parts"
-        cfg, (d_in, d_sae) = self.model.cfg, self.sae.W_enc.shape
+        title = "own parts"
+        if self.release:
+            title = f"{self.release.name} {self.sae_id or ''}".strip()
+        cfg = self.model.cfg
+        d_in, d_sae = self.sae.W_enc.shape
+        dtype = str(self.sae.W_dec.dtype).removeprefix("torch.")
+        model_class = type(self.model).__name__
+        n_rows, row_length = self.tokens.shape
+        n_tokens = self.tokens.numel()
         lines = [
-            f"Workbook {name}",
-            f"  model      {type(self.model).__name__}: {cfg.n_layers} layers, d_model {cfg.d_model}, d_vocab {cfg.d_vocab}",
-            f"  sae        {d_in} to {d_sae} features at {self.hook}, {str(self.sae.W_dec.dtype).removeprefix('torch.')}",
-            f"  tokens     {len(self.tokens)} rows of {self.tokens.shape[1]} ({self.tokens.numel():,} tokens)",
+            f"Workbook {title}",
+            f"  model      {model_class}: {cfg.n_layers} layers, "
+            f"d_model {cfg.d_model}, d_vocab {cfg.d_vocab}",
+            f"  sae        {d_in} to {d_sae} features at {self.hook}, {dtype}",
+            f"  tokens     {n_rows} rows of {row_length} ({n_tokens:,} tokens)",
         ]
         if self.release:
-            sources = dict(self.release.repositories)
+            sources: dict[str, object] = dict(self.release.repositories)
             if self.sae_id and self.release.find(self.sae_id) is None:
                 sources["sae"] = f"{self.sae_id} (on this machine)"
-            lines += [f"  {part:10} {source}" for part, source in sources.items()]
+            for part, source in sources.items():
+                lines.append(f"  {part:10} {source}")
         return "\n".join(lines)
 
 
@@ -140,8 +154,8 @@ def load(
 
     Args:
         name: one of ``releases()``, or any release of sae_lens.
-        sae_id: such as ``run1``, or, for gelu-1l, a checkpoint's number; the release's first by default. Or the path of
-            an SAE on this machine, for the release's model (see ``layouts.read_sae``).
+        sae_id: such as ``run1``, or, for gelu-1l, a checkpoint's number; the release's first by
+            default. Or the path of an SAE on this machine, for the release's model.
         device: where to run; by default a GPU if there is one.
         dtype: of model and SAE; float32 by default.
         n_tokens: take only the first rows that hold so many tokens; all by default.
@@ -150,57 +164,80 @@ def load(
         check: run one batch, and warn if mean L0 is off threefold from the published one, or the
             variance explained (conventional, without BOS) is below 0.5.
 
-    Raises: UnknownNameError for a name or id that does not exist; WeightsError for damaged files or
-    those of another model; NotAvailableError without network, disk or access.
+    Raises:
+        UnknownNameError: for a name or id that does not exist.
+        WeightsError: for damaged files, or those of another model.
+        HookError: for an SAE of another model.
+        NotAvailableError: without network, disk, memory or access.
+        ValueError: for arguments that cannot be used.
+
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> book.tokens.shape, book.sae.W_dec.shape, book.hook
+    (torch.Size([16, 128]), torch.Size([4096, 512]), 'blocks.0.mlp.hook_post')
     """
     _check_device_and_dtype(device, dtype)
-    texts = None if text is None else _documents(text)
+    own_texts = None if text is None else _documents(text)
+    device = torch.device(device or _default_device())
+    dtype = dtype or torch.float32
     release = release_named(name)
     local = _is_local(release, sae_id)
-    sae_id = str(sae_id) if local else release.sae(sae_id).id
+    if not local:
+        sae_id = release.sae(sae_id).id
+    sae_id = str(sae_id)
     if not release.offline:
         check_resources(release, sae_id, local=local)
-    device, dtype = (
-        torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")),
-        dtype or torch.float32,
-    )
-    tokenizer = load_tokenizer(
-        release
-    )  # the small and the doubtful parts first: a closed gate, or no corpus, costs no download
+    # The small and the doubtful parts come first: a closed gate, or no corpus, costs no download.
+    tokenizer = load_tokenizer(release)
     sae = _load_sae(release, sae_id).to(device, dtype)
-    tokens, release = _rows(release, sae, tokenizer, texts, n_tokens)
-    model = _load_model(
-        release,
-        tokenizer,
-        dtype,
-        centred=bool(
-            (sae_metadata(sae, "model_from_pretrained_kwargs") or {}).get("center_writing_weights")
-        ),
-    )
-    if next(model.parameters()).device != device:
-        model.to(device)
+    tokens, release = _load_text(release, sae, tokenizer, own_texts, n_tokens)
+    model = _load_model(release, sae, tokenizer, device, dtype)
     _check_width(model, sae)
     if seed:
         tokens = corpus.shuffled(tokens, seed=seed)
     if n_tokens is not None:
-        tokens = tokens[: -(-check_positive(n_tokens, "n_tokens") // tokens.shape[1])]
+        n_tokens = check_positive(n_tokens, "n_tokens")
+        n_rows = math.ceil(n_tokens / tokens.shape[1])
+        tokens = tokens[:n_rows]
     workbook = Workbook(model, sae, tokens, tokenizer, hook_of(sae), release, sae_id)
     if check:
-        self_check(workbook)
+        published = release.find(sae_id)
+        published_l0 = published.l0 if published else None
+        self_check(workbook, published_l0=published_l0)
     return workbook
 
 
-def _check_device_and_dtype(device, dtype) -> None:
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+def load_tokenizer(release: Release) -> Any:
+    """The release's tokenizer."""
+    repository = release.repositories["tokenizer"]
+    folder = repository.fetch_folder(models.TOKENIZER_FILES, also=models.OPTIONAL_FILES)
+    return models.read_tokenizer(folder)
+
+
+def _default_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
+
+
+def _check_device_and_dtype(device: object, dtype: object) -> None:
+    is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
+    if dtype is not None and not is_float:
         raise ValueError(f"dtype is {dtype!r}; give a torch dtype of floats, such as torch.float32")
     try:
-        torch.device(device or "cpu")
+        torch.device(cast("str", device or "cpu"))
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
 
 
-def _documents(text) -> list[str]:
-    documents = [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
+def _documents(text: object) -> list[str]:
+    """The caller's text as documents.
+
+    Raises:
+        ValueError: if it is empty, or no text.
+    """
+    documents: list[Any] = [text]
+    if isinstance(text, Iterable) and not isinstance(text, str):
+        documents = list(text)
     if not all(isinstance(document, str) for document in documents):
         raise ValueError(f"text is {str(text)[:60]}; give one string, or a list of strings")
     if not any(document.strip() for document in documents):
@@ -208,146 +245,90 @@ def _documents(text) -> list[str]:
     return documents
 
 
-def load_tokenizer(release: Release):
-    """The release's tokenizer."""
-    return models.read_tokenizer(
-        release.repositories["tokenizer"].fetch_folder(TOKENIZER_FILES, also=ALSO)
-    )
-
-
-def _load_model(release: Release, tokenizer, dtype: torch.dtype, *, centred: bool):
-    folder = release.repositories["model"].fetch_folder(
-        MODEL_FILES[release.model_layout], also=ALSO
-    )
-    return models.read_model(
-        folder, tokenizer, layout=release.model_layout, dtype=dtype, centred=centred
-    )
-
-
 def _is_local(release: Release, sae_id: str | int | None) -> bool:
     """Whether an SAE is given by a path; the release's own ids come first."""
-    return sae_id is not None and release.find(str(sae_id)) is None and Path(str(sae_id)).exists()
+    if sae_id is None:
+        return False
+    path = str(sae_id)
+    return release.find(path) is None and Path(path).exists()
 
 
-def _load_sae(release: Release, sae_id: str | int):
+def _load_sae(release: Release, sae_id: str | int) -> Any:
+    """An SAE of the release, or of this machine, on the CPU."""
     if _is_local(release, sae_id):
-        own = release.sae()
-        return layouts.read_sae(sae_id, hook=own.hook if own.layout == "neel" else None)
-    listed, repository = release.sae(sae_id), release.repositories["sae"]
-    if listed.layout == "registry":
-        return _registered_sae(release.name, listed.id)
+        default = release.sae()
+        # A file of Neel Nanda's layout does not say its hook, so it gets the release's.
+        hook = default.hook if default.layout is NEEL else None
+        return read_sae(str(sae_id), hook=hook)
+    listed = release.sae(sae_id)
+    repository = release.repositories["sae"]
     paths = [repository.fetch(file) for file in listed.files]
-    return layouts.stored_sae(listed.layout, paths, hook=listed.hook, scale=listed.scale)
+    return listed.layout.read(paths, hook=listed.hook, scale=listed.scale)
 
 
-def _registered_sae(name: str, sae_id: str):
-    """Any SAE of sae_lens's table, by its own loader."""
-    from sae_lens import SAE
+def _load_text(
+    release: Release,
+    sae: SparseAutoencoder,
+    tokenizer: Tokenizer,
+    own_texts: list[str] | None,
+    n_tokens: int | None,
+) -> tuple[Int[Tensor, "batch pos"], Release]:
+    """Rows of tokens, and the release with the repository that they came from."""
+    request = TextRequest(
+        release=release.name,
+        tokenizer=tokenizer,
+        repository=release.repositories["text"],
+        row_length=release.row_length,
+        corpus=sae_metadata(sae, "dataset_path") or release.corpus,
+        n_tokens=n_tokens,
+        own_texts=own_texts,
+    )
+    tokens, source = release.text(request)
+    repositories = {**release.repositories, "text": source}
+    return tokens, replace(release, repositories=repositories)
 
-    try:
-        return SAE.from_pretrained(name, sae_id).eval().requires_grad_(False)
-    except OSError as error:
-        raise explained(error, f"the SAE {sae_id}", name) from None
+
+def _load_model(
+    release: Release,
+    sae: SparseAutoencoder,
+    tokenizer: Tokenizer,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> HookedModel:
+    """The release's model, processed as the SAE needs it, on the device."""
+    files = release.model_layout.files
+    folder = release.repositories["model"].fetch_folder(files, also=models.OPTIONAL_FILES)
+    options = sae_metadata(sae, "model_from_pretrained_kwargs") or {}
+    centred = bool(options.get("center_writing_weights"))
+    model = release.model_layout.read(folder, tokenizer, dtype=dtype, centred=centred)
+    if next(model.parameters()).device != device:
+        cast("torch.nn.Module", model).to(device)
+    return model
 
 
-def _check_width(model, sae) -> None:
-    hook, d_in = hook_of(sae), sae.W_enc.shape[0]
-    widths = {"resid": model.cfg.d_model, "mlp.hook_post": model.cfg.d_mlp}
-    width = next((width for name, width in widths.items() if name in hook), d_in)
+def _check_width(model: HookedModel, sae: SparseAutoencoder) -> None:
+    """Refuse an SAE whose width is not that of its hook, where the hook's width is known."""
+    hook = hook_of(sae)
+    d_in = width = sae.W_enc.shape[0]
+    if "resid" in hook:
+        width = model.cfg.d_model
+    elif "mlp.hook_post" in hook:
+        width = model.cfg.d_mlp
     if width != d_in:
         raise HookError(
             f"{hook} is {width} wide, but this SAE reads {d_in}: it belongs to another model"
         )
 
 
-def _rows(
-    release: Release, sae, tokenizer, texts: list[str] | None, n_tokens: int | None
-) -> tuple[torch.Tensor, Release]:
-    """Rows of tokens, and the release with the repository that they came from."""
-    length = release.row_length
-    cut = corpus.tokenize_rows if release.text == "published" else corpus.packed_rows
-    if texts is not None:
-        ids = tokenizer(tokenizer.eos_token.join(texts), add_special_tokens=False)["input_ids"]
-        if len(ids) < length:
-            return torch.tensor([[tokenizer.bos_token_id, *ids]]), _with_text(release, GIVEN)
-        return cut(texts, tokenizer, length=length), _with_text(release, GIVEN)
-    if release.text == "conversation":
-        return corpus.chat_tokens(corpus.PIRATE_CONVERSATION, tokenizer), release
-    if release.text == "streamed":
-        name = sae_metadata(sae, "dataset_path") or release.corpus
-        if not name:
-            raise ValueError(f"this SAE of {release.name} names no corpus; give text=")
-        stream, revision = corpus.streamed_texts(name)
-        n_rows = -(-(n_tokens or DEFAULT_STREAMED_TOKENS) // length)
-        source = Repository(name, revision=revision, kind="dataset")
-        return corpus.packed_rows(stream, tokenizer, length=length, n_rows=n_rows), _with_text(
-            release, source
-        )
-    folder = release.repositories["text"].fetch_folder(["data/*.parquet"])
-    texts = [
-        document
-        for file in sorted(folder.glob("data/*.parquet"))
-        for document in corpus.read_parquet(file)
-    ]
-    return corpus.shuffled(cut(texts, tokenizer, length=length)), release
-
-
-def _with_text(release: Release, source: Repository) -> Release:
-    return replace(release, repositories={**release.repositories, "text": source})
-
-
-def self_check(workbook: Workbook, *, n_rows: int = 16) -> None:
-    """One batch against the published L0 and a floor for the variance explained; warns if off.
-
-    Memory: a few times 256 MB of features at most, whatever the SAE's width: a wide one sees fewer tokens.
-    """
-    n_tokens = max(2, CHECK_VALUES // workbook.sae.W_enc.shape[1])
-    rows = workbook.tokens[: min(n_rows, -(-n_tokens // workbook.tokens.shape[1]))]
-    x = forward.sae_input(workbook.model, workbook.sae, rows, workbook.hook)
-    x = (x[:, 1:] if x.shape[1] > 1 else x).flatten(0, 1)[:n_tokens]
-    with torch.no_grad():
-        made = Encoder(workbook.sae).reconstruct(x[None])
-        explained = (
-            variance_explained(x.flatten(1), made.x_hat[0].flatten(1))
-            if len(x) > 1
-            else float("nan")
-        )
-    l0 = float(made.l0.double().mean())
-    published = _published_l0(workbook)
-    if published and not published / L0_FACTOR <= l0 <= published * L0_FACTOR:
-        warnings.warn(
-            f"mean L0 is {l0:.3g} on {len(x)} tokens where {published:.3g} was published: {WRONG}",
-            stacklevel=3,
-        )
-    if explained < LOWEST_VARIANCE:
-        warnings.warn(
-            f"the SAE explains {explained:.2f} of the variance on {len(x)} tokens (BOS left out), below {LOWEST_VARIANCE}: {WRONG}. "
-            f"On a few of them these leave least unexplained: {_ranking(workbook)}",
-            stacklevel=3,
-        )
-
-
-def _ranking(workbook: Workbook, *, n: int = 3) -> str:
-    """The hooks that fit best on a few tokens, such as ``blocks.2.hook_resid_pre (15%)``."""
-    sites = find_site(workbook.model, workbook.sae, workbook.tokens[:4, :RANKED_TOKENS])
-    return ", ".join(
-        f"{hook} ({unexplained:.0%})"
-        for hook, unexplained in zip(sites.hook[:n], sites.unexplained)
-    )
-
-
-def _published_l0(workbook: Workbook) -> float | None:
-    """What the release says of this SAE, if it is one of the release's."""
-    found = workbook.release.find(workbook.sae_id) if workbook.release else None
-    return found.l0 if found else None
-
-
 @lru_cache(maxsize=1)
-def _bundled_labels(name: str) -> tuple[torch.Tensor | None, dict[str, torch.Tensor]]:
+def _bundled_labels(name: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """The rows of a mini's text that labels exist for, and the labels; empty if there are none."""
     from safetensors.torch import load_file
 
     path = DATA / name / "text" / "labels.safetensors"
     if not path.exists():
-        return None, {}
+        return torch.empty(0), {}
     stored = load_file(path)
-    return stored.pop("tokens").long(), {key: value.bool() for key, value in stored.items()}
+    tokens = stored.pop("tokens").long()
+    labels = {name: values.bool() for name, values in stored.items()}
+    return tokens, labels

@@ -20,33 +20,11 @@ from nbformat import NotebookNode
 from saework.core.errors import unknown
 from saework.core.files import DATA, PACKAGE
 from saework.core.ledger import LEDGER_MIME, Ledger
-from saework.loading.catalogue import STUDIES, release_named
+from saework.loading.catalogue import NOTEBOOKS, STUDIES, release_named
 from saework.reproduction import replay
 from saework.reproduction.html import outputs_with, page
 
-_GELU = (
-    "00_start_here",
-    "01_gelu_1l_reconstruction",
-    "02_gelu_1l_rare_features",
-    "03_gelu_1l_reading_a_feature",
-)
-_GEMMA_SCOPE = ("04_gemma_scope_validation", "05_gemma_scope_frontier")
-_GEMMA_2B = ("06_gemma_2b_residual_saes",)
-_LLAMA = ("07_llama_steering",)
-_FEATURE_ORDERING = ("08_feature_ordering",)
-NOTEBOOKS = {
-    "gelu-1l-mini": _GELU,
-    "gelu-1l": _GELU,
-    "gemma-mini": (*_GEMMA_SCOPE, *_GEMMA_2B),
-    "gemma-scope-2b-pt-res": _GEMMA_SCOPE,
-    "gemma-2b-res-jb": _GEMMA_2B,
-    "llama-mini": _LLAMA,
-    "llama-3.2-1b-qresearch": _LLAMA,
-    "feature-ordering": _FEATURE_ORDERING,
-    "feature-ordering-2b": _FEATURE_ORDERING,
-    "saebench": ("09_reading_saebench",),
-}
-# Figures as data (JupyterLab draws them), and no progress bars: outputs are the same everywhere.
+# Figures as data (JupyterLab draws them), no progress bars: what a notebook stores is the same everywhere.
 ENVIRONMENT = {"PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
 
 

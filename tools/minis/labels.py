@@ -1,6 +1,7 @@
-"""What Python itself says of each token: inside a comment, a docstring, another string, a keyword, ...
+"""What Python itself says of each token: comment, docstring, other string, keyword, ...
 
-Computed once by the builder and stored, since ``tokenize`` and ``ast`` differ between Python versions.
+Computed once by the builder and stored, since ``tokenize`` and ``ast`` differ between Python
+versions.
 """
 
 from __future__ import annotations
@@ -10,70 +11,105 @@ import io
 import keyword
 import tokenize
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from saework.loading import corpus
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int
+    from torch import Tensor
+
+    from saework.core.protocols import Tokenizer
+
 NAMES = ("code", "comment", "docstring", "string", "keyword", "number", "defined_name")
 
 
+Span = tuple[str, int, int]
+"""Label, first character, one past the last."""
+
+
 def python_labels(
-    texts: Sequence[str], tokenizer, offsets: torch.Tensor
-) -> dict[str, torch.Tensor]:
+    texts: Sequence[str], tokenizer: Tokenizer, offsets: Int[Tensor, "batch pos"]
+) -> dict[str, Bool[Tensor, "batch pos"]]:
     """Labels of tokens, by the first character of each that is not white space.
 
-    Args: ``offsets``: from ``corpus.tokenize_rows_with_offsets`` of the same texts.
-    Returns: bool of the shape of ``offsets``, by name; False on BOS, and on documents that are not Python.
+    Args:
+        texts: the documents.
+        tokenizer: the model's.
+        offsets: from ``corpus.tokenize_rows_with_offsets`` of the same texts.
+
+    Returns:
+        By name; False on BOS, and on documents that are not Python.
     """
+    eos = str(tokenizer.eos_token)
     whole = corpus.joined_text(texts, tokenizer)
-    labels = {name: np.zeros(len(whole) + 1, dtype=bool) for name in NAMES}
-    base = 0
+    character_labels = {name: np.zeros(len(whole) + 1, dtype=bool) for name in NAMES}
+    base = 0  # the character at which the document starts
     for batch in corpus.batches(texts):
         for i, text in enumerate(batch):
-            base += len(tokenizer.eos_token) if i else 0
+            if i > 0:
+                base += len(eos)
             for name, start, end in _spans(text):
-                labels[name][base + start : base + end] = True
+                covered = slice(base + start, base + end)
+                character_labels[name][covered] = True
             base += len(text)
-    at = _first_visible(whole, offsets.numpy())
-    return {
-        name: torch.from_numpy(marks[at] & (offsets.numpy() >= 0)) for name, marks in labels.items()
-    }
+    starts = offsets.numpy()
+    visible = _first_visible(whole, starts)
+    is_text = starts >= 0
+    labels = {}
+    for name, values in character_labels.items():
+        token_labels = values[visible] & is_text
+        labels[name] = torch.from_numpy(token_labels)
+    return labels
 
 
 def _first_visible(text: str, offsets: np.ndarray) -> np.ndarray:
     """For each offset, the next character that is not white space: " import" is about the "i"."""
-    position = np.arange(len(text) + 1)
-    hidden = np.array([character.isspace() for character in text] + [False])
-    position[hidden] = len(text)
-    following = np.minimum.accumulate(position[::-1])[::-1]
+    end = len(text)
+    position = np.arange(end + 1)
+    for i, character in enumerate(text):
+        if character.isspace():
+            position[i] = end
+    # From the back, the smallest position so far is the next visible character.
+    backwards = position[::-1]
+    following = np.minimum.accumulate(backwards)[::-1]
     return following[np.maximum(offsets, 0)]
 
 
-def _spans(text: str) -> list[tuple[str, int, int]]:
-    """``(label, first character, past the last)`` of a document; none if it is not Python."""
+def _spans(text: str) -> list[Span]:
+    """The labelled parts of a document; none if it is not Python."""
     try:
         tree = ast.parse(text)
-        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+        lines = io.StringIO(text)
+        tokens = list(tokenize.generate_tokens(lines.readline))
     except (SyntaxError, ValueError, tokenize.TokenError):
         return []
-    if not any(
-        isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom))
-        for node in ast.walk(tree)
-    ):
-        return []  # a line or two of prose can be Python by accident
-    starts = np.cumsum([0, *(len(line) + 1 for line in text.split("\n"))])
+    statements = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+    # A line or two of prose can be Python by accident, so one of these is asked for.
+    found = [node for node in ast.walk(tree) if isinstance(node, statements)]
+    if not found:
+        return []
+    line_starts = [0]
+    for line in text.split("\n"):
+        next_start = line_starts[-1] + len(line) + 1
+        line_starts.append(next_start)
     docstrings = _docstring_starts(tree)
-    spans, previous = [("code", 0, len(text))], ""
+    spans: list[Span] = [("code", 0, len(text))]
+    previous = ""
     for token in tokens:
         label = _label(token, docstrings, previous)
-        previous = token.string if token.type == tokenize.NAME else ""
+        previous = ""
+        if token.type == tokenize.NAME:
+            previous = token.string
         if label:
-            (first_line, first), (last_line, last) = token.start, token.end
-            spans.append(
-                (label, int(starts[first_line - 1]) + first, int(starts[last_line - 1]) + last)
-            )
+            line, column = token.start
+            start = line_starts[line - 1] + column
+            line, column = token.end
+            end = line_starts[line - 1] + column
+            spans.append((label, start, end))
     return spans
 
 
@@ -82,24 +118,32 @@ def _label(
 ) -> str | None:
     if token.type == tokenize.COMMENT:
         return "comment"
-    if token.type == tokenize.STRING:
-        line, column = token.start
-        start = (line, len(token.line[:column].encode()))  # ast counts bytes, tokenize characters
-        return "docstring" if start in docstrings else "string"
     if token.type == tokenize.NUMBER:
         return "number"
-    if token.type == tokenize.NAME:
-        if keyword.iskeyword(token.string):
-            return "keyword"
-        return "defined_name" if previous in ("def", "class") else None
+    if token.type == tokenize.STRING:
+        line, column = token.start
+        before = token.line[:column]
+        start = line, len(before.encode())  # ast counts bytes, tokenize characters
+        if start in docstrings:
+            return "docstring"
+        return "string"
+    if token.type != tokenize.NAME:
+        return None
+    if keyword.iskeyword(token.string):
+        return "keyword"
+    if previous in ("def", "class"):
+        return "defined_name"
     return None
 
 
 def _docstring_starts(tree: ast.AST) -> set[tuple[int, int]]:
+    """Line, and column in bytes, of each docstring."""
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    bodies = (
-        node.body
-        for node in ast.walk(tree)
-        if isinstance(node, owners) and ast.get_docstring(node) is not None
-    )
-    return {(body[0].value.lineno, body[0].value.col_offset) for body in bodies}
+    starts = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, owners) or ast.get_docstring(node) is None:
+            continue
+        docstring = node.body[0]
+        start = docstring.lineno, docstring.col_offset
+        starts.add(start)
+    return starts

@@ -1,4 +1,4 @@
-"""Training a mini's language model. ``sae_training`` goes on from there; ``minis`` puts them together.
+"""Training a mini's language model.
 
 The loop keeps checkpoints, and a resumed run sees the batches that an unbroken one would have seen.
 """
@@ -6,15 +6,26 @@ The loop keeps checkpoints, and a resumed run sees the batches that an unbroken 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from saework.core.files import partial_file
 from saework.engine.activation_batches import endless_order
 from saework.loading import models
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+CHUNK_TOKENS = 512
+HELD_OUT_ROWS = 256
+CURVE_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class ModelRecipe:
     seed: int = 0
 
 
-def neel_config(recipe: ModelRecipe) -> dict:
+def neel_config(recipe: ModelRecipe) -> dict[str, Any]:
     """``config.json`` in the layout of ``NeelNanda/GELU_1L512W_C4_Code``."""
     return {
         "d_model": recipe.d_model,
@@ -53,15 +64,15 @@ def neel_config(recipe: ModelRecipe) -> dict:
     }
 
 
-def untrained_model(recipe: ModelRecipe, tokenizer):
-    """A model with random weights: a ``HookedTransformer`` for ``gelu``, a Hugging Face model otherwise."""
+def untrained_model(recipe: ModelRecipe, tokenizer: Any) -> Any:
+    """Random weights: a ``HookedTransformer`` for ``gelu``, a Hugging Face model otherwise."""
     torch.manual_seed(recipe.seed)
     if recipe.architecture == "gelu":
         return models.neel_model_shell(neel_config(recipe), processed=False, init_weights=True)
     from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
     d_head = recipe.d_model // recipe.n_heads
-    shared = {
+    shared: dict[str, Any] = {
         "vocab_size": recipe.d_vocab,
         "hidden_size": recipe.d_model,
         "intermediate_size": recipe.d_mlp,
@@ -77,53 +88,57 @@ def untrained_model(recipe: ModelRecipe, tokenizer):
     }
     if recipe.architecture == "llama":
         return LlamaForCausalLM(LlamaConfig(**shared))
-    local = recipe.n_ctx // 2  # every other layer sees half the context, as Gemma 2's do
-    config = Gemma2Config(
-        **shared, query_pre_attn_scalar=d_head, sliding_window=local, attn_implementation="eager"
-    )
-    return Gemma2ForCausalLM(config)
+    gemma2: dict[str, Any] = {
+        **shared,
+        "query_pre_attn_scalar": d_head,
+        "sliding_window": recipe.n_ctx // 2,  # every other layer sees half the context
+        "attn_implementation": "eager",
+    }
+    return Gemma2ForCausalLM(Gemma2Config(**gemma2))
 
 
 def train_model(
-    rows: torch.Tensor,
-    held_out: torch.Tensor,
+    rows: Int[Tensor, "batch pos"],
+    held_out: Int[Tensor, "batch pos"],
     recipe: ModelRecipe,
-    tokenizer,
+    tokenizer: Any,
     work: Path,
     *,
     device: str,
-):
-    """The language model, from scratch, and its loss curve ``[(step, train loss, held-out loss)]``."""
+) -> tuple[Any, list[tuple[int, float, float]]]:
+    """The language model, from scratch, and its loss curve ``[(step, training, held out)]``."""
     model = untrained_model(recipe, tokenizer).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, _warm_up_then_cosine(recipe.steps, warm_up=100)
-    )
-    state = _Checkpoint(
+    factor = _warm_up_then_cosine(recipe.steps, warm_up=100)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    checkpoint = _Checkpoint(
         work / "model_training.pt", model=model, optimizer=optimizer, schedule=schedule
     )
-    curve, start = state.restore()
+    curve, start = checkpoint.restore()
     order = endless_order(len(rows), recipe.seed)
-    per_step = recipe.rows_per_step
+    held_out = held_out[:HELD_OUT_ROWS].long().to(device)
     train_loss = 0.0
     for step in tqdm(range(start, recipe.steps), initial=start, total=recipe.steps, desc="model"):
-        picked = order[step * per_step % len(order) :][:per_step]
+        first = step * recipe.rows_per_step % len(order)
+        picked = order[first : first + recipe.rows_per_step]
         loss = _step(model, rows[picked].long().to(device))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(), optimizer.zero_grad(), schedule.step()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        # A running mean, which starts at the first loss.
         train_loss = loss if step == start else 0.98 * train_loss + 0.02 * loss
-        if (step + 1) % 200 == 0 or step + 1 == recipe.steps:
-            curve.append(
-                (step + 1, train_loss, _held_out_loss(model, held_out[:256].long().to(device)))
-            )
-            state.save(curve, step + 1)
+        done = step + 1
+        if done % CURVE_STEPS == 0 or done == recipe.steps:
+            curve.append((done, train_loss, _held_out_loss(model, held_out)))
+            checkpoint.save(curve, done)
     return model.eval().requires_grad_(False), curve
 
 
-def _hidden(model, tokens: torch.Tensor) -> torch.Tensor:
-    """What the unembedding reads, ``[batch * (pos - 1), d_model]``."""
+def _hidden(model: Any, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "token d_model"]:
+    """What the unembedding reads, of all tokens but each row's last."""
     if hasattr(model, "lm_head"):
         hidden = model.model(tokens, use_cache=False).last_hidden_state
     else:
@@ -131,21 +146,26 @@ def _hidden(model, tokens: torch.Tensor) -> torch.Tensor:
     return hidden[:, :-1].flatten(0, 1)
 
 
-def _loss_sum(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _loss_sum(
+    model: Any, hidden: Float[Tensor, "token d_model"], targets: Int[Tensor, " token"]
+) -> Float[Tensor, ""]:
     if not hasattr(model, "lm_head"):
-        return F.cross_entropy(hidden @ model.W_U + model.b_U, targets, reduction="sum")
-    logits, cap = model.lm_head(hidden), getattr(model.config, "final_logit_softcapping", None)
-    return F.cross_entropy(
-        cap * torch.tanh(logits / cap) if cap else logits, targets, reduction="sum"
-    )
+        logits = hidden @ model.W_U + model.b_U
+        return F.cross_entropy(logits, targets, reduction="sum")
+    logits = model.lm_head(hidden)
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    if cap:
+        logits = cap * torch.tanh(logits / cap)
+    return F.cross_entropy(logits, targets, reduction="sum")
 
 
-def _step(model, tokens: torch.Tensor) -> float:
-    """One forward and backward pass; the loss in chunks of 512 tokens, which is faster on a CPU."""
+def _step(model: Any, tokens: Int[Tensor, "batch pos"]) -> float:
+    """One forward and backward pass; the loss in chunks, which is faster on a CPU."""
     hidden, targets = _hidden(model, tokens), tokens[:, 1:].flatten()
+    # The chunks' gradients gather in the leaf, and go through the model once.
     leaf = hidden.detach().requires_grad_()
     total = 0.0
-    for part, target in zip(leaf.split(512), targets.split(512)):
+    for part, target in zip(leaf.split(CHUNK_TOKENS), targets.split(CHUNK_TOKENS)):
         loss = _loss_sum(model, part, target) / len(targets)
         loss.backward()
         total += loss.item()
@@ -154,28 +174,34 @@ def _step(model, tokens: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def _held_out_loss(model, tokens: torch.Tensor) -> float:
-    total = sum(
-        _loss_sum(model, _hidden(model, part), part[:, 1:].flatten()).item()
-        for part in tokens.split(32)
-    )
+def _held_out_loss(model: Any, tokens: Int[Tensor, "batch pos"]) -> float:
+    total = 0.0
+    for part in tokens.split(32):
+        hidden = _hidden(model, part)
+        targets = part[:, 1:].flatten()
+        loss = _loss_sum(model, hidden, targets)
+        total += loss.item()
     return total / tokens[:, 1:].numel()
 
 
-def _warm_up_then_cosine(steps: int, *, warm_up: int):
+def _warm_up_then_cosine(steps: int, *, warm_up: int) -> Callable[[int], float]:
+    """The learning rate's factor at each step."""
+
     def factor(step: int) -> float:
         if step < warm_up:
             return (step + 1) / warm_up
-        return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+        progress = (step - warm_up) / max(1, steps - warm_up)
+        return 0.5 * (1 + math.cos(math.pi * progress))
 
     return factor
 
 
 class _Checkpoint:
-    """Everything a training loop needs to go on, in one file that is replaced whole."""
+    """Everything a training loop needs to continue, in one file that is replaced whole."""
 
-    def __init__(self, path: Path, **parts):
-        self.path, self.parts = path, parts
+    def __init__(self, path: Path, **parts: Any) -> None:
+        self.path = path
+        self.parts = parts
 
     def save(self, curve: list, step: int) -> None:
         """Replace the file by the state after ``step`` steps."""
@@ -183,7 +209,10 @@ class _Checkpoint:
         save_whole({"curve": curve, "step": step, **states}, self.path)
 
     def restore(self) -> tuple[list, int]:
-        """Put the parts back as they were saved; returns the curve and the step, or ``([], 0)`` if none was."""
+        """Put the parts back as they were saved; returns the curve and the step.
+
+        ``([], 0)`` if nothing was saved.
+        """
         if not self.path.exists():
             return [], 0
         saved = torch.load(self.path, weights_only=True)
@@ -192,8 +221,7 @@ class _Checkpoint:
         return saved["curve"], saved["step"]
 
 
-def save_whole(value, path: Path) -> None:
-    """Write a file so that it is either whole or not there."""
-    partial = path.with_suffix(".partial")
-    torch.save(value, partial)
-    partial.replace(path)
+def save_whole(value: Any, path: Path) -> None:
+    """Save tensors so that the file is either whole or not there."""
+    with partial_file(path) as partial:
+        torch.save(value, partial)

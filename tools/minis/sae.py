@@ -1,7 +1,7 @@
 """Training a mini's SAEs with sae_lens, on activations of its language model.
 
-As in ``training``, checkpoints are kept, and a resumed run sees the batches that an unbroken one
-would have seen.
+As in ``language_model``, checkpoints are kept, and a resumed run sees the batches that an unbroken
+one would have seen.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
@@ -18,13 +19,19 @@ from tqdm.auto import tqdm
 from saework.core.formulas import log10_rate
 from saework.engine.activation_batches import activation_batches
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from saework.core.protocols import HookedModel
+
 NORM_BATCHES = 8
 CHECKPOINTS = 16
 
 
 @dataclass(frozen=True)
 class SaeRecipe:
-    """How one SAE of a mini is trained: ReLU with an L1 penalty, or JumpReLU towards a target L0."""
+    """How one SAE is trained: ReLU with an L1 penalty, or JumpReLU towards a target L0."""
 
     hook: str
     d_in: int
@@ -32,7 +39,7 @@ class SaeRecipe:
     l1: float | None = None
     target_l0: float | None = None
     subtract_b_dec: bool = True
-    """Whether ``b_dec`` is subtracted from the input, as the layout that the SAE is stored in has it."""
+    """Whether ``b_dec`` is subtracted from the input, as the SAE's layout has it."""
     bos: bool = True
     """Whether BOS is trained on; Gemma Scope left it out."""
     steps: int = 1920
@@ -40,8 +47,10 @@ class SaeRecipe:
     lr: float = 3e-3
     seed: int = 1
 
-    def batches(self, model, rows: torch.Tensor, *, start: int = 0) -> Iterator[torch.Tensor]:
-        """The activations that this SAE is trained on, ``[batch, d_in]``."""
+    def batches(
+        self, model: HookedModel, rows: Int[Tensor, "batch pos"], *, start: int = 0
+    ) -> Iterator[Float[Tensor, "token d_in"]]:
+        """The activations that this SAE is trained on."""
         return activation_batches(
             model,
             rows,
@@ -54,12 +63,17 @@ class SaeRecipe:
 
 
 def train_sae(
-    model, rows: torch.Tensor, recipe: SaeRecipe, folder: Path, *, device: str
-) -> tuple[dict[str, torch.Tensor], list[dict]]:
+    model: HookedModel,
+    rows: Int[Tensor, "batch pos"],
+    recipe: SaeRecipe,
+    folder: Path,
+    *,
+    device: str,
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """One SAE through sae_lens; returns its weights as published layouts have them, and its curve.
 
     Activations are scaled to a mean norm of ``sqrt(d_in)`` in training; afterwards decoder rows get
-    unit norm and the scale goes into biases and thresholds. The curve has an entry a checkpoint:
+    unit norm and the scale goes into biases and thresholds. The curve has one entry per checkpoint:
     variance explained, mean L0, and the histogram of log10 firing rates since the last one.
     """
     trainer = _sae_trainer(recipe, device)
@@ -80,7 +94,7 @@ def train_sae(
     return _published_layout(trainer.sae, trainer.activation_scaler.scaling_factor), curve
 
 
-def _sae_trainer(recipe: SaeRecipe, device: str):
+def _sae_trainer(recipe: SaeRecipe, device: str) -> Any:
     from sae_lens import (
         JumpReLUTrainingSAE,
         JumpReLUTrainingSAEConfig,
@@ -91,7 +105,7 @@ def _sae_trainer(recipe: SaeRecipe, device: str):
     from sae_lens.training.sae_trainer import SAETrainer
 
     torch.manual_seed(recipe.seed)
-    shared = {
+    shared: dict[str, Any] = {
         "d_in": recipe.d_in,
         "d_sae": recipe.d_sae,
         "apply_b_dec_to_input": recipe.subtract_b_dec,
@@ -100,12 +114,13 @@ def _sae_trainer(recipe: SaeRecipe, device: str):
         "device": device,
     }
     if recipe.target_l0 is None:
-        # no warm-up of the L1: with one hardly any feature stays rare, and there is no lesson in notebook 02
-        sae = StandardTrainingSAE(
+        # No warm-up of the L1: with one hardly any feature stays rare, and the notebook about
+        # rare features would have nothing to show.
+        sae: Any = StandardTrainingSAE(
             StandardTrainingSAEConfig(**shared, l1_coefficient=recipe.l1, l1_warm_up_steps=0)
         )
     else:
-        jumprelu = {
+        jumprelu: dict[str, Any] = {
             "jumprelu_sparsity_loss_mode": "quadratic",
             "target_l0": recipe.target_l0,
             "l0_warm_up_steps": recipe.steps // 4,
@@ -124,7 +139,7 @@ def _sae_trainer(recipe: SaeRecipe, device: str):
     return SAETrainer(config, sae, iter(()))
 
 
-def _curve_entry(trainer, output) -> dict:
+def _curve_entry(trainer: Any, output: Any) -> dict[str, Any]:
     log = trainer.build_train_step_log_dict(output, trainer.n_training_samples)
     rates = log10_rate(trainer.feature_sparsity.cpu())
     return {
@@ -135,14 +150,14 @@ def _curve_entry(trainer, output) -> dict:
     }
 
 
-def _save_trainer(trainer, curve: list[dict], folder: Path) -> None:
+def _save_trainer(trainer: Any, curve: list[dict[str, Any]], folder: Path) -> None:
     trainer.save_checkpoint("partial", base_path=folder)
     (folder / "partial" / "curve.json").write_text(json.dumps(curve))
     shutil.rmtree(folder / "latest", ignore_errors=True)
     (folder / "partial").rename(folder / "latest")
 
 
-def _restore(trainer, folder: Path) -> list[dict]:
+def _restore(trainer: Any, folder: Path) -> list[dict[str, Any]]:
     from safetensors.torch import load_file
 
     latest = folder / "latest"
@@ -154,7 +169,7 @@ def _restore(trainer, folder: Path) -> list[dict]:
 
 
 @torch.no_grad()
-def _published_layout(sae, scale: float) -> dict[str, torch.Tensor]:
+def _published_layout(sae: Any, scale: float) -> dict[str, Tensor]:
     """The same function of activations that are not scaled, with decoder rows of unit norm."""
     norm = sae.W_dec.norm(dim=1)
     weights = {

@@ -44,8 +44,9 @@ def training_text() -> tuple[list[str], list[str]]:
     """
     documents = standard_library() + list(_package_documents())
     held_out = [zlib.crc32(name.encode()) % HELD_OUT_ONE_IN == 0 for name, _ in documents]
-    train = [text for (_, text), out in zip(documents, held_out) if not out]
-    return train, [text for (_, text), out in zip(documents, held_out) if out]
+    texts = [text for _, text in documents]
+    train = [text for text, out in zip(texts, held_out) if not out]
+    return train, [text for text, out in zip(texts, held_out) if out]
 
 
 def _package_documents() -> Iterator[tuple[str, str]]:
@@ -72,9 +73,9 @@ def _docstrings(path: Path) -> list[str]:
 
 
 def train_tokenizer(texts: list[str], folder: Path, *, d_vocab: int, architecture: str) -> None:
-    """A byte-level BPE with single digits and the special tokens that models of this architecture have.
+    """A byte-level BPE with single digits, and special tokens as the architecture has them.
 
-    Gemma's and Llama's put BOS in front by themselves; gelu-1l's does not.
+    Gemma's and Llama's tokenizers put BOS in front by themselves; gelu-1l's does not.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -117,10 +118,11 @@ def train_tokenizer(texts: list[str], folder: Path, *, d_vocab: int, architectur
 def standard_library() -> list[tuple[str, str]]:
     """``(name, source)`` of this machine's Python standard library, in order of name.
 
-    What it holds depends on the Python version, so no stored number rests on it: it is for
+    What it holds depends on the Python version, so no stored number depends on it: it is for
     large live scans, and for training the minis.
 
-    Raises: FileNotFoundError if the sources were not installed (some distributions leave them out).
+    Raises:
+        FileNotFoundError: if the sources were not installed (some distributions leave them out).
     """
     root = Path(sysconfig.get_path("stdlib"))
     files = sorted(
@@ -131,8 +133,8 @@ def standard_library() -> list[tuple[str, str]]:
     sources = [(name, text) for name, path in files if (text := _read_utf8(path)).strip()]
     if len(sources) < 100:
         raise FileNotFoundError(
-            f"{root} holds {len(sources)} Python sources; the standard library was installed without them. "
-            "Give text= instead, or use a Python that has its sources"
+            f"{root} holds {len(sources)} Python sources; the standard library was installed "
+            "without them. Give text= instead, or use a Python that has its sources"
         )
     return sources
 

@@ -16,7 +16,7 @@ from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.errors import HookError
 from saework.core.protocols import SparseAutoencoder
 from saework.core.tokens import decode_each
-from saework.loading.catalogue import neuronpedia_id
+from saework.loading.sae_ids import neuronpedia_id
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.ablation import ablated_losses
 from saework.views.feature_page.contexts import TOKENS_BEFORE, Contexts, read_contexts

@@ -1,0 +1,118 @@
+"""Where a release's rows of tokens come from: one function per kind of text.
+
+Each takes a ``TextRequest`` and returns the rows and the repository that they came from. Each also
+cuts the caller's own text, in the same way as the release's. A new kind of text is a function here,
+and the releases that use it name it in the catalogue.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from saework.loading import corpus, documents
+from saework.loading.hub import Repository
+
+if TYPE_CHECKING:
+    from saework.core.protocols import Tokenizer
+
+DEFAULT_STREAMED_TOKENS = 16_384
+PARQUET_FILES = "data/*.parquet"
+GIVEN = Repository("given by the caller", folder=Path())
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """What ``load`` asks for."""
+
+    release: str
+    """Its name, for errors."""
+    tokenizer: Tokenizer
+    repository: Repository
+    """Of the release's text."""
+    row_length: int
+    """Tokens in a row, BOS included."""
+    corpus: str | None
+    """The data set to stream, for an SAE that names one."""
+    n_tokens: int | None
+    """How many are needed; None for the default."""
+    own_texts: Sequence[str] | None
+    """The caller's documents, in place of the release's text."""
+
+
+Rows = tuple[torch.Tensor, Repository]
+"""Integers ``[batch, pos]``, BOS first, and where the text came from."""
+TextSource = Callable[[TextRequest], Rows]
+Cut = Callable[..., torch.Tensor]
+
+
+def published(request: TextRequest) -> Rows:
+    """Parquet documents, cut and shuffled as the gelu-1l notebook did it."""
+    return _parquet_rows(request, corpus.tokenize_rows)
+
+
+def packed(request: TextRequest) -> Rows:
+    """Parquet documents, packed into rows as sae_lens does it, and shuffled."""
+    return _parquet_rows(request, corpus.packed_rows)
+
+
+def streamed(request: TextRequest) -> Rows:
+    """The start of the corpus that the SAE names, packed into rows as sae_lens does it.
+
+    Raises:
+        ValueError: if neither the SAE nor the release names a corpus.
+        NotAvailableError: if the Hub cannot be reached, or has no parquet of it.
+    """
+    if request.own_texts is not None:
+        return _own_rows(request, request.own_texts, corpus.packed_rows)
+    if not request.corpus:
+        raise ValueError(f"this SAE of {request.release} names no corpus; give text=")
+    texts, revision = documents.streamed_texts(request.corpus)
+    n_tokens = request.n_tokens or DEFAULT_STREAMED_TOKENS
+    rows = corpus.packed_rows(
+        texts,
+        request.tokenizer,
+        length=request.row_length,
+        n_rows=math.ceil(n_tokens / request.row_length),
+    )
+    source = Repository(request.corpus, revision=revision, kind="dataset")
+    return rows, source
+
+
+def conversation(request: TextRequest) -> Rows:
+    """The conversation on which qresearch's notebook reads its features, as one row."""
+    if request.own_texts is not None:
+        return _own_rows(request, request.own_texts, corpus.packed_rows)
+    rows = corpus.chat_tokens(corpus.PIRATE_CONVERSATION, request.tokenizer)
+    return rows, request.repository
+
+
+def _parquet_rows(request: TextRequest, cut: Cut) -> Rows:
+    """All rows of the release's parquet files, shuffled."""
+    if request.own_texts is not None:
+        return _own_rows(request, request.own_texts, cut)
+    folder = request.repository.fetch_folder([PARQUET_FILES])
+    texts: list[str] = []
+    files = sorted(folder.glob(PARQUET_FILES))
+    for file in files:
+        texts += documents.read_parquet(file)
+    rows = cut(texts, request.tokenizer, length=request.row_length)
+    return corpus.shuffled(rows), request.repository
+
+
+def _own_rows(request: TextRequest, texts: Sequence[str], cut: Cut) -> Rows:
+    """The caller's documents in order; one short row if they do not fill one."""
+    tokenizer = request.tokenizer
+    joined = str(tokenizer.eos_token).join(texts)
+    encoded = tokenizer(joined, add_special_tokens=False)
+    ids = encoded["input_ids"]
+    if len(ids) < request.row_length:
+        row = [tokenizer.bos_token_id, *ids]
+        return torch.tensor([row]), GIVEN
+    rows = cut(texts, tokenizer, length=request.row_length)
+    return rows, GIVEN
