@@ -158,7 +158,7 @@ class Repository:
                     raise
                 result = call(None)
                 warnings.warn(
-                    f"revision {self.revision[:8]} of {self.name} is not to be had; "
+                    f"revision {self.revision[:8]} of {self.name} is not available; "
                     "took main instead",
                     stacklevel=4,
                 )
@@ -193,8 +193,8 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
         )
     if _is_refused(error):
         return NotAvailableError(
-            f"the Hub refuses the token that is set on this machine, so {name} cannot be had; "
-            f"{NEW_TOKEN}"
+            f"the Hub refuses the token that is set on this machine, so {name} cannot be "
+            f"downloaded; {NEW_TOKEN}"
         )
     if _is_unreachable(error):
         return NotAvailableError(
@@ -205,14 +205,14 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
     if isinstance(error, EntryNotFoundError):
         return NotAvailableError(
             f"{name} has no file {file} at this revision; "
-            "check the id (a checkpoint's number, for one)"
+            "check the id (a checkpoint's number, for example)"
         )
     if "onsistency check failed" in str(error):
         return WeightsError(
             f"the download of {file} from {name} was cut short; load again to repeat it"
         )
     return NotAvailableError(
-        f"{file} of {name} could not be had ({type(error).__name__}: {error}); "
+        f"{file} of {name} could not be downloaded ({type(error).__name__}: {error}); "
         "check the network and the disk, and try again"
     )
 

@@ -99,7 +99,7 @@ def _check_loading(report: Mapping[str, Any], folder: str | Path) -> None:
     if missing:
         raise WeightsError(
             f"the weights in {folder} lack {len(missing)} of the model's tensors "
-            f"({missing[0]}, for one); download them again"
+            f"({missing[0]}, for example); download them again"
         )
 
 

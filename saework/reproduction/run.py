@@ -24,7 +24,7 @@ from saework.loading.catalogue import NOTEBOOKS, STUDIES, release_named
 from saework.reproduction import replay
 from saework.reproduction.html import outputs_with, page
 
-# Figures as data (JupyterLab draws them), no progress bars: what a notebook stores is the same everywhere.
+# Figures as data (JupyterLab draws them), and no progress bars: outputs are the same everywhere.
 ENVIRONMENT = {"PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
 
 

@@ -200,7 +200,7 @@ def test_each_trained_sae_is_found_at_its_own_place(name):
 
 def test_an_sae_at_the_wrong_place_is_warned_of_with_the_ranking():
     import saework
-    from saework.loading.workbook import self_check
+    from saework.loading.self_check import self_check
 
     book = saework.load("llama-mini", device="cpu", n_tokens=1024, check=False)
     moved = saework.Workbook(

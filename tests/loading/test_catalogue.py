@@ -1,25 +1,116 @@
-"""What the catalogue says of an SAE: its page on Neuronpedia, and the run to compare with."""
+"""The table of releases and studies, and the claims of each."""
 
 from __future__ import annotations
 
-from saework.loading.catalogue import another_run, neuronpedia_id, release_named
+import pytest
+from local_hub import MODEL, TEXT
+
+import saework
+from saework.core.errors import UnknownNameError
+from saework.loading import catalogue
+from saework.loading.catalogue import NOTEBOOKS, SAE_LAYOUTS, STUDIES, release_named
+from saework.reproduction.run import notebook_folder
+
+HOOK = "blocks.0.mlp.hook_post"
 
 
-def test_neuronpedia_is_found_in_sae_lens_table_where_the_config_does_not_say():
-    found = neuronpedia_id(None, "gpt2-small-res-jb", "blocks.8.hook_resid_pre")
-    assert found == "gpt2-small/8-res-jb"
-    assert neuronpedia_id(None, "gelu-1l-mini", "run1") is None
-    assert neuronpedia_id(None, "gpt2-small-res-jb", "a/file.safetensors") is None
+def test_releases():
+    table = saework.releases()
+    columns = [
+        "model",
+        "hook",
+        "d_in",
+        "d_sae",
+        "corpus",
+        "licence",
+        "gated",
+        "download_mb",
+        "memory_gb",
+        "offline",
+    ]
+    assert list(table.columns) == columns
+    assert {"gelu-1l", "gelu-1l-mini"} <= set(table.index) and table.index.is_unique
+    gelu = table.loc["gelu-1l"]
+    assert (gelu["model"], gelu["corpus"], gelu["hook"]) == (MODEL, TEXT, HOOK)
+    assert (gelu["d_in"], gelu["d_sae"], gelu["download_mb"], gelu["gated"], gelu["offline"]) == (
+        2048,
+        16384,
+        526,
+        False,
+        False,
+    )
+    mini = table.loc["gelu-1l-mini"]
+    assert (mini["d_in"], mini["d_sae"], mini["download_mb"], mini["offline"]) == (
+        512,
+        4096,
+        0,
+        True,
+    )
+    assert (table.loc[table["offline"], "download_mb"] == 0).all()
+    assert table["gated"].dtype == bool and table["offline"].dtype == bool
 
 
-def test_which_other_run_the_page_command_looks_in():
-    gelu, gemma = release_named("gelu-1l-mini"), release_named("gemma-mini")
-    others = [another_run(gelu, sae_id) for sae_id in ("run1", "run2", "a/file", None)]
-    assert others == ["run2", "run1", None, None]
-    for sae_id in gemma.ids():
-        near = another_run(gemma, sae_id)
-        assert near != sae_id
-        if near is not None:
-            found, given = gemma.sae(near), gemma.sae(sae_id)
-            assert (found.hook, found.d_sae) == (given.hook, given.d_sae)
-    assert another_run(release_named("gelu-1l"), "run1") == "run2"
+def test_claims_of_both_siblings():
+    claims = saework.claims_of("gelu-1l")
+    assert saework.claims_of("gelu-1l-mini") == claims
+    full = {claim.id: claim for claim in claims if claim.tier == "gelu-1l"}
+    published = {"loss": 3.2546, "recons_loss": 3.7507, "zero_abl_loss": 8.8403, "score": 0.9112}
+    assert {name: full[f"reconstruction/run1/{name}"].value for name in published} == published
+    assert all(claim.source and claim.tolerance >= 0 for claim in claims)
+    assert len({(claim.tier, claim.id) for claim in claims}) == len(
+        claims
+    )  # one ledger can hold them all
+
+
+def test_claims_of_one_topic():
+    found = saework.claims_of("gelu-1l", "reconstruction/")
+    assert found and found == [
+        claim for claim in saework.claims_of("gelu-1l") if claim.id.startswith("reconstruction/")
+    ]
+    assert len(found) < len(saework.claims_of("gelu-1l"))
+
+
+def test_claims_of_a_study_are_those_of_its_small_and_its_real_setting():
+    claims = saework.claims_of("feature-ordering-2b")
+    assert claims == saework.claims_of("feature-ordering")
+    assert {claim.tier for claim in claims} == set(STUDIES["feature-ordering"].family)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_each_notebook_of_the_table_exists(name):
+    assert NOTEBOOKS[name]
+    assert all((notebook_folder() / f"{stem}.ipynb").exists() for stem in NOTEBOOKS[name])
+
+
+def test_each_notebook_is_in_the_table():
+    stems = {path.stem for path in notebook_folder().glob("*.ipynb")}
+    assert stems == {stem for notebooks in NOTEBOOKS.values() for stem in notebooks}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_uses_a_release_and_has_no_name_of_one(name):
+    assert STUDIES[name].release in catalogue._RELEASES
+    with pytest.raises(UnknownNameError, match=f"no release '{name}'"):
+        release_named(name)
+
+
+@pytest.mark.parametrize("name", catalogue._RELEASES)
+def test_each_release_has_its_family_and_its_shown_saes(name):
+    release = release_named(name)
+    assert name in release.family
+    assert all(
+        release_named(member).offline == member.endswith("-mini") for member in release.family
+    )
+    for sae_id in release.shown:
+        sae = release.sae(sae_id)
+        assert sae.hook and sae.d_in and sae.d_sae
+        assert sae.layout in SAE_LAYOUTS.values()
+
+
+def test_any_release_of_sae_lens_can_be_named():
+    release = release_named("gpt2-small-res-jb")
+    sae = release.sae("blocks.8.hook_resid_pre")
+    assert (sae.layout.name, sae.files, sae.layout.release) == ("registry", (), release.name)
+    assert release.repositories["model"].name == "gpt2" and not release.offline
+    with pytest.raises(UnknownNameError, match="there is no release 'gpt2-small-res-jx'.*-jb"):
+        release_named("gpt2-small-res-jx")

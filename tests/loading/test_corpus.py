@@ -2,16 +2,12 @@
 
 import copy
 import random
-import sysconfig
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
 
 from saework.loading import corpus
-from tools.minis.text import standard_library
 
 WORDS = [
     "def",
@@ -39,7 +35,7 @@ def texts():
 
 
 def published_rows(texts, tokenizer, length):
-    """``tokenize_and_concatenate`` of TransformerLens 2, as ``datasets.map`` called it on each 1,000 documents."""
+    """``tokenize_and_concatenate`` of TransformerLens 2, on each 1,000 documents."""
     rows = []
     for start in range(0, len(texts), 1000):
         full_text = tokenizer.eos_token.join(texts[start : start + 1000])
@@ -158,7 +154,10 @@ def test_text_too_short_for_a_packed_row(texts, tiny):
 
 @pytest.mark.parametrize("texts", [[], [""], ["too short"], ["", ""]])
 def test_text_too_short_for_a_row(texts, tiny):
-    message = f"not one row of 127 tokens came out of {len(texts)} documents; give more text or a smaller length"
+    message = (
+        f"not one row of 127 tokens came out of {len(texts)} documents; "
+        "give more text or a smaller length"
+    )
     with pytest.raises(ValueError, match=message):
         corpus.tokenize_rows(texts, tiny.tokenizer)
 
@@ -172,70 +171,13 @@ def test_a_row_is_bos_and_at_least_one_token(texts, tiny, length):
         corpus.tokenize_rows(texts, tiny.tokenizer, length=length)
 
 
-def write_parquet(path, **columns):
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    return path
-
-
-def test_a_parquet_file_gives_its_documents(tmp_path):
-    path = write_parquet(tmp_path / "text.parquet", text=["a\n", "é🙂", ""], meta=[1, 2, 3])
-    assert corpus.read_parquet(path) == ["a\n", "é🙂", ""]
-
-
-def test_a_damaged_parquet_file(tmp_path):
-    path = write_parquet(tmp_path / "text.parquet", text=["a"])
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(
-        ValueError, match=r"text.parquet is not a readable parquet file \(.*\); download it again"
-    ):
-        corpus.read_parquet(path)
-
-
-def test_a_parquet_file_of_another_layout(tmp_path):
-    path = write_parquet(tmp_path / "text.parquet", body=["a"], n=[1])
-    with pytest.raises(
-        ValueError, match=r"text.parquet has no column 'text'; it has \['body', 'n'\]"
-    ):
-        corpus.read_parquet(path)
-    with pytest.raises(
-        ValueError, match="column 'n' of .*text.parquet holds values that are not text"
-    ):
-        corpus.read_parquet(path, column="n")
-
-
-def test_the_standard_library_is_read_in_order(tmp_path, monkeypatch):
-    files = {f"m{i:03}.py": f"x = {i}\n".encode() for i in range(100)}
-    files |= {
-        "b/__init__.py": b"# b\n",
-        "empty.py": b" \n",
-        "broken.py": b"\xff",
-        "site-packages/other.py": b"y = 1\n",
-        "note.txt": b"no",
-    }
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    sources = standard_library()
-    assert [name for name, _ in sources] == ["b/__init__.py", *(f"m{i:03}.py" for i in range(100))]
-    assert sources[0][1] == "# b\n" and sources[42][1] == "x = 41\n"
-
-
-def test_a_python_without_sources(tmp_path, monkeypatch):
-    (tmp_path / "only.py").write_text("x = 1\n")
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    with pytest.raises(
-        FileNotFoundError,
-        match="holds 1 Python sources; .* Give text= instead, or use a Python that has its sources",
-    ):
-        standard_library()
-
-
 # ---- conversations ----
 
 TEMPLATE = (
-    "{{ bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
-    "Today Date: {{ date_string }}\n{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
+    "{{ bos_token }}{% if not date_string is defined %}"
+    "{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    "Today Date: {{ date_string }}\n"
+    "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 TALK = [{"role": "system", "content": "a pirate"}, {"role": "user", "content": "def area"}]
@@ -274,7 +216,8 @@ def test_chat_tokens_carry_the_date_that_is_given(chatty):
 def test_a_tokenizer_without_a_chat_template(tiny):
     with pytest.raises(
         ValueError,
-        match="tokenizer of .*gelu-1l-mini.* has no chat template; use that of an -Instruct model, or give plain text",
+        match="tokenizer of .*gelu-1l-mini.* has no chat template; "
+        "use that of an -Instruct model, or give plain text",
     ):
         corpus.chat_tokens(TALK, tiny.tokenizer)
 
@@ -295,6 +238,7 @@ def test_a_tokenizer_without_a_chat_template(tiny):
 def test_messages_of_another_form(chatty, messages):
     with pytest.raises(
         ValueError,
-        match=r'messages are .*; give a list such as \[\{"role": "user", "content": "Who are you\?"\}\]',
+        match=r"messages are .*; give a list such as "
+        r'\[\{"role": "user", "content": "Who are you\?"\}\]',
     ):
         corpus.chat_tokens(messages, chatty)

@@ -19,8 +19,10 @@ CLIENT = """
 import logging, os, time, traceback, warnings
 import huggingface_hub.file_download
 from saework.loading.hub import Repository
+
 time.sleep = lambda seconds: None  # the library waits a second before each new try
 logging.disable()
+
 
 def with_token(token, call):
     def run(*arguments):
@@ -29,17 +31,27 @@ def with_token(token, call):
             return call(*arguments)
         finally:
             os.environ["HF_TOKEN"] = before
+
     return run
+
 
 def tried(call, *arguments, **keywords):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             value = call(*arguments, **keywords)
-            names = sorted(str(p.relative_to(value)) for p in value.rglob("*") if p.is_file()) if value.is_dir() else None
+            names = (
+                sorted(str(p.relative_to(value)) for p in value.rglob("*") if p.is_file())
+                if value.is_dir()
+                else None
+            )
             done = {"value": str(value), "names": names}
         except Exception as error:
-            done = {"error": type(error).__name__, "text": str(error), "traceback": traceback.format_exc()}
+            done = {
+                "error": type(error).__name__,
+                "text": str(error),
+                "traceback": traceback.format_exc(),
+            }
     return done | {"warnings": [str(w.message) for w in caught if w.category is UserWarning]}
 """
 
@@ -64,7 +76,7 @@ def closed_port() -> str:
 
 @pytest.fixture(scope="module")
 def session(folder, tmp_path_factory):
-    """Everything that one process can be asked against one Hub; the tests below read the answers."""
+    """What one process asks of one Hub; the tests below read the answers."""
     cache = tmp_path_factory.mktemp("cache")
     with LocalHub() as hub:
         hub.refused.add(STALE)
@@ -93,7 +105,9 @@ report({{
     "moved, no file": tried(Repository("ours/moved", **pinned).fetch, "99.pt"),
     "no file": tried(Repository("ours/pinned", **pinned).fetch, "99.pt"),
     "missing": tried(Repository("ours/nothing", **pinned).fetch, "config.json"),
-    "missing set": tried(Repository("ours/nothing", kind="dataset").fetch_folder, ["data/*.parquet"]),
+    "missing set": tried(
+        Repository("ours/nothing", kind="dataset").fetch_folder, ["data/*.parquet"]
+    ),
     "401": tried(locked(401).fetch, "config.json"),
     "403": tried(locked(403).fetch, "config.json"),
     "gated set": tried(Repository("ours/locked403").fetch_folder, ["data/*.parquet"]),
@@ -201,7 +215,7 @@ def test_token_is_sent_but_never_shown(session):
 
 
 def test_a_token_that_the_hub_refuses(session):
-    """The Hub then refuses what everyone may read as well, so that the token is to blame has to be said."""
+    """The Hub then refuses even what everyone may read, so the error must name the token."""
     answers = session[0]
     assert answers["refused"]["error"] == answers["refused set"]["error"] == "NotAvailableError"
     for text in (
@@ -291,7 +305,7 @@ def test_pattern_without_a_match(session):
 
 
 def test_without_network(session, tmp_path):
-    """What is cached is used, main in place of the pin if only that is here; for the rest the error says what to do."""
+    """What is cached is used, even main in place of the pin; other files give a clear error."""
     script = (
         CLIENT
         + f"""
@@ -300,8 +314,10 @@ moved = Repository("ours/moved", revision={PINNED!r})
 data = Repository("ours/set", kind="dataset")
 report({{
     "pinned": tried(old.fetch, "config.json"), "moved": tried(moved.fetch, "config.json"),
-    "set": tried(data.fetch_folder, ["data/*.parquet"]), "set cached": data.cached("data/*.parquet"),
-    "absent": tried(old.fetch, "big.bin"), "absent set": tried(Repository("ours/x", kind="dataset").fetch_folder, ["data/*.parquet"]),
+    "set": tried(data.fetch_folder, ["data/*.parquet"]),
+    "set cached": data.cached("data/*.parquet"),
+    "absent": tried(old.fetch, "big.bin"),
+    "absent set": tried(Repository("ours/x", kind="dataset").fetch_folder, ["data/*.parquet"]),
     "asked": old.access_problem("big.bin"),
 }})
 """

@@ -1,4 +1,4 @@
-"""Published model layouts against plain tensors and transformers, and every way in which a file can be wrong."""
+"""Models against plain tensors and transformers, and every way in which a file can be wrong."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_model_agrees_with_plain_tensors(files):
 
 
 def test_model_has_the_published_processing(files):
-    """Final norm folded in, unembedding and writing weights centred: the logit table depends on it."""
+    """Final norm folded in, unembedding and writing weights centred: logits depend on it."""
     model = load_model(files)
     w = {name: value.double() for name, value in files.model.items()}
     w_out = w["blocks.0.mlp.W_out"] - w["blocks.0.mlp.W_out"].mean(-1, keepdim=True)
@@ -260,7 +260,7 @@ FAMILY = {"gemma2": "gemma", "gemma": "gemma", "llama": "llama", "gpt2": "gpt2"}
 
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory):
-    """A folder of each architecture, written once; Gemma 2's weights in two files with their index."""
+    """A folder of each architecture; Gemma 2's weights are in two files with their index."""
     root = tmp_path_factory.mktemp("hf")
     for architecture, family in FAMILY.items():
         write_hf_model(
@@ -289,7 +289,7 @@ def some_tokens() -> torch.Tensor:
 @pytest.mark.parametrize("architecture", FAMILY)
 @torch.no_grad()
 def test_hooks_hold_what_transformers_computes(folder_of, architecture):
-    """On every model class: the output of layer i is ``hidden_states[i + 1]``, and the input of layer 1 is the output of layer 0."""
+    """The output of layer i is ``hidden_states[i + 1]``, and the input of layer i + 1."""
     from transformers import AutoModelForCausalLM
 
     model, tokens = read(folder_of(architecture)), some_tokens()
@@ -310,7 +310,10 @@ def test_hooks_hold_what_transformers_computes(folder_of, architecture):
 
 @torch.no_grad()
 def test_a_centred_model(folder_of):
-    """What HookedTransformer does by default, and older SAEs were trained on: the mean over d_model is taken out, the loss stays."""
+    """The mean over d_model is taken out, the loss stays.
+
+    HookedTransformer does it by default, and older SAEs were trained on it.
+    """
     plain, centred, tokens = (
         read(folder_of("gpt2")),
         read(folder_of("gpt2"), centred=True),

@@ -1,4 +1,4 @@
-"""Gemma Scope, gemma-2b, qresearch's Llama and any other release of sae_lens, loaded through a Hub on loopback."""
+"""Gemma Scope, gemma-2b, qresearch's Llama and other releases, loaded through a local Hub."""
 
 from __future__ import annotations
 
@@ -84,40 +84,69 @@ from types import SimpleNamespace
 import psutil, shutil
 import torch
 import saework
-from saework.loading import catalogue, corpus
+from saework.loading import catalogue, documents
 from saework.engine import forward
 import transformers
 
 ROOT = Path(os.environ["ROOT"])
 answers = {}
 
+
 def described(workbook):
-    return {"hook": workbook.hook, "sae_id": workbook.sae_id, "tokens": workbook.tokens.tolist(), "text": repr(workbook),
-            "model": type(workbook.model).__name__, "shape": list(workbook.sae.W_enc.shape)}
+    return {
+        "hook": workbook.hook,
+        "sae_id": workbook.sae_id,
+        "tokens": workbook.tokens.tolist(),
+        "text": repr(workbook),
+        "model": type(workbook.model).__name__,
+        "shape": list(workbook.sae.W_enc.shape),
+    }
+
 
 def asked(name, *arguments):
     found = saework.preflight(name, *arguments)
-    return {"ok": found.ok, "token": found.token, "accepted": found.token_accepted, "problems": found.problems, "text": repr(found),
-            "download_mb": found.download_mb, "memory_gb": found.memory_gb}
+    return {
+        "ok": found.ok,
+        "token": found.token,
+        "accepted": found.token_accepted,
+        "problems": found.problems,
+        "text": repr(found),
+        "download_mb": found.download_mb,
+        "memory_gb": found.memory_gb,
+    }
+
 
 def loaded(name, *arguments, **keywords):
     return described(saework.load(name, *arguments, **keywords))
 
+
 def downloaded():
-    return sorted(p.name for p in Path(os.environ["HF_HUB_CACHE"]).rglob("snapshots/*/**/*") if p.is_file())
+    return sorted(
+        p.name for p in Path(os.environ["HF_HUB_CACHE"]).rglob("snapshots/*/**/*") if p.is_file()
+    )
+
 
 @torch.no_grad()
 def layer_of(workbook, folder):
     # which of transformers' hidden states is at the hook, and how far off it is
     hf = transformers.AutoModelForCausalLM.from_pretrained(ROOT / folder)
     tokens = workbook.tokens[:2, :40]
-    found, x = hf(tokens, output_hidden_states=True).hidden_states, forward.activations(workbook.model, tokens, workbook.hook)
+    found, x = (
+        hf(tokens, output_hidden_states=True).hidden_states,
+        forward.activations(workbook.model, tokens, workbook.hook),
+    )
     off = [float((x - state).abs().max()) for state in found]
-    return {"layer": min(range(len(off)), key=off.__getitem__), "off": min(off), "others": sorted(off)[1]}
+    return {
+        "layer": min(range(len(off)), key=off.__getitem__),
+        "off": min(off),
+        "others": sorted(off)[1],
+    }
+
 
 def any_machine():
     psutil.virtual_memory = lambda: SimpleNamespace(available=10**15)
     shutil.disk_usage = lambda path: SimpleNamespace(free=10**15)
+
 
 def report():
     print("\\n" + json.dumps(answers))
@@ -140,20 +169,32 @@ for who, token in (("nobody", ""), ("stale", STALE), ("stranger", STRANGER)):
 os.environ["HF_TOKEN"] = OWNER
 answers["before"] = downloaded()
 answers["owner, asked"] = asked(GEMMA)
-for bad in ("layer_0/width_17k/average_l0_105", "layer_26/width_16k/average_l0_105", "layer_0/width_16k/average_l0_106", "nonsense"):
+for bad in (
+    "layer_0/width_17k/average_l0_105",
+    "layer_26/width_16k/average_l0_105",
+    "layer_0/width_16k/average_l0_106",
+    "nonsense",
+):
     answers[bad] = tried(loaded, GEMMA, bad)
 answers["still"] = downloaded()
 
 workbook = saework.load(GEMMA, n_tokens=2048, check=False)
 answers["gemma"] = described(workbook) | layer_of(workbook, "gemma2")
 answers["gemma switched"] = described(workbook.with_sae("layer_0/width_16k/average_l0_46"))
-answers["gemma wider"] = tried(lambda: described(workbook.with_sae("layer_1/width_16k/average_l0_10")))
+answers["gemma wider"] = tried(
+    lambda: described(workbook.with_sae("layer_1/width_16k/average_l0_10"))
+)
 answers["gemma twice"] = asked(GEMMA)
 answers["gemma all"] = loaded(GEMMA, check=False)
 answers["gemma text"] = loaded(GEMMA, text="import os", check=False)
 answers["gemma checked"] = tried(loaded, GEMMA, n_tokens=1024)
 local = ROOT / "scope" / "layer_0/width_16k/average_l0_46"
-paths = {"file": local / "params.npz", "folder": local, "qresearch": ROOT / "qresearch" / "other-l1.pt", "sae_lens": ROOT / "jb" / "local"}
+paths = {
+    "file": local / "params.npz",
+    "folder": local,
+    "qresearch": ROOT / "qresearch" / "other-l1.pt",
+    "sae_lens": ROOT / "jb" / "local",
+}
 for name, path in paths.items():
     answers["local " + name] = loaded(GEMMA, str(path), text="import os", check=False)
 answers["local unknown"] = tried(loaded, GEMMA, str(ROOT / "scope"))
@@ -161,13 +202,17 @@ answers["local unknown"] = tried(loaded, GEMMA, str(ROOT / "scope"))
 workbook = saework.load(JB, LAYER_12, n_tokens=1024, check=False)
 answers["jb"] = described(workbook) | layer_of(workbook, "gemma")
 from safetensors.torch import load_file
+
 w = load_file(ROOT / "jb" / JB_FOLDER.format(12) / "sae_weights.safetensors")
 x = forward.activations(workbook.model, workbook.tokens, workbook.hook)[0]
 features = torch.relu((SCALE * x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
 output = (features @ w["W_dec"] + w["b_dec"]) / SCALE
 pairs = ((workbook.sae.encode(x), features), (workbook.sae(x), output))
-answers["jb formula"] = [float((ours - plain).abs().max() / plain.abs().max()) for ours, plain in pairs]
+answers["jb formula"] = [
+    float((ours - plain).abs().max() / plain.abs().max()) for ours, plain in pairs
+]
 from sae_lens import SAE
+
 own = SAE.from_pretrained(JB, LAYER_12)
 answers["jb own loader"] = float((own.encode(x) - workbook.sae.encode(x)).abs().max())
 answers["jb default"] = loaded(JB, n_tokens=1024, check=False)
@@ -179,18 +224,26 @@ path = ROOT / "llama" / "tokenizer_config.json"
 
 answers["gpt2, asked"] = asked("gpt2-small-res-jb", "blocks.1.hook_resid_pre")
 workbook = saework.load("gpt2-small-res-jb", "blocks.1.hook_resid_pre", n_tokens=256, check=False)
-answers["gpt2"] = described(workbook) | {"mean": float(forward.activations(workbook.model, workbook.tokens, workbook.hook).mean(-1).abs().max())}
+answers["gpt2"] = described(workbook) | {
+    "mean": float(
+        forward.activations(workbook.model, workbook.tokens, workbook.hook).mean(-1).abs().max()
+    )
+}
 answers["gpt2 default"] = loaded("gpt2-small-res-jb", n_tokens=256, check=False)
 answers["gpt2 no such"] = tried(loaded, "gpt2-small-res-jb", "blocks.3.hook_resid_pre")
 answers["gpt2 misspelt"] = tried(loaded, "gpt2-small-res-jb", "blocks.99.hook_resid_pre")
-answers["gpt2 score"] = saework.recons_score(workbook.model, workbook.sae, workbook.tokens, progress=False).n_tokens
+answers["gpt2 score"] = saework.recons_score(
+    workbook.model, workbook.sae, workbook.tokens, progress=False
+).n_tokens
 
-answers["no set"] = tried(lambda: corpus.streamed_texts("owner/nothing"))
-answers["set without parquet"] = tried(lambda: corpus.streamed_texts("owner/raw"))
-answers["set without text"] = tried(lambda: corpus.streamed_texts("owner/other"))
-texts, _ = corpus.streamed_texts(PILE)
+answers["no set"] = tried(lambda: documents.streamed_texts("owner/nothing"))
+answers["set without parquet"] = tried(lambda: documents.streamed_texts("owner/raw"))
+answers["set without text"] = tried(lambda: documents.streamed_texts("owner/other"))
+texts, _ = documents.streamed_texts(PILE)
 next(texts)
-(ROOT / "pile converted" / "default" / "train" / "0000.parquet").unlink()  # the last step: the Hub loses it while it is read
+(
+    ROOT / "pile converted" / "default" / "train" / "0000.parquet"
+).unlink()  # the last step: the Hub loses it while it is read
 answers["set that goes away"] = tried(lambda: sum(1 for _ in texts))
 report()
 """
@@ -340,7 +393,7 @@ def test_gemma_scope(session):
 
 
 def test_the_corpus_is_streamed_from_its_parquet_copy(session):
-    """Rows as sae_lens packs them, the commit in the repr, and of twelve megabytes two blocks are read."""
+    """Rows as sae_lens packs them; the repr has the commit; only two blocks are read."""
     expected = packed(many_documents(), session.root / "gemma2" / "tokenizer.json", 1024, 16)
     assert session.of["gemma"]["tokens"] == expected[:2]
     assert session.of["gemma all"]["tokens"] == expected  # 16,384 tokens by default
@@ -429,7 +482,7 @@ def test_llama_reads_the_input_of_layer_9(session):
 
 
 def test_any_other_release_of_sae_lens(session):
-    """``gpt2-small-res-jb``: ids, corpus and processing (a centred residual stream) from sae_lens's own table and files."""
+    """Ids, corpus and processing (a centred residual stream) from sae_lens's table and files."""
     found = session.of["gpt2"]
     assert (found["hook"], found["sae_id"], found["shape"]) == (
         "blocks.1.hook_resid_pre",
@@ -664,7 +717,8 @@ def test_a_chat_template_that_is_missing(llama):
     (llama / "model.safetensors").unlink()
     with pytest.raises(
         ValueError,
-        match="tokenizer of .*llama has no chat template; use that of an -Instruct model, or give plain text",
+        match="tokenizer of .*llama has no chat template; "
+        "use that of an -Instruct model, or give plain text",
     ):
         saework.load("ours")
 
@@ -686,7 +740,8 @@ def test_a_model_of_another_width(llama):
     write_hf_model(llama, hf_config("llama", d_model=32, n_layers=10))
     with pytest.raises(
         HookError,
-        match="blocks.9.hook_resid_pre is 32 wide, but this SAE reads 16: it belongs to another model",
+        match="blocks.9.hook_resid_pre is 32 wide, but this SAE reads 16: "
+        "it belongs to another model",
     ):
         saework.load("ours")
 
@@ -708,26 +763,44 @@ def test_a_download_that_was_cut_short(llama, root):
 
 REAL_STEPS = """
 import gc
+
 os.environ["HF_TOKEN"] = OWNER
 any_machine()
 warnings.simplefilter("ignore")
 llama = catalogue._RELEASES["llama-3.2-1b-qresearch"]
 second_layer = replace(llama.sae(), hook="blocks.1.hook_resid_pre")
-catalogue._RELEASES[llama.name] = replace(llama, find=lambda sae_id: second_layer, default=None)  # this model has two layers
+catalogue._RELEASES[llama.name] = replace(
+    llama, find=lambda sae_id: second_layer, default=None
+)  # this model has two layers
+
 
 def peak_gb():
-    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1e6
+    return (
+        int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+        / 1e6
+    )
+
 
 for name in json.loads(os.environ["NAMES"]):
     open("/proc/self/clear_refs", "w").write("5")  # a new peak for each
     workbook = saework.load(name, n_tokens=1024, check=name == "gemma-scope-2b-pt-res")
-    score = saework.recons_score(workbook.model, workbook.sae, workbook.tokens[:, :32], progress=False)
+    score = saework.recons_score(
+        workbook.model, workbook.sae, workbook.tokens[:, :32], progress=False
+    )
     answers[name] = {
-        "hook": workbook.hook, "W_enc": list(workbook.sae.W_enc.shape), "W_U": list(workbook.model.W_U.shape),
+        "hook": workbook.hook,
+        "W_enc": list(workbook.sae.W_enc.shape),
+        "W_U": list(workbook.model.W_U.shape),
         "n_layers": workbook.model.cfg.n_layers,
-        "row": workbook.sae.W_enc[7].tolist(), "column": workbook.sae.W_dec[:, 11].tolist(), "tokens": list(workbook.tokens.shape),
-        "losses": [score.loss, score.recons_loss, score.ablated_loss], "model": type(workbook.model).__name__,
-        "dtypes": sorted({str(p.dtype) for p in [*workbook.model.parameters(), *workbook.sae.parameters()]}), "peak_gb": peak_gb(),
+        "row": workbook.sae.W_enc[7].tolist(),
+        "column": workbook.sae.W_dec[:, 11].tolist(),
+        "tokens": list(workbook.tokens.shape),
+        "losses": [score.loss, score.recons_loss, score.ablated_loss],
+        "model": type(workbook.model).__name__,
+        "dtypes": sorted(
+            {str(p.dtype) for p in [*workbook.model.parameters(), *workbook.sae.parameters()]}
+        ),
+        "peak_gb": peak_gb(),
     }
     del workbook
     gc.collect()
@@ -737,7 +810,10 @@ report()
 
 @pytest.mark.real_size
 def test_real_sizes(tmp_path):
-    """SAEs of the published sizes and models of the real widths, two layers of them, random: shapes, weights, losses, memory."""
+    """Random SAEs of the published sizes, and models of the real widths with two layers.
+
+    Checked are shapes, weights, losses and memory.
+    """
     half = torch.bfloat16
     write_hf_model(
         tmp_path / "gemma2", hf_config("gemma2", d_model=2304, real=True), dtype=half, shards=2

@@ -66,7 +66,7 @@ RELEASE, N_TOKENS = full.name, 1024
 LLAMA = """
 from dataclasses import replace
 import torch
-from saework.loading import catalogue, corpus
+from saework.loading import catalogue, corpus, text_sources
 mini, full = catalogue._RELEASES["llama-mini"], catalogue._RELEASES["llama-3.2-1b-qresearch"]
 
 
@@ -75,7 +75,7 @@ def find(sae_id):
 
 
 same = {"name": full.name, "ids": full.ids}
-catalogue._RELEASES[full.name] = replace(mini, text="conversation", find=find, **same)
+catalogue._RELEASES[full.name] = replace(mini, text=text_sources.conversation, find=find, **same)
 
 
 def chat_tokens(messages, tokenizer, **more):  # the mini has no chat template

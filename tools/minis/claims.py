@@ -109,7 +109,8 @@ def steering_claims(measured: MeasuredSae) -> list[dict[str, Any]]:
     table = reconstruction_metrics(model, sae, passage, progress=False)
     metrics = table["with_bos"]
     explained = float(metrics["variance_explained_global"])
-    features = sae.encode(sae_input(model, sae, passage))
+    x = sae_input(model, sae, passage)
+    features = sae.encode(x)
     means = features[0, 1:].mean(0)
     top = means.topk(4)
     numbers = top.indices.tolist()
