@@ -25,6 +25,7 @@ from local_hub import (
 
 from saework.engine import forward
 from saework.loading import models
+from saework.loading.model_layouts import HUGGINGFACE
 
 HOOK = "blocks.0.mlp.hook_post"
 
@@ -275,9 +276,7 @@ def folder_of(tmp_path_factory):
 
 
 def read(folder, **keywords):
-    return models.read_model(
-        folder, models.read_tokenizer(folder), layout="huggingface", **keywords
-    )
+    return HUGGINGFACE.read(folder, models.read_tokenizer(folder), **keywords)
 
 
 def some_tokens() -> torch.Tensor:
