@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from saework.core.claims import Claim
 from saework.core.errors import unknown
 from saework.core.files import DATA
-from saework.core.ledger import Claim
 from saework.loading import sae_ids
 from saework.loading.hub import Repository
 from saework.loading.layouts.gemma_scope import GEMMA_SCOPE
@@ -255,7 +255,7 @@ def release_named(name: str) -> Release:
 
     >>> release = release_named("gemma-mini")
     >>> release.offline, release.ids()[0]
-    (True, 'layer_1/width_1k/average_l0_8')
+    (True, 'layer_1/width_1k/average_l0_9')
     """
     if name in _RELEASES:
         return _RELEASES[name]
@@ -302,8 +302,8 @@ def releases() -> pd.DataFrame:
         - ``memory_gb``: about what its notebooks need, float32.
         - ``offline``: whether all of it is in this package.
 
-    >>> releases().loc["gelu-1l-mini", ["d_in", "d_sae", "download_mb", "offline"]].tolist()
-    [512, 4096, 0, True]
+    >>> releases().loc["gelu-1l-mini", "hook"]
+    'blocks.0.mlp.hook_post'
     """
     rows = {}
     for name, release in _RELEASES.items():
@@ -333,8 +333,9 @@ def claims_of(name: str, topic: str = "") -> list[Claim]:
     Raises:
         UnknownNameError: for a name that does not exist.
 
-    >>> [claim.value for claim in claims_of("gelu-1l", "reconstruction/run1/score")]
-    [0.9485, 0.9112]
+    >>> claim = claims_of("gelu-1l", "reconstruction/run1/score")[-1]
+    >>> claim.value, claim.tier
+    (0.9112, 'gelu-1l')
     """
     if name in STUDIES:
         return claims_of_family(STUDIES[name].family, topic)

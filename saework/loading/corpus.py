@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -210,10 +210,9 @@ def _tokenize_in_chunks(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, np
         within_chunk = np.asarray([start for start, _ in offsets], dtype=np.int64)
         token_starts.append(within_chunk + chunk_start)
     starts = np.concatenate(token_starts)
-    pad_token_id = getattr(tokenizer, "pad_token_id", None)
-    if pad_token_id is None:
+    if tokenizer.pad_token_id is None:
         return ids, starts
-    is_text = ids != pad_token_id
+    is_text = ids != tokenizer.pad_token_id
     return ids[is_text], starts[is_text]
 
 
@@ -259,7 +258,7 @@ def chat_tokens(
             f"messages are {messages!r}; "
             'give a list such as [{"role": "user", "content": "Who are you?"}]'
         )
-    ids = cast("Any", tokenizer).apply_chat_template(
+    ids = tokenizer.apply_chat_template(
         list(messages),
         tokenize=True,
         return_dict=False,

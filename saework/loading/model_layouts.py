@@ -9,7 +9,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -95,7 +95,7 @@ class Neel(ModelLayout):
         config, weights = (Path(folder) / file for file in self.files)
         model = neel_model(config, weights, tokenizer)
         model.to(dtype, print_details=False)
-        return cast("HookedModel", model)
+        return model
 
     def write(
         self,
@@ -142,7 +142,7 @@ class HuggingFace(ModelLayout):
                 center_unembed=False,
                 fold_value_biases=False,
             )
-        return cast("HookedModel", model)
+        return model
 
     def write(
         self,

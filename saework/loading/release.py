@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from saework.core.claims import Claim
 from saework.core.errors import unknown
 from saework.core.files import DATA
-from saework.core.ledger import Claim
 from saework.loading.hub import Repository
 from saework.loading.layouts.sae_layout import SaeLayout
 from saework.loading.layouts.sae_lens import CONFIG, SPARSITY, Registered

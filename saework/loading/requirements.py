@@ -87,7 +87,7 @@ def preflight(name: str, sae_id: str | int | None = None, *more_ids: str | int) 
         UnknownNameError: for a name or id that does not exist.
 
     >>> preflight("gelu-1l-mini").download_mb
-    0
+    0.0
     """
     from huggingface_hub import get_token
 

@@ -9,9 +9,9 @@ import torch
 from toys import DOCUMENTS, TOYS
 
 from saework.analysis.scanning.feature_scan import FeatureScan
+from saework.core.claims import Claim
 from saework.core.errors import UnknownNameError
 from saework.core.files import DATA
-from saework.core.ledger import Claim
 from saework.loading.catalogue import SAE_LAYOUTS, release_named
 from saework.loading.sae_ids import card_of
 from saework.loading.weights_files import read_tensors
