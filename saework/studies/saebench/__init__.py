@@ -1,8 +1,10 @@
 """Read, check and compare SAEBench result files."""
 
-from saework.studies.saebench.lint import bfloat16_step, compare, lint
+from saework.studies.saebench.comparison import bfloat16_step, compare
+from saework.studies.saebench.export import export
+from saework.studies.saebench.lint import lint
 from saework.studies.saebench.literals import ResultError
-from saework.studies.saebench.results import EXAMPLES, Evaluation, export, read
+from saework.studies.saebench.results import EXAMPLES, Evaluation, read
 
 __all__ = [
     "EXAMPLES",

@@ -1,14 +1,20 @@
-"""Two results side by side, and what in a set of them does not bear the reading that it asks for."""
+"""What a reader should know before believing a set of evaluation results."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import pandas as pd
 
+from saework.studies.saebench.comparison import compare, last_digit, shared_step, steps_apart
+from saework.studies.saebench.results import Evaluation
+
 L0_SLACK = 0.1
+"""The share of its target by which a mean L0 may miss it."""
 LOWER_IS_BETTER = ("final_loss", "mse", "l0", "l1", "kl_div_with_sae", "ce_loss_with_sae")
 HIGHER_IS_BETTER = (
     "kl_div_score",
@@ -18,234 +24,289 @@ HIGHER_IS_BETTER = (
     "cossim",
     "unlearning_score",
 )
-_PATTERNS = {
-    "lower": re.compile(r"absorption"),
-    "higher": re.compile(r"_test_(accuracy|auc|f1)$|^(scr|tpp)_metric_"),
-}
+_LOWER_PATTERN = re.compile(r"absorption")
+_HIGHER_PATTERN = re.compile(r"_test_(accuracy|auc|f1)$|^(scr|tpp)_metric_")
+
+Run: TypeAlias = Mapping[str, Evaluation]
+"""The evaluations of one run, by kind."""
+Runs: TypeAlias = Mapping[str, Run]
+"""Several runs by name."""
 
 
-def bfloat16_step(value: float) -> float:
-    """The distance of neighbouring bfloat16 numbers at a value: ``2 ** (floor(log2 |value|) - 7)``.
+class Finding(NamedTuple):
+    """One row of what ``lint`` returns."""
 
-    0.0039 between 0.5 and 1; 8 between 1,024 and 2,048. At 0 the least: ``2 ** -133``.
-    Source: bfloat16 has 8 bits of precision, one of them implied.
-    """
-    if not math.isfinite(value):
-        return math.nan
-    return 2.0 ** max(math.frexp(value)[1] - 8, -133) if value else 2.0**-133
+    run: str
+    evaluation: str
+    check: str
+    finding: str
 
 
-def compare(a, b) -> pd.DataFrame:
-    """The numbers of two evaluations of one kind, side by side.
-
-    Returns: a row a metric: ``group``, ``metric``, ``size``, ``a``, ``b``, ``difference`` (b - a),
-    ``bfloat16_step`` (its resolution at that magnitude; NaN where the numbers were not in bfloat16:
-    the config says so, or one of them is no bfloat16 number to the digits given), and ``neighbours``:
-    at most one step apart, so that one rounding makes the difference.
-    Raises: ValueError for evaluations of different kinds.
-    """
-    if a.kind != b.kind:
-        raise ValueError(
-            f"a is {a.kind!r} and b is {b.kind!r}; compare two evaluations of one kind"
-        )
-    keys = ["group", "metric", "size"]
-    frame = a.metrics.merge(b.metrics, on=keys, how="outer", sort=False).rename(
-        columns={"value_x": "a", "value_y": "b"}
-    )
-    order = pd.concat([a.metrics, b.metrics]).drop_duplicates(keys)[keys]
-    frame = order.merge(frame, on=keys, how="left").reset_index(drop=True)
-    frame["difference"] = frame.b - frame.a
-    coarse = all(
-        evaluation.config.get("llm_dtype", "bfloat16") == "bfloat16" for evaluation in (a, b)
-    )
-    frame["bfloat16_step"] = [
-        _common_step(x, y) if coarse else math.nan for x, y in zip(frame.a, frame.b)
-    ]
-    frame["neighbours"] = [_apart(x, y) <= 1 if coarse else False for x, y in zip(frame.a, frame.b)]
-    return frame
+STATEMENT_KEYS = ("run", "metric", "before", "after")
 
 
-def _common_step(a: float, b: float) -> float:
-    return (
-        max(bfloat16_step(a), bfloat16_step(b)) if _is_bfloat16(a) and _is_bfloat16(b) else math.nan
-    )
+@dataclass(frozen=True)
+class Statement:
+    """An improvement that somebody stated."""
 
-
-def _apart(a: float, b: float) -> float:
-    """Steps between two bfloat16 numbers, each taken to its nearest (they may be printed with few digits); NaN for others."""
-    step = _common_step(a, b)
-    return abs(_nearest(a) - _nearest(b)) / step if step == step else math.nan
-
-
-def _nearest(value: float) -> float:
-    step = bfloat16_step(value)
-    return round(value / step) * step
-
-
-def _is_bfloat16(value: float) -> bool:
-    """Whether a bfloat16 number prints as this one, to as many decimals."""
-    return math.isfinite(value) and abs(value - _nearest(value)) <= 0.5 * _last_digit(value) * (
-        1 + 1e-9
-    )
-
-
-def _last_digit(value: float) -> float:
-    """The unit of the last decimal that is printed: 0.001 for 0.957."""
-    digits, _, exponent = repr(float(value)).partition("e")
-    return 10.0 ** (int(exponent or 0) - len(digits.partition(".")[2].rstrip("0")))
+    run: str
+    metric: str
+    before: float
+    after: float
+    against: str | None = None
+    """The run that ``before`` belongs to."""
+    better: str | None = None
+    """``higher`` or ``lower``."""
 
 
 def lint(
-    evaluations: Mapping, *, target_l0: float | None = None, stated: Iterable[Mapping] = ()
+    evaluations: Run | Runs,
+    *,
+    target_l0: float | None = None,
+    stated: Iterable[Mapping[str, Any]] = (),
 ) -> pd.DataFrame:
-    """What a reader should know before he believes a set of results.
+    """What a reader should know before believing a set of results.
+
+    A finding is a question to ask, not a verdict. The checks:
+
+    - ``L0 target``: the mean L0 misses its target by more than a tenth
+    - ``details``: there are none, so the figures cannot be checked
+    - ``settings``: a record contradicts itself
+    - ``trainer``: another than the first run's
+    - ``resolution``: successive runs differ by one step of bfloat16
+    - ``stated``: the numbers do not show the improvement that somebody stated
+    - ``quoted``: a stated number is not that run's
 
     Args:
-        evaluations: what ``read`` returns, or several of those by name, in the order of the runs.
-        target_l0: features per token that the SAEs were meant to have; by default what each training
-            record says.
-        stated: improvements that somebody stated: mappings with ``run``, ``metric``, ``before``,
-            ``after``; ``against`` (the run that ``before`` is of) and ``better`` ("higher" or
-            "lower", where the metric's name does not tell) if you like.
+        evaluations: what ``read`` returns; or several of those by name, in the order of the runs.
+        target_l0: features per token that the SAEs were meant to have; by default what each run's
+            training record says.
+        stated: improvements that somebody stated, each with ``run``, ``metric``, ``before`` and
+            ``after``. Optional are ``against`` (the run that ``before`` belongs to) and ``better``
+            ("higher" or "lower", where the metric's name does not say).
+    Returns: one row per finding: ``run``, ``evaluation``, ``check``, ``finding`` (a sentence).
+    Raises:
+        ValueError: for a statement that lacks a name, or whose better direction is unknown.
 
-    Returns: a row a finding: ``run``, ``evaluation``, ``check``, ``finding`` (a sentence). The checks:
-    ``L0 target`` (missed by more than a tenth), ``details`` (none), ``settings`` (a record that
-    contradicts itself), ``trainer`` (another than the first run's), ``resolution`` (successive runs,
-    neighbours in bfloat16), ``stated`` (the numbers do not show it), ``quoted`` (a stated number is
-    not that run's). A finding is a question to ask, not a verdict.
-    Raises: ValueError for a statement that lacks a name, or whose better direction is unknown.
+    >>> from saework import saebench
+    >>> run_0 = saebench.read(saebench.EXAMPLES / "run_0.json")
+    >>> saebench.lint(run_0, target_l0=20).finding[0]
+    'mean L0 is 1,639.48 features per token, 82 times the target of 20'
     """
+    runs = _by_name(evaluations)
+    findings: list[Finding] = []
+    for name, run in runs.items():
+        findings += _l0_target(name, run, target_l0)
+        findings += _details(name, run)
+        findings += _settings(name, run)
+    findings += _trainers(runs)
+    findings += _resolution(runs)
+    for mapping in stated:
+        statement = _statement(mapping)
+        findings += _stated(statement, runs)
+        findings += _quoted(statement, runs)
+    return pd.DataFrame(findings, columns=list(Finding._fields))
+
+
+def _by_name(evaluations: Run | Runs) -> Runs:
+    """The runs by name; a single one has the name ``""``."""
     if not isinstance(evaluations, Mapping):
         raise ValueError(
-            f"evaluations are a {type(evaluations).__name__}; give what read(...) returns, or several of those by name"
+            f"evaluations has type {type(evaluations).__name__}; give what read(...) returns, "
+            "or several of those by name"
         )
-    several = all(isinstance(value, Mapping) for value in evaluations.values())
-    runs = dict(evaluations) if several else {"": evaluations}
-    rows = []
-    for run, own in runs.items():
-        rows += [
-            (run, *row)
-            for check in (_l0_target(own, target_l0), _details(own), _settings(own))
-            for row in check
-        ]
-    rows += [*_trainers(runs), *_resolution(runs)]
-    for statement in stated:
-        rows += _stated(statement, runs)
-    return pd.DataFrame(rows, columns=["run", "evaluation", "check", "finding"])
+    if all(isinstance(value, Mapping) for value in evaluations.values()):
+        return cast("Runs", evaluations)
+    return {"": cast("Run", evaluations)}
 
 
-def _l0_target(own: Mapping, target: float | None) -> Iterator[tuple]:
-    target = target or next(
-        (e.config["target_l0"] for e in own.values() if "target_l0" in e.config), None
-    )
-    for kind, evaluation in own.items():
-        for l0 in evaluation.metrics.value[evaluation.metrics.metric == "l0"]:
-            if target and abs(l0 - target) > L0_SLACK * target:
-                times = f"{l0 / target:.3g} times" if l0 > target else f"{l0 / target:.0%} of"
-                yield (
-                    kind,
-                    "L0 target",
-                    f"mean L0 is {l0:,.6g} features per token, {times} the target of {target:g}",
+def _l0_target(name: str, run: Run, target: float | None) -> Iterator[Finding]:
+    target = target or _recorded_target(run)
+    if not target:
+        return
+    slack = L0_SLACK * target
+    for kind, evaluation in run.items():
+        for l0 in _values(evaluation, "l0"):
+            if abs(l0 - target) <= slack:
+                continue
+            ratio = l0 / target
+            times = f"{ratio:.3g} times" if ratio > 1 else f"{ratio:.0%} of"
+            sentence = f"mean L0 is {l0:,.6g} features per token, {times} the target of {target:g}"
+            yield Finding(name, kind, "L0 target", sentence)
+
+
+def _recorded_target(run: Run) -> float | None:
+    """The target L0 in the first config that has one."""
+    for evaluation in run.values():
+        if "target_l0" in evaluation.config:
+            return evaluation.config["target_l0"]
+    return None
+
+
+def _details(name: str, run: Run) -> Iterator[Finding]:
+    sentence = "there are no details, so the figures cannot be checked against their parts"
+    for kind, evaluation in run.items():
+        if kind.startswith("training"):
+            continue
+        if evaluation.details.empty:
+            yield Finding(name, kind, "details", sentence)
+
+
+def _settings(name: str, run: Run) -> Iterator[Finding]:
+    """A number that the settings and the record of one run give differently."""
+    for kind, evaluation in run.items():
+        for setting, value in evaluation.config.items():
+            recorded = _values(evaluation, setting)
+            if not recorded or not isinstance(value, (int, float)):
+                continue
+            last = recorded[-1]
+            if value != last:
+                sentence = (
+                    f"{setting} is {value:g} in the settings and {last:g} in the "
+                    "record of the same run"
                 )
+                yield Finding(name, kind, "settings", sentence)
 
 
-def _details(own: Mapping) -> Iterator[tuple]:
-    for kind, evaluation in own.items():
-        if evaluation.details.empty and not kind.startswith("training"):
-            yield (
-                kind,
-                "details",
-                "there are no details, so the figures cannot be checked against their parts",
-            )
-
-
-def _settings(own: Mapping) -> Iterator[tuple]:
-    for kind, evaluation in own.items():
-        recorded = dict(zip(evaluation.metrics.metric, evaluation.metrics.value))
-        for name, value in evaluation.config.items():
-            if name in recorded and isinstance(value, (int, float)) and value != recorded[name]:
-                yield (
-                    kind,
-                    "settings",
-                    f"{name} is {value:g} in the settings and {recorded[name]:g} in the record of the same run",
-                )
-
-
-def _trainers(runs: Mapping) -> Iterator[tuple]:
+def _trainers(runs: Runs) -> Iterator[Finding]:
     records = {
-        run: e for run, own in runs.items() for e in own.values() if "trainer_class" in e.config
+        name: evaluation
+        for name, run in runs.items()
+        for evaluation in run.values()
+        if "trainer_class" in evaluation.config
     }
-    first = next(iter(records), None)
-    for run, record in records.items():
-        ours, theirs = record.config, records[first].config
-        if ours["trainer_class"] != theirs["trainer_class"]:
-            only = ", ".join(sorted(set(ours) ^ set(theirs)))
-            yield (
-                run,
-                record.kind,
-                "trainer",
-                f"trained by {ours['trainer_class']}, and {first} by {theirs['trainer_class']}, so a difference between them may be the trainer's"
-                + (f"; settings that only one of them has: {only}" if only else ""),
-            )
+    if not records:
+        return
+    first_name, first = next(iter(records.items()))
+    first_trainer = first.config["trainer_class"]
+    for name, record in records.items():
+        trainer = record.config["trainer_class"]
+        if trainer == first_trainer:
+            continue
+        sentence = (
+            f"trained by {trainer}, and {first_name} by {first_trainer}, "
+            "so a difference between them may be the trainer's"
+        )
+        # the settings that are in one of the two configs and not in the other
+        unshared = sorted(record.config.keys() ^ first.config.keys())
+        if unshared:
+            sentence += f"; settings that only one of them has: {', '.join(unshared)}"
+        yield Finding(name, record.kind, "trainer", sentence)
 
 
-def _resolution(runs: Mapping) -> Iterator[tuple]:
-    names = list(runs)
-    for before, after in zip(names, names[1:]):
-        for kind in (
-            kind for kind in runs[after] if kind in runs[before] and kind.startswith("core")
-        ):
-            frame = compare(runs[before][kind], runs[after][kind])
-            for row in frame[frame.neighbours & (frame.difference != 0)].itertuples():
-                yield (
-                    after,
-                    kind,
-                    "resolution",
-                    f"{row.metric} is {row.b:g}, and {row.a:g} in {before}: {_neighbours(row.a, row.b)}",
+def _resolution(runs: Runs) -> Iterator[Finding]:
+    """Core metrics of successive runs that differ by one bfloat16 step."""
+    for before_name, after_name in pairwise(runs):
+        before, after = runs[before_name], runs[after_name]
+        for kind in after:
+            if not kind.startswith("core") or kind not in before:
+                continue
+            frame = compare(before[kind], after[kind])
+            differing = frame[frame.difference != 0]
+            for row in differing[differing.neighbours].itertuples():
+                sentence = (
+                    f"{row.metric} is {row.b:g}, and {row.a:g} in {before_name}: "
+                    f"{_neighbours(row.a, row.b)}"
                 )
+                yield Finding(after_name, kind, "resolution", sentence)
 
 
 def _neighbours(a: float, b: float) -> str:
-    return f"neighbours in bfloat16, whose step there is {_common_step(a, b):.3g}, so one rounding makes the difference"
+    step = shared_step(a, b)
+    return (
+        f"neighbours in bfloat16, whose step there is {step:.3g}, "
+        "so one rounding makes the difference"
+    )
 
 
-def _stated(statement: Mapping, runs: Mapping) -> Iterator[tuple]:
-    missing = [key for key in ("run", "metric", "before", "after") if key not in statement]
+def _statement(mapping: Mapping[str, Any]) -> Statement:
+    missing = [key for key in STATEMENT_KEYS if key not in mapping]
     if missing:
         raise ValueError(
-            f"the statement {dict(statement)} lacks {', '.join(missing)}; give run, metric, before, after"
+            f"the statement {dict(mapping)} lacks {', '.join(missing)}; "
+            f"give {', '.join(STATEMENT_KEYS)}"
         )
-    run, metric, before, after = (statement[key] for key in ("run", "metric", "before", "after"))
-    better = statement.get("better") or _better(metric)
-    said = f"{metric} is said to have improved from {before:g} to {after:g}"
-    kind = next(
-        (kind for kind, e in runs.get(run, {}).items() if metric in set(e.metrics.metric)), ""
+    return Statement(
+        run=mapping["run"],
+        metric=mapping["metric"],
+        before=mapping["before"],
+        after=mapping["after"],
+        against=mapping.get("against"),
+        better=mapping.get("better"),
     )
+
+
+def _stated(statement: Statement, runs: Runs) -> Iterator[Finding]:
+    """An improvement that its own two numbers do not show."""
+    before, after = statement.before, statement.after
+    better = statement.better or _better(statement.metric)
     if before == after:
-        yield run, kind, "stated", f"{said}; the two are equal"
+        objection = "the two are equal"
     elif (after > before) != (better == "higher"):
-        yield run, kind, "stated", f"{said}; {better} is better, so it got worse"
-    elif _apart(before, after) <= 1:
-        yield run, kind, "stated", f"{said}; they are {_neighbours(before, after)}"
-    for name, value in ((run, after), (statement.get("against"), before)):
-        own = [
-            e.value(metric) for e in runs.get(name, {}).values() if metric in set(e.metrics.metric)
-        ]
-        if own and min(abs(value - number) for number in own) > max(
-            _last_digit(value), _last_digit(own[0])
-        ):
-            yield (
-                run,
-                kind,
-                "quoted",
-                f"{metric} of {name} is given as {value:g}, and {name}'s own record says {own[0]:g}",
+        objection = f"{better} is better, so it got worse"
+    elif steps_apart(before, after) <= 1:
+        objection = f"they are {_neighbours(before, after)}"
+    else:
+        return
+    sentence = (
+        f"{statement.metric} is said to have improved from {before:g} to {after:g}; {objection}"
+    )
+    yield Finding(statement.run, _kind(statement, runs), "stated", sentence)
+
+
+def _quoted(statement: Statement, runs: Runs) -> Iterator[Finding]:
+    """A number that is not the one in the record of its run."""
+    metric = statement.metric
+    quotations = [(statement.run, statement.after), (statement.against, statement.before)]
+    for name, quoted in quotations:
+        run = runs.get(name, {}) if name is not None else {}
+        recorded = _recorded(metric, run)
+        if recorded and _is_misquoted(quoted, recorded):
+            sentence = (
+                f"{metric} of {name} is given as {quoted:g}, "
+                f"and {name}'s own record says {recorded[0]:g}"
             )
+            yield Finding(statement.run, _kind(statement, runs), "quoted", sentence)
+
+
+def _kind(statement: Statement, runs: Runs) -> str:
+    """The first kind of the run's evaluations that has the metric, or an empty name."""
+    run = runs.get(statement.run, {})
+    for kind, evaluation in run.items():
+        if _values(evaluation, statement.metric):
+            return kind
+    return ""
+
+
+def _recorded(metric: str, run: Run) -> list[float]:
+    """All values of a metric in a run."""
+    values: list[float] = []
+    for evaluation in run.values():
+        values += _values(evaluation, metric)
+    return values
+
+
+def _values(evaluation: Evaluation, metric: str) -> list[float]:
+    """All values of a metric in an evaluation; none if it lacks it."""
+    is_metric = evaluation.metrics.metric == metric
+    return evaluation.metrics.value[is_metric].tolist()
+
+
+def _is_misquoted(quoted: float, recorded: list[float]) -> bool:
+    """Whether a number differs from all recorded ones by more than the last printed digit."""
+    differences = [abs(quoted - value) for value in recorded]
+    first, *_ = recorded
+    slack = max(last_digit(quoted), last_digit(first))
+    return min(differences) > slack
 
 
 def _better(metric: str) -> str:
-    for better, names in (("lower", LOWER_IS_BETTER), ("higher", HIGHER_IS_BETTER)):
-        if metric in names or _PATTERNS[better].search(metric):
-            return better
+    """Whether ``higher`` or ``lower`` is better for a metric of this name."""
+    if metric in LOWER_IS_BETTER or _LOWER_PATTERN.search(metric):
+        return "lower"
+    if metric in HIGHER_IS_BETTER or _HIGHER_PATTERN.search(metric):
+        return "higher"
     raise ValueError(
-        f"whether higher or lower is better for {metric!r} is not known here; add better='higher' or better='lower' to the statement"
+        f"whether higher or lower is better for {metric!r} is not known here; "
+        "add better='higher' or better='lower' to the statement"
     )

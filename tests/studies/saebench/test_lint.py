@@ -1,0 +1,101 @@
+"""What the lint says of the study's results, and what it keeps quiet about."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from saework.studies.saebench import EXAMPLES, lint, read
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return {path.stem: read(path) for path in sorted(EXAMPLES.glob("run_*.json"))}
+
+
+def found(frame, check):
+    return frame[frame.check == check].set_index("run").finding
+
+
+def test_the_lint_of_the_study(runs):
+    frame = lint(runs, target_l0=20, stated=json.loads((EXAMPLES / "stated.json").read_text()))
+    assert (
+        found(frame, "L0 target")["run_0"]
+        == "mean L0 is 1,639.48 features per token, 82 times the target of 20"
+    )
+    assert len(found(frame, "L0 target")) == 9
+    assert set(frame[(frame.run == "run_0") & (frame.check == "details")].evaluation) == {
+        "core",
+        "unlearning",
+    }
+    assert found(frame, "settings").to_dict() == {
+        "run_0": "sparsity_penalty is 1 in the settings and 0.04 in the record of the same run"
+    }
+    assert (
+        "trained by CustomTrainer, and run_0 by JumpReLUTrainer" in found(frame, "trainer")["run_8"]
+    )
+    assert len(found(frame, "trainer")) == 6
+    assert (
+        "cossim is 0.961, and 0.965 in run_7: neighbours in bfloat16, whose step there is 0.00391"
+        in found(frame, "resolution")["run_8"]
+    )
+    assert (
+        "mse is said to have improved from 3.281 to 3.422; lower is better, so it got worse"
+        in found(frame, "stated")["run_8"].tolist()
+    )
+    assert found(frame, "quoted").tolist() == [
+        "kl_div_score of run_1 is given as 0.987, and run_1's own record says 0.994"
+    ]
+    assert (
+        found(frame, "stated").str.endswith("it got worse").sum() == 8
+        and found(frame, "stated").str.endswith("equal").sum() == 7
+    )
+
+
+def test_the_lint_of_one_run_takes_the_target_from_its_training(runs):
+    frame = lint(runs["run_0"])
+    assert found(frame, "L0 target").tolist() == [
+        "mean L0 is 1,639.48 features per token, 82 times the target of 20"
+    ]
+    assert set(frame.check) == {"L0 target", "details", "settings"}
+
+
+def test_sound_results_are_not_flagged(evaluations):
+    a, b = evaluations({"l0": 20.5, "mse": 2.0}, {"l0": 19.5, "mse": 1.5})
+    better = [{"run": "b", "against": "a", "metric": "mse", "before": 2.0, "after": 1.5}]
+    assert lint({"a": {"core": a}, "b": {"core": b}}, target_l0=20, stated=better).empty
+    assert lint({}).empty
+
+
+def test_a_low_l0_and_a_stated_step_of_one_rounding(evaluations):
+    a, b = evaluations({"l0": 5.0}, {"cossim": 0.9609375})
+    assert "25% of the target of 20" in lint({"core": a}, target_l0=20).finding[0]
+    statement = {"run": "r", "metric": "cossim", "before": 0.957, "after": 0.961}
+    (finding,) = lint({"core": b}, stated=[statement]).finding
+    assert "neighbours in bfloat16" in finding
+
+
+def test_statements_that_cannot_be_judged(evaluations):
+    with pytest.raises(ValueError, match="evaluations has type Evaluation; give what read"):
+        lint(evaluations({"l0": 1.0})[0])
+    with pytest.raises(ValueError, match="lacks after; give run, metric, before, after"):
+        lint({}, stated=[{"run": "a", "metric": "mse", "before": 1}])
+    unknown = {"run": "a", "metric": "wonder", "before": 1.0, "after": 9.0}
+    with pytest.raises(
+        ValueError,
+        match="better for 'wonder' is not known here; add better='higher' or better='lower'",
+    ):
+        lint({}, stated=[unknown])
+    assert lint({}, stated=[unknown | {"better": "higher"}]).empty
+    assert "it got worse" in lint({}, stated=[unknown | {"better": "lower"}]).finding[0]
+
+
+def test_both_numbers_of_a_statement_are_compared_with_their_runs(evaluations):
+    a, b = evaluations({"mse": 2.0}, {"mse": 1.5})
+    statement = {"run": "b", "against": "a", "metric": "mse", "before": 2.5, "after": 1.46}
+    frame = lint({"a": {"core": a}, "b": {"core": b}}, stated=[statement])
+    assert found(frame, "quoted").tolist() == [
+        "mse of a is given as 2.5, and a's own record says 2"
+    ], "1.46 is within the last digit of 1.5"
+    assert set(frame.run) == {"b"} and set(frame.evaluation) == {"core"}
