@@ -1,7 +1,11 @@
-"""Does it matter in which order an SAE keeps its features? The study that asks: data, all runs, summary, differences.
+"""Does the order of an SAE's features matter? All runs of the study that asks, and their summary.
 
-``mechanisms`` holds what the runs do differently, ``order_training`` one run, ``permuting`` the
-permutation. ``study`` trains all variants and seeds, and goes on where it was cut off.
+``variants`` holds what the runs do differently, ``training`` one run. ``study`` trains all variants
+with all seeds, and continues where it was cut off. For developers,
+
+    python -m saework.studies.feature_ordering.study feature-ordering --record
+
+trains the study of a setting in ``build/``, and stores its summary in the package.
 """
 
 from __future__ import annotations
@@ -9,35 +13,32 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
 from saework.core.errors import unknown
-from saework.core.files import DATA
-from saework.studies.feature_ordering.training import TrainedRun, tensor_batches, train
-from saework.studies.feature_ordering.variants import REAL, SMALL, Setting, Variant, variants
+from saework.core.files import DATA, write_whole
+from saework.studies.feature_ordering.data import study_data
+from saework.studies.feature_ordering.trained_run import TrainedRun, read_runs, write_runs
+from saework.studies.feature_ordering.training import train
+from saework.studies.feature_ordering.variants import REAL, SMALL, Setting, variants
 
-__all__ = [
-    "SETTINGS",
-    "Setting",
-    "Study",
-    "TrainedRun",
-    "Variant",
-    "paired_differences",
-    "read_study",
-    "study",
-    "study_data",
-    "tensor_batches",
-    "train",
-    "variants",
-]
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from saework.studies.feature_ordering.data import Batches
+
 SEEDS = (0, 1, 2, 3, 4)
 SETTINGS = {"feature-ordering": SMALL, "feature-ordering-2b": REAL}
-Batches = Callable[[int, int], Iterator[torch.Tensor]]
+"""By the name for ``saework reproduce``."""
+UNITS = {"mse": "squared activation per token", "l0": "features per token"}
+"""The metrics whose means are recorded, with their units."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Study:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a run: ``variant``, ``seed``, ``reorders``, and the metrics."""
+        """One row per run: ``variant``, ``seed``, ``reorders``, and the metrics."""
         return pd.DataFrame(
             [
                 {
@@ -64,44 +65,8 @@ class Study:
 
     def first(self, variant: str) -> TrainedRun:
         """A variant's run with the smallest seed, which has the firing rates."""
-        return self.runs[variant, min(seed for name, seed in self.runs if name == variant)]
-
-
-def study_data(setting: Setting, *, device: str = "cpu") -> tuple[Batches, torch.Tensor]:
-    """``(batches, held_out)`` for ``train``: the model's activations at the hook, without BOS.
-
-    With all of a mini's text they are kept in memory; with ``n_tokens`` set, the model runs along.
-    The last rows are held out. Memory: 54 MB for the mini; about 5 GB of activations, and the model, for the real setting.
-    """
-    from saework.engine.activation_batches import activation_batches
-    from saework.engine.forward import activations
-    from saework.loading.workbook import load
-
-    book = load(setting.release, n_tokens=setting.n_tokens, device=device, check=False)
-    rows, last = book.tokens[: -setting.held_out_rows], book.tokens[-setting.held_out_rows :]
-
-    def without_bos(tokens):
-        x = torch.cat([activations(book.model, part, setting.hook) for part in tokens.split(64)])
-        return x[(tokens != book.tokenizer.bos_token_id).to(x.device)]
-
-    held_out = without_bos(last)
-    if setting.n_tokens is not None:
-
-        def batches(seed: int, start: int = 0) -> Iterator[torch.Tensor]:
-            return activation_batches(
-                book.model,
-                rows,
-                setting.hook,
-                batch=setting.batch,
-                seed=seed,
-                bos=False,
-                start=start,
-            )
-
-        return batches, held_out
-    x = without_bos(rows)
-    scale = 1.0 if setting.scale_to is None else setting.scale_to / float(x.norm(dim=-1).mean())
-    return tensor_batches(x * scale, setting.batch), held_out * scale
+        seeds = [seed for name, seed in self.runs if name == variant]
+        return self.runs[variant, min(seeds)]
 
 
 def study(
@@ -110,201 +75,201 @@ def study(
     *,
     seeds: Sequence[int] = SEEDS,
     names: Sequence[str] | None = None,
-    data: tuple[Batches, torch.Tensor] | None = None,
+    data: tuple[Batches, Float[Tensor, "tokens d_in"]] | None = None,
     device: str = "cpu",
 ) -> Study:
-    """Train variants with each seed, and write ``study.json`` and ``study.safetensors``; or go on with a study.
+    """Train variants with each seed, or continue a study that was cut off.
 
-    A run that is done is read, and one that was cut off goes on from its checkpoint, to the same bits.
+    A run that is done is read. One that was cut off continues from its checkpoint, to the same
+    bits. The summary is written to ``study.json`` and ``study.safetensors``.
 
-    Args: ``names``: some of ``variants(setting)``; all by default. ``data``: what ``study_data`` gives; made when it is needed.
-    Raises: ValueError for a folder that holds a study of another setting, or a name that is none.
+    Args:
+        setting: what all runs share.
+        folder: where the study is kept.
+        seeds: of the runs.
+        names: some of ``variants(setting)``; all by default.
+        data: what ``study_data`` gives, which is the default; made when it is needed.
+        device: such as ``cpu`` or ``cuda``.
+    Returns: all runs.
+    Raises:
+        ValueError: for a folder that holds a study of another setting.
+        UnknownNameError: for a variant that does not exist.
+
+    >>> import tempfile
+    >>> from dataclasses import replace
+    >>> from itertools import repeat
+    >>> import torch
+    >>> from saework import feature_ordering
+    >>> setting = replace(feature_ordering.SMALL, d_in=8, d_sae=16, steps=40, batch=32)
+    >>> def batches(seed, start):
+    ...     return repeat(torch.ones(32, 8))
+    >>> data = (batches, torch.eye(8))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = feature_ordering.study(setting, folder, seeds=[0], names=["run 1"], data=data)
+    >>> done.table[["variant", "seed", "reorders"]].values.tolist()
+    [['run 1', 0, 1]]
     """
-    folder, known = Path(folder), variants(setting)
+    folder = Path(folder)
+    known = variants(setting)
     names = list(names or known)
     for name in names:
         if name not in known:
             raise unknown("variant", name, known, see=f"There are {', '.join(known)}.")
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    _check_same_setting(setting, folder / "setting.json")
+    _write_setting(setting, folder)
     runs = {}
     for seed in seeds:
         for name in names:
             stem = folder / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
             if not stem.with_suffix(".json").exists():
                 data = data or study_data(setting, device=device)
+                batches, held_out = data
                 run = train(
                     known[name],
                     setting,
-                    *data,
+                    batches,
+                    held_out,
                     seed=seed,
                     name=name,
                     checkpoint=stem,
                     device=device,
                 )
-                _write_runs([run], stem)
-            shutil.rmtree(
-                stem, ignore_errors=True
-            )  # the checkpoint; also what a kill after the last write left
-            (runs[name, seed],) = _read_runs(stem)
+                write_runs([run], stem)
+            # The checkpoint; also one that a kill after the last write left.
+            shutil.rmtree(stem, ignore_errors=True)
+            (runs[name, seed],) = read_runs(stem)
     done = Study(setting, runs)
     _write_summary(done, folder)
     return done
 
 
 def read_study(folder: str | Path) -> Study:
-    """A study from what ``study`` wrote: ``study.json`` and ``study.safetensors``.
+    """Read a study that ``study`` wrote, or the one in the package.
 
     Args:
-        folder: of the study, or the name of one that the package holds: ``feature-ordering``.
+        folder: of the study; or ``feature-ordering``, the one in the package.
+    Returns: all runs. Those of the first seed have firing rates; none has its SAE.
+    Raises:
+        FileNotFoundError: for a folder without a study.
 
-    Raises: FileNotFoundError for a folder without them.
+    >>> from saework import feature_ordering
+    >>> study = feature_ordering.read_study("feature-ordering")
+    >>> len(study.runs), study.first("plain").reorder_steps
+    (65, [])
     """
     folder = DATA / folder if folder in SETTINGS else Path(folder)
     if not (folder / "study.json").exists():
         raise FileNotFoundError(
-            f"{folder} holds no study.json; train one with saework reproduce feature-ordering --out OUT, and give OUT/study"
+            f"{folder} holds no study.json; train one with "
+            "saework reproduce feature-ordering --out OUT, and give OUT/study"
         )
-    setting = Setting(**json.loads((folder / "setting.json").read_text(encoding="utf-8")))
-    return Study(setting, {(run.variant, run.seed): run for run in _read_runs(folder / "study")})
+    setting = Setting(**_read_setting(folder))
+    runs = read_runs(folder / "study")
+    return Study(setting, {(run.variant, run.seed): run for run in runs})
 
 
 def paired_differences(
     table: pd.DataFrame, metric: str, *, reference: str = "plain"
 ) -> pd.DataFrame:
-    """How each variant differs from a reference of the same seed, with a 95% interval over the seeds.
+    """How each variant differs from a reference, with a 95% interval over the seeds.
 
-    Same seed means same start and same batches, so that the seeds' common noise drops out. Student's t.
+    Runs of one seed are compared with each other. They have the same start and the same batches,
+    so the seeds' common noise drops out. The interval is Student's t.
 
-    Returns: by variant ``difference``, ``low``, ``high`` (the metric's unit) and ``verdict``: ``none shown`` where the
-    interval holds 0, else ``higher`` or ``lower``.
-    Raises: ValueError for fewer than three seeds.
+    Args:
+        table: ``Study.table``.
+        metric: one of its columns.
+        reference: the variant that the others are compared with.
+    Returns: one row per variant:
+
+        - ``difference``, ``low``, ``high``: the mean and its interval, in the metric's unit
+        - ``verdict``: ``none shown`` where the interval holds 0, else ``higher`` or ``lower``
+    Raises:
+        ValueError: for fewer than three seeds.
+
+    >>> from saework import feature_ordering
+    >>> table = feature_ordering.read_study("feature-ordering").table
+    >>> feature_ordering.paired_differences(table, "mse").loc["run 0", "verdict"]
+    'lower'
     """
     from scipy.stats import t
 
-    wide = table.pivot(index="seed", columns="variant", values=metric)[
-        list(dict.fromkeys(table["variant"]))
-    ]
-    if len(wide) < 3:
-        raise ValueError(f"{len(wide)} seeds say too little about noise; train at least three")
-    gaps = wide.drop(columns=reference).sub(wide[reference], axis=0)
-    half = t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / len(gaps) ** 0.5
-    found = pd.DataFrame(
-        {"difference": gaps.mean(), "low": gaps.mean() - half, "high": gaps.mean() + half}
-    )
-    found["verdict"] = [
-        "higher" if low > 0 else "lower" if high < 0 else "none shown"
-        for low, high in zip(found["low"], found["high"])
-    ]
-    return found
-
-
-def _check_same_setting(setting: Setting, path: Path) -> None:
-    now = asdict(setting)
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
-    if before != now:
-        changed = ", ".join(
-            f"{key} {before.get(key)!r} there, {now[key]!r} now"
-            for key in now
-            if before.get(key) != now[key]
-        )
-        raise ValueError(
-            f"{path.parent} holds a study of another setting ({changed}); give an empty folder, or the same setting"
-        )
-    _write_whole(path, json.dumps(now, indent=1) + "\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-_ARRAYS = ("rates", "features")
-
-
-def _write_runs(runs: Sequence[TrainedRun], stem: Path) -> None:
-    """``stem.safetensors`` (rates in float16: they are for figures) and then ``stem.json``, which says that both are whole."""
-    from safetensors.torch import save_file
-
-    small = {"rates": torch.float16, "features": torch.int16}
-    arrays = {
-        f"{run.variant}/{run.seed}/{name}": getattr(run, name).to(small[name])
-        for run in runs
-        for name in _ARRAYS
-        if getattr(run, name) is not None
-    }
-    save_file(arrays, stem.with_suffix(".safetensors.partial"))
-    stem.with_suffix(".safetensors.partial").replace(stem.with_suffix(".safetensors"))
-    rows = [
-        {
-            key: value.tolist() if torch.is_tensor(value) else value
-            for key, value in vars(run).items()
-            if key not in (*_ARRAYS, "sae")
-        }
-        for run in runs
-    ]
-    _write_whole(
-        stem.with_suffix(".json"),
-        json.dumps(rows, separators=(",", ":")).replace('{"variant"', '\n{"variant"') + "\n",
-    )
-
-
-def _read_runs(stem: Path) -> list[TrainedRun]:
-    from safetensors.torch import load_file
-
-    arrays = load_file(stem.with_suffix(".safetensors"))
-    runs = []
-    for row in json.loads(stem.with_suffix(".json").read_text(encoding="utf-8")):
-        lists = {key: torch.tensor(row.pop(key)) for key in ("steps", "loss", "variance")}
-        found = {name: arrays.get(f"{row['variant']}/{row['seed']}/{name}") for name in _ARRAYS}
-        found = {
-            name: value.long() if name == "features" else value.float()
-            for name, value in found.items()
-            if value is not None
-        }
-        runs.append(TrainedRun(**row, **lists, **found))
-    return runs
-
-
-def _write_summary(done: Study, folder: Path) -> None:
-    first = min(seed for _, seed in done.runs)
-    _write_runs(
-        [
-            run if run.seed == first else replace(run, rates=None, features=None)
-            for run in done.runs.values()
-        ],
-        folder / "study",
-    )
+    by_seed = table.pivot(index="seed", columns="variant", values=metric)
+    n_seeds = len(by_seed)
+    if n_seeds < 3:
+        raise ValueError(f"{n_seeds} seeds say too little about noise; train at least three")
+    in_order = by_seed[table["variant"].unique()]
+    gaps = in_order.drop(columns=reference).sub(in_order[reference], axis=0)
+    mean = gaps.mean()
+    half_width = t.ppf(0.975, n_seeds - 1) * gaps.std(ddof=1) / n_seeds**0.5
+    frame = pd.DataFrame({"difference": mean, "low": mean - half_width, "high": mean + half_width})
+    frame["verdict"] = "none shown"
+    frame.loc[frame["low"] > 0, "verdict"] = "higher"
+    frame.loc[frame["high"] < 0, "verdict"] = "lower"
+    return frame
 
 
 def record(name: str, study: Study) -> Path:
-    """Put a study's summary into the package, and its means as claims: regression values, held within the seeds' noise."""
+    """Put a study's summary into the package, and its means as claims.
+
+    They are regression values, which hold within the seeds' noise.
+    """
     folder = DATA / name
     folder.mkdir(parents=True, exist_ok=True)
-    _check_same_setting(study.setting, folder / "setting.json")
+    _write_setting(study.setting, folder)
     _write_summary(study, folder)
     claims = []
-    for metric, unit in (("mse", "squared activation per token"), ("l0", "features per token")):
+    for metric, unit in UNITS.items():
         for variant, values in study.table.groupby("variant", sort=False)[metric]:
-            claims.append(_regression(f"ordering/{variant}/{metric}", values, unit))
-    _write_whole(folder / "claims.json", json.dumps(claims, indent=1) + "\n")
+            standard_error = values.std() / len(values) ** 0.5
+            claim = {
+                "id": f"ordering/{variant}/{metric}",
+                "value": float(values.mean()),
+                "unit": unit,
+                "source": f"regression value: mean of {len(values)} seeds when this study was "
+                "recorded; tolerance: four standard errors",
+                "tolerance": float(4 * standard_error),
+            }
+            claims.append(claim)
+    write_whole(folder / "claims.json", json.dumps(claims, indent=1) + "\n")
     return folder
 
 
-def _regression(id: str, values: pd.Series, unit: str) -> dict:
-    source = f"regression value: mean of {len(values)} seeds when this study was recorded; tolerance: four standard errors"
-    return {
-        "id": id,
-        "value": float(values.mean()),
-        "unit": unit,
-        "source": source,
-        "tolerance": float(4 * values.std() / len(values) ** 0.5),
-    }
+def _read_setting(folder: Path) -> dict:
+    return json.loads((folder / "setting.json").read_text(encoding="utf-8"))
+
+
+def _write_setting(setting: Setting, folder: Path) -> None:
+    """Write a study's setting, if there is no other one in its folder."""
+    path = folder / "setting.json"
+    given = asdict(setting)
+    there = _read_setting(folder) if path.exists() else given
+    changes = [
+        f"{key} {there.get(key)!r} there, {value!r} now"
+        for key, value in given.items()
+        if there.get(key) != value
+    ]
+    if there != given:
+        raise ValueError(
+            f"{folder} holds a study of another setting ({', '.join(changes)}); "
+            "give an empty folder, or the same setting"
+        )
+    write_whole(path, json.dumps(given, indent=1) + "\n")
+
+
+def _write_summary(study: Study, folder: Path) -> None:
+    """All runs in one pair of files; those of the first seed with their firing rates."""
+    first_seed = min(seed for _, seed in study.runs)
+    runs = []
+    for run in study.runs.values():
+        if run.seed != first_seed:
+            run = replace(run, rates=None, features=None)
+        runs.append(run)
+    write_runs(runs, folder / "study")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``python -m saework.studies.feature_ordering.study NAME``: train a study, or go on with one; ``--record`` puts its summary into the package."""
+    """Train a study, or continue one; ``--record`` puts its summary into the package."""
     parser = argparse.ArgumentParser(
         prog="python -m saework.studies.feature_ordering.study",
         description="Train the feature-ordering study.",

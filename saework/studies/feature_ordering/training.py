@@ -1,63 +1,45 @@
-"""One run of the feature-ordering study: sae_lens's trainer over activations given as tensors, resumable to the bit."""
+"""One run of the feature-ordering study: sae_lens's trainer, resumable to the bit."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
 
 from saework.analysis.renumbering import FEATURE_AXIS, permute_features
-from saework.core.formulas import reconstruction_sums
-from saework.studies.feature_ordering.variants import RECENT, Setting, Variant
+from saework.studies.feature_ordering.evaluation import evaluate
+from saework.studies.feature_ordering.trained_run import TrainedRun
+from saework.studies.feature_ordering.variants import HELD, RECENT, Setting, Variant
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+    from saework.studies.feature_ordering.data import Batches
 
 RECORDS = 20
 """How often a run records rates, loss and variance, and keeps a checkpoint."""
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """What one run left."""
-
-    variant: str
-    seed: int
-    metrics: dict[str, float]
-    """Of the trained SAE on held-out activations: ``mse`` (squared activation per token), ``variance_explained``,
-    ``cosine`` (fractions), ``l0`` (features per token), ``l1`` (activation per token, by unit decoder rows), ``dead``
-    (features silent on all held-out tokens); and ``final_loss``, of the last steps of training: not comparable between
-    variants that weigh sparsity differently."""
-    reorder_steps: list[int]
-    steps: torch.Tensor
-    """long ``[records]``: the steps at which the next ones were recorded."""
-    loss: torch.Tensor
-    """``[records]``: training loss, mean since the last record."""
-    variance: torch.Tensor
-    """``[records]``: variance of the last ten batches' firing rates, which ``ReorderWhenVaried`` compares with its threshold."""
-    rates: torch.Tensor | None = field(default=None, repr=False)
-    """``[records, d_sae]``: firing rates since the last record, by position. A study's summary has them for its first seed only."""
-    features: torch.Tensor | None = field(default=None, repr=False)
-    """long ``[records, d_sae]``: which feature, by its number at the start, stood at each position when that was recorded."""
-    sae: object = field(default=None, repr=False)
-    """The trained SAE; None when read from a file."""
-
-    def by_feature(self) -> torch.Tensor:
-        """``rates`` ``[records, d_sae]`` in the order of the start, whatever order they were kept in since."""
-        return torch.zeros_like(self.rates).scatter_(1, self.features, self.rates)
+_STATE_BY_FEATURE = ("act_freq_scores", "n_forward_passes_since_fired")
+"""What sae_lens's trainer counts for each feature."""
 
 
 class Training:
     """A run under way: sae_lens's trainer, and all that must outlast an interruption."""
 
     def __init__(self, variant: Variant, setting: Setting, seed: int, device: str):
-        self.variant, self.setting = variant, setting
+        self.variant = variant
+        self.setting = setting
         self.trainer = _trainer(variant, setting, seed, device)
-        self.memory: dict[str, torch.Tensor] = {
+        self.memory: dict[str, Tensor] = {
             "features": torch.arange(setting.d_sae),
             "recent": torch.zeros(0, setting.d_sae),
+            "rates": torch.zeros(0, setting.d_sae),
+            "history": torch.zeros(0, setting.d_sae, dtype=torch.long),
         }
         self.log: dict[str, list] = {
             "losses": [],
@@ -74,66 +56,90 @@ class Training:
         """Steps done."""
         return self.trainer.n_training_steps
 
-    def step(self, batch: torch.Tensor) -> None:
+    @property
+    def at_a_record(self) -> bool:
+        """Whether the step just done is one of those that are recorded."""
+        steps_per_record = self.trainer.cfg.feature_sampling_window
+        return self.done % steps_per_record == 0
+
+    def step(self, batch: Float[Tensor, "batch d_in"]) -> None:
         """One step of the trainer, with what the mechanisms do before and after it."""
         for mechanism in self.variant.mechanisms:
             mechanism.before_step(self, batch)
         output = self.trainer.step(batch)
         self.trainer.n_training_steps += 1
         self.log["losses"].append(output.loss.item())
-        rates = (output.feature_acts.detach() > 0).float().mean(0).cpu()
-        self.memory["recent"] = torch.cat([self.memory["recent"], rates[None]])[-RECENT:]
-        if any(
-            mechanism.wants_order(self.done, self.memory["recent"])
-            for mechanism in self.variant.mechanisms
-        ):
-            self.reorder(self.memory["recent"].mean(0).argsort(descending=True, stable=True))
-        if self.done % self.trainer.cfg.feature_sampling_window == 0:
+        fires = output.feature_acts.detach() > 0
+        self._append("recent", fires.float().mean(0).cpu())
+        self.memory["recent"] = self.memory["recent"][-RECENT:]
+        if self._wants_order():
+            mean_rates = self.memory["recent"].mean(0)
+            order = mean_rates.argsort(descending=True, stable=True)
+            self.reorder(order)
+        if self.at_a_record:
             self._record()
 
-    def reorder(self, order: torch.Tensor) -> None:
-        """Bring the features into a new order, with the records of them, and, where the variant says so, the optimiser's state."""
+    def _wants_order(self) -> bool:
+        """Whether one of the mechanisms asks for a new order now."""
+        recent = self.memory["recent"]
+        for mechanism in self.variant.mechanisms:
+            if mechanism.wants_order(self.done, recent):
+                return True
+        return False
+
+    def reorder(self, order: Int[Tensor, " d_sae"]) -> None:
+        """Bring the features and the records of them into a new order.
+
+        Where the variant says so, the optimiser's state moves too.
+        """
         trainer = self.trainer
-        permute_features(
-            trainer.sae, order, optimizer=trainer.optimizer if self.variant.state_follows else None
-        )
+        optimizer = trainer.optimizer if self.variant.state_follows else None
+        permute_features(trainer.sae, order, optimizer=optimizer)
         for name in ("features", "recent"):
             self.memory[name] = self.memory[name][..., order].contiguous()
-        for name in ("act_freq_scores", "n_forward_passes_since_fired"):
-            setattr(trainer, name, getattr(trainer, name)[order.to(trainer.cfg.device)])
-        for name in [
-            name for name in self.memory if name.startswith("held.") and self.variant.state_follows
-        ]:
-            axis = FEATURE_AXIS.get(name.removeprefix("held."))
-            if axis is not None:
-                self.memory[name] = self.memory[name].index_select(
-                    axis, order.to(self.memory[name].device)
-                )
+        for name in _STATE_BY_FEATURE:
+            counts = getattr(trainer, name)
+            setattr(trainer, name, counts[order.to(trainer.cfg.device)])
+        if self.variant.state_follows:
+            self._reorder_held_gradients(order)
         self.log["reorder_steps"].append(self.done)
+
+    def _reorder_held_gradients(self, order: Int[Tensor, " d_sae"]) -> None:
+        """Move what ``AccumulateGradients`` holds back; it is optimiser state too."""
+        for name, gradient in self.memory.items():
+            parameter = name.removeprefix(HELD)
+            is_held = name != parameter
+            axis = FEATURE_AXIS.get(parameter)
+            if is_held and axis is not None:
+                order = order.to(gradient.device)
+                self.memory[name] = gradient.index_select(axis, order)
 
     def _record(self) -> None:
         losses = self.log["losses"]
+        variance = self.memory["recent"].var(correction=0)
         self.log["steps"].append(self.done)
         self.log["loss"].append(sum(losses) / len(losses))
+        self.log["variance"].append(float(variance))
         losses.clear()
-        self.log["variance"].append(float(self.memory["recent"].var(correction=0)))
-        for name, new in (
-            ("rates", self.trainer.feature_sparsity.cpu()),
-            ("history", self.memory["features"]),
-        ):
-            before = self.memory.get(name, new[:0].reshape(0, len(new)))
-            self.memory[name] = torch.cat([before, new[None]])
+        self._append("rates", self.trainer.feature_sparsity.cpu())
+        self._append("history", self.memory["features"])
         self.trainer.maybe_reset_sparsity()
+
+    def _append(self, name: str, row: Tensor) -> None:
+        """Add a row to a table of the memory."""
+        table = self.memory[name]
+        self.memory[name] = torch.cat([table, row[None]])
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint that is either whole or not there, and remove the one before."""
         from safetensors.torch import save_file
 
-        partial, final = folder / "partial", folder / f"step_{self.done}"
+        partial = folder / "partial"
+        final = folder / f"step_{self.done}"
         shutil.rmtree(partial, ignore_errors=True)
         self.trainer.save_checkpoint("partial", base_path=folder)
         save_file(self.memory, partial / "memory.safetensors")
-        (partial / "log.json").write_text(json.dumps(self.log))
+        (partial / "log.json").write_text(json.dumps(self.log), encoding="utf-8")
         partial.rename(final)
         for other in folder.glob("step_*"):
             if other != final:
@@ -143,59 +149,43 @@ class Training:
         """Go back to the newest checkpoint, if there is one."""
         from safetensors.torch import load_file
 
-        found = max(
-            folder.glob("step_*"),
-            key=lambda path: int(path.name.removeprefix("step_")),
-            default=None,
-        )
-        if found:
-            self.trainer.sae.load_weights_from_checkpoint(found)
-            self.trainer.load_trainer_state(found)
-            self.memory, self.log = (
-                load_file(found / "memory.safetensors"),
-                json.loads((found / "log.json").read_text()),
-            )
+        newest = max(folder.glob("step_*"), key=_step_of, default=None)
+        if newest is None:
+            return
+        self.trainer.sae.load_weights_from_checkpoint(newest)
+        self.trainer.load_trainer_state(newest)
+        self.memory = load_file(newest / "memory.safetensors")
+        self.log = json.loads((newest / "log.json").read_text(encoding="utf-8"))
 
-    def result(self, name: str, seed: int, held_out: torch.Tensor) -> TrainedRun:
+    def result(self, name: str, seed: int, held_out: Float[Tensor, "tokens d_in"]) -> TrainedRun:
         """What the finished run leaves."""
-        metrics = evaluate(self.trainer.sae, held_out) | {"final_loss": self.log["loss"][-1]}
-        record = {key: torch.tensor(self.log[key]) for key in ("steps", "loss", "variance")}
-        arrays = {"rates": self.memory["rates"], "features": self.memory["history"].long()}
+        metrics = evaluate(self.trainer.sae, held_out)
+        metrics["final_loss"] = self.log["loss"][-1]
         return TrainedRun(
-            name, seed, metrics, self.log["reorder_steps"], **record, **arrays, sae=self.trainer.sae
+            variant=name,
+            seed=seed,
+            metrics=metrics,
+            reorder_steps=self.log["reorder_steps"],
+            steps=torch.tensor(self.log["steps"]),
+            loss=torch.tensor(self.log["loss"]),
+            variance=torch.tensor(self.log["variance"]),
+            rates=self.memory["rates"],
+            features=self.memory["history"].long(),
+            sae=self.trainer.sae,
         )
 
 
-def _trainer(variant: Variant, setting: Setting, seed: int, device: str):
-    from sae_lens import (
-        JumpReLUTrainingSAE,
-        JumpReLUTrainingSAEConfig,
-        StandardTrainingSAE,
-        StandardTrainingSAEConfig,
-    )
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def _trainer(variant: Variant, setting: Setting, seed: int, device: str) -> Any:
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
-    shape = {
-        "d_in": setting.d_in,
-        "d_sae": setting.d_sae,
-        "decoder_init_norm": 0.1,
-        "device": device,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if variant.jumprelu:
-            jump = {
-                "jumprelu_sparsity_loss_mode": "quadratic",
-                "target_l0": setting.target_l0,
-                "jumprelu_bandwidth": variant.bandwidth or setting.bandwidth,
-            }
-            sae = JumpReLUTrainingSAE(
-                JumpReLUTrainingSAEConfig(**shape, **jump, l0_coefficient=setting.l0_coefficient)
-            )
-        else:
-            sae = StandardTrainingSAE(StandardTrainingSAEConfig(**shape, l1_coefficient=setting.l1))
     options = {
+        "total_training_samples": setting.steps * setting.batch,
+        "train_batch_size_samples": setting.batch,
         "lr": setting.lr,
         "lr_end": setting.lr,
         "feature_sampling_window": max(1, setting.steps // RECORDS),
@@ -203,18 +193,46 @@ def _trainer(variant: Variant, setting: Setting, seed: int, device: str):
     }
     for mechanism in variant.mechanisms:
         options |= mechanism.trainer_options(setting)
-    samples = {
-        "total_training_samples": setting.steps * setting.batch,
-        "train_batch_size_samples": setting.batch,
+    no_batches: Iterator = iter(())  # each step is given its batch
+    sae = _new_sae(variant, setting, seed, device)
+    return SAETrainer(SAETrainerConfig(**options), sae, no_batches)
+
+
+def _new_sae(variant: Variant, setting: Setting, seed: int, device: str) -> Any:
+    """An untrained SAE; the global random generator is left alone."""
+    from sae_lens import (
+        JumpReLUTrainingSAE,
+        JumpReLUTrainingSAEConfig,
+        StandardTrainingSAE,
+        StandardTrainingSAEConfig,
+    )
+
+    shape: dict[str, Any] = {
+        "d_in": setting.d_in,
+        "d_sae": setting.d_sae,
+        "decoder_init_norm": 0.1,
+        "device": device,
     }
-    return SAETrainer(SAETrainerConfig(**samples, **options), sae, iter(()))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if not variant.jumprelu:
+            config = StandardTrainingSAEConfig(**shape, l1_coefficient=setting.l1)
+            return StandardTrainingSAE(config)
+        jumprelu_config = JumpReLUTrainingSAEConfig(
+            **shape,
+            jumprelu_sparsity_loss_mode="quadratic",
+            jumprelu_bandwidth=variant.bandwidth or setting.bandwidth,
+            target_l0=setting.target_l0,
+            l0_coefficient=setting.l0_coefficient,
+        )
+        return JumpReLUTrainingSAE(jumprelu_config)
 
 
 def train(
     variant: Variant,
     setting: Setting,
-    batches: Callable[[int, int], Iterator[torch.Tensor]],
-    held_out: torch.Tensor,
+    batches: Batches,
+    held_out: Float[Tensor, "tokens d_in"],
     *,
     seed: int = 0,
     name: str | None = None,
@@ -222,78 +240,64 @@ def train(
     device: str = "cpu",
     progress: bool = True,
 ) -> TrainedRun:
-    """Train one variant. The same seed gives every variant the same start and the same batches.
+    """Train one variant of the study.
+
+    The same seed gives every variant the same start and the same batches.
 
     Args:
-        batches: ``batches(seed, start)`` gives batches ``[batch, d_in]`` from number ``start`` on (see ``tensor_batches``).
-        held_out: ``[tokens, d_in]``, on which the trained SAE is measured.
+        variant: what the run does, such as ``variants(setting)["run 3"]``.
+        setting: sizes, steps and coefficients.
+        batches: ``batches(seed, start)`` gives batches from number ``start`` on; see
+            ``data``.
+        held_out: activations on which the trained SAE is measured.
+        seed: of the start and of the order of the batches.
         name: what the result is called; the variant's title by default.
-        checkpoint: a folder to keep the state in, at each record; a run that finds one there goes on from
-            it, and ends with the same bits as one that was never interrupted.
-    Raises: ValueError for batches of another shape than the setting's.
+        checkpoint: a folder to keep the state in, at each record. A run that finds one there
+            continues from it, and ends with the same bits as one that was never interrupted.
+        device: such as ``cpu`` or ``cuda``.
+        progress: whether to show a progress bar.
+    Returns: the trained SAE, its metrics and its history.
+    Raises:
+        ValueError: for batches of another shape than the setting's.
+
+    >>> from dataclasses import replace
+    >>> from itertools import repeat
+    >>> import torch
+    >>> from saework import feature_ordering
+    >>> setting = replace(feature_ordering.SMALL, d_in=8, d_sae=16, steps=40, batch=32)
+    >>> run_1 = feature_ordering.variants(setting)["run 1"]
+    >>> def batches(seed, start):
+    ...     return repeat(torch.ones(32, 8))
+    >>> run = feature_ordering.train(run_1, setting, batches, torch.eye(8), progress=False)
+    >>> run.reorder_steps, run.rates.shape
+    ([8], torch.Size([20, 16]))
     """
-    run, name = Training(variant, setting, seed, device), name or variant.title
+    run = Training(variant, setting, seed, device)
+    name = name or variant.title
     if checkpoint:
         checkpoint.mkdir(parents=True, exist_ok=True)
         run.restore(checkpoint)
     stream = batches(seed, run.done)
-    for _ in tqdm(
+    steps = tqdm(
         range(run.done, setting.steps),
         initial=run.done,
         total=setting.steps,
         desc=f"{name}, seed {seed}",
         disable=None if progress else True,
-    ):
+    )
+    for _ in steps:
         batch = next(stream)
-        if batch.shape != (setting.batch, setting.d_in):
-            raise ValueError(
-                f"a batch has shape {tuple(batch.shape)}; this setting wants {(setting.batch, setting.d_in)}, so give other activations, or another setting"
-            )
+        _check_shape(batch, setting)
         run.step(batch)
-        if checkpoint and run.done % run.trainer.cfg.feature_sampling_window == 0:
+        if checkpoint and run.at_a_record:
             run.save(checkpoint)
     return run.result(name, seed, held_out)
 
 
-def tensor_batches(x: torch.Tensor, batch: int) -> Callable[[int, int], Iterator[torch.Tensor]]:
-    """``batches(seed, start)`` for ``train``: endless, each epoch of ``x`` ``[tokens, d_in]`` in an order of its own; leftovers dropped."""
-    per_epoch = len(x) // batch
-    if not per_epoch:
+def _check_shape(batch: Tensor, setting: Setting) -> None:
+    expected = (setting.batch, setting.d_in)
+    if batch.shape != expected:
         raise ValueError(
-            f"{len(x)} activations do not fill one batch of {batch}; give more of them, or a smaller batch"
+            f"a batch has shape {tuple(batch.shape)}; this setting needs {expected}, "
+            "so give other activations, or another setting"
         )
-
-    def batches(seed: int, start: int = 0) -> Iterator[torch.Tensor]:
-        epoch, skip = divmod(start, per_epoch)
-        while True:
-            order = torch.randperm(
-                len(x), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            )
-            for rows in order.split(batch)[skip:per_epoch]:
-                yield x[rows]
-            epoch, skip = epoch + 1, 0
-
-    return batches
-
-
-@torch.no_grad()
-def evaluate(sae, x: torch.Tensor) -> dict[str, float]:
-    """An SAE on held-out activations ``[tokens, d_in]``: the same measures for every variant (``TrainedRun.metrics``)."""
-    x = x.to(sae.W_dec.device)
-    mean, total, fired = (
-        x.double().mean(0),
-        {},
-        torch.zeros(sae.W_dec.shape[0], dtype=torch.bool, device=x.device),
-    )
-    for part in x.split(4096):
-        features = sae.encode(part)
-        fired |= (features > 0).any(0)
-        l1 = (features * sae.W_dec.norm(dim=1)).double().abs().sum(-1)
-        sums = reconstruction_sums(part, sae.decode(features), (features != 0).sum(-1), l1, mean)
-        total = {name: total.get(name, 0) + value for name, value in sums.items()}
-    n = total["tokens"]
-    means = {"mse": "error", "cosine": "cosine", "l0": "l0", "l1": "l1"}
-    return {name: total[source] / n for name, source in means.items()} | {
-        "variance_explained": 1 - total["error"] / total["spread"],
-        "dead": int((~fired).sum()),
-    }

@@ -1,33 +1,57 @@
-"""What the runs of the feature-ordering study do differently: each mechanism a small piece, a variant a choice of them."""
+"""What the runs of the feature-ordering study do differently.
+
+Each mechanism is one small class. A variant is a choice of mechanisms, and a setting is what all
+runs of a study share.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
 RECENT = 10
 """The batches whose firing rates decide on a new order; published."""
 PUBLISHED_STEPS = 4882
+HELD = "held."
+"""How names of gradients that wait for an optimiser step begin, in a run's memory."""
+N_HELD = "held.n"
+
+
+class RunUnderWay(Protocol):
+    """What a mechanism sees of a run (``training.Training``)."""
+
+    setting: Setting
+    trainer: Any
+    """sae_lens's ``SAETrainer``."""
+    memory: dict[str, Tensor]
+    """What must outlast an interruption, by name."""
 
 
 class Mechanism:
     """One thing that a run does differently. Each subclass overrides one of these."""
 
-    def trainer_options(self, setting) -> dict:
+    def trainer_options(self, setting: Setting) -> dict[str, Any]:
         """Options of sae_lens's ``SAETrainerConfig``."""
         return {}
 
-    def attach(self, run) -> None:
-        """Once, before the first step; ``run`` is an ``order_training.Training``."""
+    def attach(self, run: RunUnderWay) -> None:
+        """Called once, before the first step."""
 
-    def before_step(self, run, batch: torch.Tensor) -> None:
-        """Before each step, with its batch ``[batch, d_in]``."""
+    def before_step(self, run: RunUnderWay, batch: Float[Tensor, "batch d_in"]) -> None:
+        """Called before each step, with its batch."""
 
-    def wants_order(self, step: int, recent: torch.Tensor) -> bool:
-        """After each step: whether to sort the features now.
+    def wants_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
+        """Whether to sort the features now.
 
-        Args: ``step``: steps done; ``recent``: firing rates of the last batches ``[up to 10, d_sae]``.
+        Args:
+            step: steps done.
+            recent: firing rates of the last batches, up to ten.
         """
         return False
 
@@ -38,7 +62,7 @@ class ReorderOnce(Mechanism):
 
     after: int
 
-    def wants_order(self, step, recent):
+    def wants_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
         return step == self.after
 
 
@@ -49,48 +73,52 @@ class ReorderEvery(Mechanism):
     after: int
     every: int
 
-    def wants_order(self, step, recent):
-        return step > self.after and (step - self.after) % self.every == 0
+    def wants_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
+        steps_since = step - self.after
+        return steps_since > 0 and steps_since % self.every == 0
 
 
 @dataclass(frozen=True)
 class ReorderWhenVaried(Mechanism):
-    """Sort whenever the variance of the last ten batches' firing rates exceeds a threshold (run 4).
+    """Sort whenever the firing rates of the last ten batches vary more than a threshold (run 4).
 
-    The log does not say over what the variance is taken; here over all ten batches and all features.
+    The log does not say over what the variance is taken. Here it is taken over all ten batches and
+    all features.
     """
 
     after: int
     threshold: float
 
-    def wants_order(self, step, recent):
-        return (
-            step >= self.after
-            and len(recent) == RECENT
-            and float(recent.var(correction=0)) > self.threshold
-        )
+    def wants_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
+        if step < self.after or len(recent) < RECENT:
+            return False
+        return float(recent.var(correction=0)) > self.threshold
 
 
 @dataclass(frozen=True)
 class AccumulateGradients(Mechanism):
-    """Step the optimiser once in so many batches, with the mean of their (clipped) gradients (run 7)."""
+    """Step the optimiser once in so many batches, with the mean of their gradients (run 7).
+
+    The gradients are clipped before they are summed.
+    """
 
     batches: int
 
-    def attach(self, run):
-        def hold_back(optimizer, args, kwargs):
-            n = int(run.memory.pop("held.n", 0)) + 1
+    def attach(self, run: RunUnderWay) -> None:
+        def hold_back(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+            """Before each optimiser step: keep the gradients, or hand over their mean."""
+            n = int(run.memory.pop(N_HELD, 0)) + 1
+            complete = n == self.batches
             for name, weight in run.trainer.sae.named_parameters():
-                total = weight.grad + run.memory.pop(f"held.{name}", torch.zeros(())).to(
-                    weight.device
-                )
-                weight.grad = (
-                    total / n if n == self.batches else None
-                )  # Adam passes over a weight without gradient
-                if n < self.batches:
-                    run.memory[f"held.{name}"] = total
-            if n < self.batches:
-                run.memory["held.n"] = torch.tensor(n)
+                held = run.memory.pop(HELD + name, torch.zeros(()))
+                total = weight.grad + held.to(weight.device)
+                if complete:
+                    weight.grad = total / n
+                else:
+                    weight.grad = None  # Adam passes over a weight without a gradient
+                    run.memory[HELD + name] = total
+            if not complete:
+                run.memory[N_HELD] = torch.tensor(n)
 
         run.trainer.optimizer.register_step_pre_hook(hold_back)
 
@@ -101,7 +129,7 @@ class WarmUpThenCosine(Mechanism):
 
     warm_up: int
 
-    def trainer_options(self, setting):
+    def trainer_options(self, setting: Setting) -> dict[str, Any]:
         return {
             "lr_scheduler_name": "cosineannealing",
             "lr_warm_up_steps": self.warm_up,
@@ -113,21 +141,18 @@ class WarmUpThenCosine(Mechanism):
 class ScaleL1ByNorm(Mechanism):
     """Multiply the L1 coefficient by the batch's mean input norm over its moving average (run 9).
 
-    The first batch sets the average; later ones enter it before they are compared with it.
+    The first batch sets the average. A later one enters it before it is compared with it.
     """
 
     decay: float = 0.99
 
-    def before_step(self, run, batch):
+    def before_step(self, run: RunUnderWay, batch: Float[Tensor, "batch d_in"]) -> None:
         norm = batch.norm(dim=-1).mean().double().cpu()
-        average = run.memory.get("norm_average", norm)
-        run.memory["norm_average"] = self.decay * average + (1 - self.decay) * norm
-        run.trainer.coefficient_schedulers["l1"].current_value = run.setting.l1 * float(
-            norm / run.memory["norm_average"]
-        )
-
-
-# ---- settings and variants ----
+        previous = run.memory.get("norm_average", norm)
+        average = self.decay * previous + (1 - self.decay) * norm
+        run.memory["norm_average"] = average
+        scheduler = run.trainer.coefficient_schedulers["l1"]
+        scheduler.current_value = run.setting.l1 * float(norm / average)
 
 
 @dataclass(frozen=True)
@@ -140,15 +165,16 @@ class Setting:
     d_in: int
     d_sae: int
     steps: int
-    """Batches; of gradient accumulation too."""
+    """Batches. A batch whose gradients are only accumulated counts too."""
     batch: int
-    """Tokens a batch."""
+    """Tokens per batch."""
     lr: float
     l1: float
     adaptive_threshold: float = 0.1
     target_l0: float = 20.0
     l0_coefficient: float = 0.025
-    """Of sae_lens's ``2 / target (L0 - target)^2``; 0.025 at a target of 20 is dictionary_learning's ``(L0 / target - 1)^2``."""
+    """Of sae_lens's ``2 / target (L0 - target)^2``. At a target of 20, 0.025 gives
+    dictionary_learning's ``(L0 / target - 1)^2``."""
     bandwidth: float = 0.001
     scale_to: float | None = None
     """Mean norm that the activations are scaled to; None leaves them as they are."""
@@ -178,65 +204,77 @@ class Variant:
 
 
 REAL = Setting(
-    "gemma-scope-2b-pt-res",
-    "blocks.19.hook_resid_post",
-    2304,
-    2304,
-    PUBLISHED_STEPS,
-    2048,
-    3e-4,
-    0.04,
+    release="gemma-scope-2b-pt-res",
+    hook="blocks.19.hook_resid_post",
+    d_in=2304,
+    d_sae=2304,
+    steps=PUBLISHED_STEPS,
+    batch=2048,
+    lr=3e-4,
+    l1=0.04,
     n_tokens=10_200_000,
     held_out_rows=64,
 )
+"""The published setting."""
 SMALL = Setting(
-    "gemma-mini",
-    "blocks.2.hook_resid_post",
-    128,
-    512,
-    1220,
-    512,
-    1e-3,
-    1.5,
+    release="gemma-mini",
+    hook="blocks.2.hook_resid_post",
+    d_in=128,
+    d_sae=512,
+    steps=1220,
+    batch=512,
+    lr=1e-3,
+    l1=1.5,
     adaptive_threshold=5e-4,
     scale_to=128**0.5,
 )
-"""Numbers of steps are the published ones over four. L1 is ours, for an L0 near the target; so is the threshold: 0.1 is never exceeded here."""
+"""The mini's setting. Numbers of steps are a quarter of the published ones. L1 is our choice, for
+an L0 near the target. So is the threshold: 0.1 is never exceeded here."""
 
 
 def variants(setting: Setting) -> dict[str, Variant]:
-    """The study's runs 0 to 9 with the published numbers of steps scaled to the setting, and three controls of ours."""
-    early, warm, late, every = map(setting.scaled, (1000, 2000, 3000, 500))
-    adaptive = lambda after: ReorderWhenVaried(after, setting.adaptive_threshold)  # noqa: E731
-    hybrid = lambda after: (ReorderEvery(after, every), adaptive(after))  # noqa: E731
-    held = AccumulateGradients(4)
-    four = "four batches an optimiser step"
+    """The study's runs 0 to 9, and three controls of ours.
+
+    Args:
+        setting: for which the published numbers of steps are scaled.
+    Returns: variants by name, such as ``run 3``.
+
+    >>> from saework import feature_ordering
+    >>> runs = feature_ordering.variants(feature_ordering.SMALL)
+    >>> len(runs), runs["run 3"].title
+    (13, 'reorder periodically')
+    >>> runs["run 3"].mechanisms
+    (ReorderEvery(after=500, every=125),)
+    """
+    early, warm_up, late, period = (setting.scaled(steps) for steps in (1000, 2000, 3000, 500))
+    threshold = setting.adaptive_threshold
+    adaptive = ReorderWhenVaried(warm_up, threshold)
+    hybrid = (ReorderEvery(warm_up, period), adaptive)
+    late_hybrid = (ReorderEvery(late, period), ReorderWhenVaried(late, threshold))
+    accumulated = (*late_hybrid, AccumulateGradients(4))
+    scheduled = (*accumulated, WarmUpThenCosine(late))
+    four_batches = "four batches an optimiser step"
+    control = "a control"
     return {
         "run 0": Variant("JumpReLU baseline, target L0", jumprelu=True),
         "run 1": Variant("reorder once", (ReorderOnce(early),)),
-        "run 2": Variant("reorder once, later", (ReorderOnce(warm),)),
-        "run 3": Variant("reorder periodically", (ReorderEvery(warm, every),)),
-        "run 4": Variant("reorder adaptively", (adaptive(warm),)),
-        "run 5": Variant("hybrid of 3 and 4", hybrid(warm)),
-        "run 6": Variant("hybrid, longer warm-up", hybrid(late), ours="the warm-up, run 8's"),
+        "run 2": Variant("reorder once, later", (ReorderOnce(warm_up),)),
+        "run 3": Variant("reorder periodically", (ReorderEvery(warm_up, period),)),
+        "run 4": Variant("reorder adaptively", (adaptive,)),
+        "run 5": Variant("hybrid of 3 and 4", hybrid),
+        "run 6": Variant("hybrid, longer warm-up", late_hybrid, ours="the warm-up, run 8's"),
         "run 7": Variant(
-            "6 with gradient accumulation", (*hybrid(late), held), ours=f"the warm-up, and {four}"
+            "6 with gradient accumulation", accumulated, ours=f"the warm-up, and {four_batches}"
         ),
-        "run 8": Variant(
-            "7 with learning-rate schedule",
-            (*hybrid(late), held, WarmUpThenCosine(late)),
-            ours=four,
-        ),
+        "run 8": Variant("7 with learning-rate schedule", scheduled, ours=four_batches),
         "run 9": Variant(
-            "8 with L1 scaled by norm",
-            (*hybrid(late), held, WarmUpThenCosine(late), ScaleL1ByNorm()),
-            ours=four,
+            "8 with L1 scaled by norm", (*scheduled, ScaleL1ByNorm()), ours=four_batches
         ),
-        "plain": Variant("no mechanism at all", ours="a control"),
+        "plain": Variant("no mechanism at all", ours=control),
         "run 5, state moved": Variant(
-            "5, optimiser state reordered too", hybrid(warm), state_follows=True, ours="a control"
+            "5, optimiser state reordered too", hybrid, state_follows=True, ours=control
         ),
         "run 0, wide band": Variant(
-            "0 with a bandwidth of 0.05", jumprelu=True, bandwidth=0.05, ours="a control"
+            "0 with a bandwidth of 0.05", jumprelu=True, bandwidth=0.05, ours=control
         ),
     }

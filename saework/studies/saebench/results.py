@@ -133,7 +133,7 @@ def read(path: str | Path) -> dict[str, Evaluation]:
     >>> from saework import saebench
     >>> run_0 = saebench.read(saebench.EXAMPLES / "run_0.json")
     >>> list(run_0), run_0["core"].value("l0")
-    (['absorption', 'core', 'scr', 'sparse_probing', 'unlearning', 'training'], 1639.479736328125)
+    (['training', 'absorption', 'core', 'scr', 'sparse_probing', 'unlearning'], 1639.4825439453125)
     """
     path = Path(path)
     evaluations: dict[str, Evaluation] = {}

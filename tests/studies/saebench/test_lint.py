@@ -92,10 +92,10 @@ def test_statements_that_cannot_be_judged(evaluations):
 
 
 def test_both_numbers_of_a_statement_are_compared_with_their_runs(evaluations):
-    a, b = evaluations({"mse": 2.0}, {"mse": 1.5})
+    a, b = evaluations({"mse": 2.25}, {"mse": 1.5})
     statement = {"run": "b", "against": "a", "metric": "mse", "before": 2.5, "after": 1.46}
     frame = lint({"a": {"core": a}, "b": {"core": b}}, stated=[statement])
     assert found(frame, "quoted").tolist() == [
-        "mse of a is given as 2.5, and a's own record says 2"
+        "mse of a is given as 2.5, and a's own record says 2.25"
     ], "1.46 is within the last digit of 1.5"
     assert set(frame.run) == {"b"} and set(frame.evaluation) == {"core"}
