@@ -18,6 +18,7 @@ import pytest
 import saework
 from saework import token_heatmap
 from saework.reproduction.html import page as notebook_page
+from saework.views.feature_page.write import write_pages
 
 EXPLORE = (
     "from saework import explore, load\nbook = load('gelu-1l-mini', check=False)",
@@ -237,6 +238,16 @@ def test_a_features_page_is_readable_by_everybody(
             picture=f"feature-{what}-{'dark' if dark else 'light'}",
         )
         assert axe(shown) == [] and shown.locator("script").count() == 0
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_an_index_of_features_is_readable_and_leads_to_their_pages(
+    open_page, axe, feature_pages_of_the_mini, tmp_path, dark
+):
+    index = open_page(write_pages(feature_pages_of_the_mini, tmp_path), dark=dark)
+    assert axe(index) == []
+    index.get_by_role("link", name="526", exact=True).click()
+    assert index.get_by_role("heading", level=1).inner_text() == "Feature 526"
 
 
 def test_the_checks_can_fail(browser, axe, tmp_path):
