@@ -1,10 +1,18 @@
-"""Renumbering an SAE's features, with or without the state of its optimiser; and an SAE of some of them."""
+"""Permute or select an SAE's features."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from saework.core.arguments import check_feature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jaxtyping import Int
+    from torch import Tensor
 
 FEATURE_AXIS = {
     "W_enc": 1,
@@ -17,31 +25,51 @@ FEATURE_AXIS = {
     "r_mag": 0,
     "scaling_factor": 0,
 }
-"""Which axis of a parameter counts the features. By name: where d_in equals d_sae, shapes do not tell."""
-INDEPENDENT = ("standard", "jumprelu", "gated")
+"""Which axis of a parameter counts the features. By name: shapes do not tell if d_in is d_sae."""
 NO_FEATURE_AXIS = ("b_dec", "topk_threshold")
+INDEPENDENT = ("standard", "jumprelu", "gated")
+"""Architectures in which no feature depends on another."""
 
 
 @torch.no_grad()
 def permute_features(
-    sae: torch.nn.Module, order, *, optimizer: torch.optim.Optimizer | None = None
-) -> torch.nn.Module:
-    """Renumber an SAE's features in place: the new feature ``i`` is the old feature ``order[i]``.
+    sae: Any,
+    order: Int[Tensor, " d_sae"] | Sequence[int],
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Any:
+    """Renumber an SAE's features in place: new feature ``i`` is old feature ``order[i]``.
 
-    Encoding gives the same numbers in another order, and decoding the same reconstruction up to
-    float rounding (sums are taken in another order). A loss that treats features alike (L1, L0, not
-    Matryoshka's) does not change. Training goes on unchanged only if the optimiser's state moves
-    along: give ``optimizer``, and its state, gradients included, is renumbered too.
+    Encoding gives the same numbers in another order. Decoding gives the same reconstruction up to
+    float rounding, because sums are taken in another order. A loss that treats features alike (L1
+    or L0, not Matryoshka's) does not change.
+
+    Training continues unchanged only if the optimiser's state moves along: give ``optimizer``, and
+    its state is renumbered too. Gradients always are.
+
+    Memory: a copy of the largest parameter at a time.
 
     Args:
-        sae: any ``sae_lens.SAE``, or a module whose parameters bear the names in ``FEATURE_AXIS``.
-        order: long ``[d_sae]``, each of 0..d_sae-1 once.
-    Returns: the same ``sae``.
-    Raises: ValueError for an order that is no permutation, for a parameter whose feature axis is not
-    known, and for optimiser state of another shape than its parameter (then nothing is changed).
-    Memory: a copy of the largest parameter at a time.
+        sae: a ``sae_lens.SAE``, or a module whose parameters have the names in ``FEATURE_AXIS``.
+        order: each of 0..d_sae-1 once.
+        optimizer: of the SAE's parameters.
+
+    Returns:
+        The same ``sae``.
+
+    Raises:
+        ValueError: for an order that is no permutation, a parameter whose feature axis is not
+            known, or optimiser state of another shape than its parameter. Nothing is changed then.
+
+    >>> from saework import load
+    >>> sae = load("gelu-1l-mini", n_tokens=2048, check=False).sae
+    >>> before = sae.W_dec[7].clone()
+    >>> order = torch.arange(4096).flip(0)
+    >>> torch.equal(permute_features(sae, order).W_dec[-8], before)
+    True
     """
-    order = _checked_order(order, sae.W_dec.shape[0]).to(sae.W_dec.device)
+    index = _checked_order(order, sae.W_dec.shape[0]).to(sae.W_dec.device)
+    # All moves are collected, and so checked, before the first is made.
     moves = []
     for name, value in [*sae.named_parameters(), *sae.named_buffers()]:
         axis = _feature_axis(name)
@@ -50,70 +78,101 @@ def permute_features(
         moves.append((value, axis))
         if value.grad is not None:
             moves.append((value.grad, axis))
-        for key, state in (optimizer.state.get(value, {}) if optimizer else {}).items():
-            if not torch.is_tensor(state) or not state.ndim:
-                continue  # a count of steps
-            if state.shape != value.shape:
-                raise ValueError(
-                    f"the optimiser's {key!r} of {name} has shape {tuple(state.shape)}, not {tuple(value.shape)}, so its feature axis is unknown; "
-                    "use an optimiser with one value a weight, such as Adam"
-                )
-            moves.append((state, axis))
+        if optimizer is not None:
+            moves += [(state, axis) for state in _optimizer_state(optimizer, name, value)]
     for value, axis in moves:
-        value.copy_(value.index_select(axis, order))
+        value.copy_(value.index_select(axis, index))
     return sae
 
 
 @torch.no_grad()
-def select_features(sae, features):
-    """An SAE of some features only: its feature ``i`` is ``features[i]`` of the one given.
+def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> Any:
+    """An SAE of some features: its feature ``i`` is ``features[i]`` of the given SAE.
 
-    What scans or draws a few features of a wide SAE then encodes no others.
+    A scan or a page of a few features of a wide SAE then encodes no others.
 
-    Args: ``features``: long ``[n]``, each once; ``sae``: a ``sae_lens.SAE`` whose features do not depend on each other.
-    Returns: a new ``sae_lens.SAE`` of the same kind; decoding gives these features' part of the reconstruction.
-    Raises: ValueError for a feature that does not exist or comes twice, or an SAE of dependent features (such as TopK).
+    Args:
+        sae: a ``sae_lens.SAE`` whose features do not depend on each other.
+        features: each once.
+
+    Returns:
+        A new ``sae_lens.SAE`` of the same kind. Decoding gives these features' part of the
+        reconstruction.
+
+    Raises:
+        ValueError: for a feature that does not exist or is given twice, or an SAE whose features
+            depend on each other (such as TopK).
+
+    >>> from saework import load
+    >>> sae = load("gelu-1l-mini", n_tokens=2048, check=False).sae
+    >>> small = select_features(sae, [985, 3])
+    >>> small.cfg.d_sae, torch.equal(small.W_dec[0], sae.W_dec[985])
+    (2, True)
     """
-    d_sae, kind = sae.W_dec.shape[0], sae.cfg.architecture()
+    kind = sae.cfg.architecture()
     if kind not in INDEPENDENT:
         raise ValueError(
-            f"in a {kind} SAE whether a feature is on depends on the others, so none can be taken out alone; it can be with {', '.join(INDEPENDENT)}"
+            f"in a {kind} SAE whether a feature is on depends on the others, so none can be taken "
+            f"out alone; it can be with {', '.join(INDEPENDENT)}"
         )
-    chosen = [
-        check_feature(feature, d_sae) for feature in torch.as_tensor(features).flatten().tolist()
-    ]
-    if not chosen or len(set(chosen)) < len(chosen):
+    d_sae = sae.W_dec.shape[0]
+    given = torch.as_tensor(features).flatten().tolist()
+    chosen = [check_feature(feature, d_sae) for feature in given]
+    n_different = len(set(chosen))
+    if not chosen or n_different < len(chosen):
         raise ValueError(
-            f"{len(chosen)} features are given, {len(set(chosen))} of them different; give at least one, and each once"
+            f"{len(chosen)} features are given, {n_different} of them different; "
+            "give at least one, and each once"
         )
     index = torch.tensor(chosen, device=sae.W_dec.device)
-    state = {
-        name: value if (axis := _feature_axis(name)) is None else value.index_select(axis, index)
-        for name, value in sae.state_dict().items()
-    }
-    small = type(sae).from_dict({**sae.cfg.to_dict(), "d_sae": len(chosen)})
+    state = {}
+    for name, value in sae.state_dict().items():
+        axis = _feature_axis(name)
+        state[name] = value if axis is None else value.index_select(axis, index)
+    config = {**sae.cfg.to_dict(), "d_sae": len(chosen)}
+    small = type(sae).from_dict(config)
     small.load_state_dict(state)
-    return small.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype).requires_grad_(False)
+    small.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
+    return small.requires_grad_(False)
 
 
 def _feature_axis(name: str) -> int | None:
+    """Which axis of a parameter counts the features; None if none does."""
     if name in NO_FEATURE_AXIS:
         return None
     if name not in FEATURE_AXIS:
         raise ValueError(
-            f"which axis of {name!r} counts the features is not known (known: {', '.join(FEATURE_AXIS)}); add it to saework.analysis.renumbering.FEATURE_AXIS"
+            f"which axis of {name!r} counts the features is not known (known: "
+            f"{', '.join(FEATURE_AXIS)}); add it to saework.analysis.renumbering.FEATURE_AXIS"
         )
     return FEATURE_AXIS[name]
 
 
-def _checked_order(order, d_sae: int) -> torch.Tensor:
+def _optimizer_state(
+    optimizer: torch.optim.Optimizer, name: str, parameter: Tensor
+) -> Iterator[Tensor]:
+    """What an optimiser keeps for each weight of a parameter, such as Adam's moments."""
+    for key, state in optimizer.state.get(parameter, {}).items():
+        if not torch.is_tensor(state) or not state.ndim:
+            continue  # a count of steps
+        if state.shape != parameter.shape:
+            raise ValueError(
+                f"the optimiser's {key!r} of {name} has shape {tuple(state.shape)}, not "
+                f"{tuple(parameter.shape)}, so its feature axis is unknown; "
+                "use an optimiser with one value per weight, such as Adam"
+            )
+        yield state
+
+
+def _checked_order(order: Any, d_sae: int) -> Tensor:
+    """The order as long ``[d_sae]``, if it is a permutation."""
     order = torch.as_tensor(order)
-    if (
-        order.dtype.is_floating_point
-        or order.dtype == torch.bool
-        or not torch.equal(order.cpu().long().flatten().sort().values, torch.arange(d_sae))
-    ):
+    is_whole = not order.dtype.is_floating_point and order.dtype != torch.bool
+    numbers = order.long().flatten()
+    in_order = numbers.cpu().sort().values
+    if not is_whole or not torch.equal(in_order, torch.arange(d_sae)):
         raise ValueError(
-            f"order has {order.numel()} entries of {order.dtype} and is no permutation; give each of 0..{d_sae - 1} once, such as rates.argsort(descending=True)"
+            f"order has {order.numel()} entries of {order.dtype} and is no permutation; "
+            f"give each of 0..{d_sae - 1} once, such as rates.argsort(descending=True)"
         )
-    return order.long().flatten()
+    return numbers

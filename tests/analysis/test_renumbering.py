@@ -1,6 +1,6 @@
-"""An SAE of some features, against the whole one.
+"""A permutation against plain indexing, and an SAE of some features against the whole one.
 
-Renumbering is tested where training needs it, in the study of feature ordering.
+That training continues unchanged is tested with the study of feature ordering.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import copy
 import pytest
 import torch
 from conftest import draw, random_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sae_lens import GatedSAE, GatedSAEConfig
 from stand_ins import top_k_sae
 
 import saework
-from saework import select_features
+from saework import permute_features, select_features
 
 HOOK = "blocks.0.mlp.hook_post"
 
@@ -30,6 +32,87 @@ SAES = {
     name: random_sae(24, 48, HOOK, torch.Generator().manual_seed(3), name)
     for name in ("standard", "jumprelu")
 } | {"gated": gated_sae()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    d_in=st.integers(1, 12),
+    d_sae=st.integers(3, 24),
+    architecture=st.sampled_from(["standard", "jumprelu"]),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
+def test_a_permutation_renumbers_features_and_leaves_the_reconstruction(
+    seed, d_in, d_sae, architecture, dtype
+):
+    generator = torch.Generator().manual_seed(seed)
+    sae = random_sae(d_in, d_sae, "h", generator, architecture).to(dtype)
+    sae.b_dec.data += 1  # d_in may equal d_sae: b_dec must stay where it is
+    x, order = (
+        torch.randn(7, d_in, generator=generator).to(dtype),
+        torch.randperm(d_sae, generator=generator),
+    )
+    before = {name: value.clone() for name, value in sae.state_dict().items()}
+    features, x_hat = sae.encode(x), sae.decode(sae.encode(x))
+    assert permute_features(sae, order) is sae
+    slack = 64 * torch.finfo(dtype).eps * (1 + features.abs().sum() * sae.W_dec.abs().max())
+    assert torch.allclose(
+        sae.encode(x),
+        features[:, order],
+        atol=float(64 * torch.finfo(dtype).eps * (1 + features.abs().max())),
+    )
+    assert (sae.decode(features[:, order]) - x_hat).abs().max() <= slack
+    assert (
+        torch.equal(sae.b_dec, before["b_dec"])
+        and torch.equal(sae.W_dec, before["W_dec"][order])
+        and torch.equal(sae.W_enc, before["W_enc"][:, order])
+    )
+    permute_features(sae, order.argsort())
+    assert all(torch.equal(value, before[name]) for name, value in sae.state_dict().items()), (
+        "and back, to the bit"
+    )
+
+
+def test_gradients_move_with_the_features():
+    sae = random_sae(4, 6, "h", torch.Generator().manual_seed(0))
+    sae.W_enc.requires_grad_(True).grad = torch.arange(24.0).reshape(4, 6)
+    permute_features(sae, torch.tensor([5, 4, 3, 2, 1, 0]))
+    assert torch.equal(sae.W_enc.grad, torch.arange(24.0).reshape(4, 6).flip(1))
+
+
+@pytest.mark.parametrize(
+    "order", [[0, 1, 2], [0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [0.0, 1, 2, 3, 4, 5], [True] * 6]
+)
+def test_what_is_no_permutation_is_refused(order):
+    sae = random_sae(4, 6, "h", torch.Generator().manual_seed(0))
+    before = sae.W_enc.clone()
+    with pytest.raises(
+        ValueError, match=r"no permutation; give each of 0\.\.5 once, such as rates\.argsort"
+    ):
+        permute_features(sae, order)
+    assert torch.equal(sae.W_enc, before)
+
+
+def test_an_unknown_parameter_or_state_is_refused_before_anything_moves():
+    sae = random_sae(4, 6, "h", torch.Generator().manual_seed(0))
+    sae.requires_grad_(True)
+    optimizer = torch.optim.Adafactor(sae.parameters())
+    sae.encode(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    before = sae.W_enc.detach().clone()
+    with pytest.raises(
+        ValueError,
+        match="'row_var' of W_enc has shape .* use an optimiser with one value per weight",
+    ):
+        permute_features(sae, torch.arange(5, -1, -1), optimizer=optimizer)
+    sae.extra = torch.nn.Parameter(torch.ones(6))
+    with pytest.raises(
+        ValueError,
+        match="which axis of 'extra' counts the features is not known .*add it to "
+        "saework.analysis.renumbering.FEATURE_AXIS",
+    ):
+        permute_features(sae, torch.arange(5, -1, -1))
+    assert torch.equal(sae.W_enc, before)
 
 
 @pytest.mark.parametrize("name", SAES)
