@@ -21,12 +21,8 @@ if TYPE_CHECKING:
         recons_score,
         reconstruction_metrics,
     )
-    from saework.analysis.reference import (
-        claims_of_reference,
-        read_reference,
-        validate,
-        write_reference,
-    )
+    from saework.analysis.reference import claims_of_reference, validate, write_reference
+    from saework.analysis.reference_file import read_reference
     from saework.analysis.renumbering import permute_features, select_features
     from saework.analysis.scanning.feature_scan import FeatureScan
     from saework.analysis.scanning.run_scan import scan
@@ -67,12 +63,8 @@ _NAMES_BY_HOME = {
     "analysis.probing": ["sparse_probe"],
     "analysis.rare": ["RareFeatures", "rare_features"],
     "analysis.reconstruction": ["ReconsScore", "recons_score", "reconstruction_metrics"],
-    "analysis.reference": [
-        "claims_of_reference",
-        "read_reference",
-        "validate",
-        "write_reference",
-    ],
+    "analysis.reference": ["claims_of_reference", "validate", "write_reference"],
+    "analysis.reference_file": ["read_reference"],
     "analysis.renumbering": ["permute_features", "select_features"],
     "analysis.scanning.feature_scan": ["FeatureScan"],
     "analysis.scanning.run_scan": ["scan"],
