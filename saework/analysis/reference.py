@@ -193,11 +193,11 @@ def validate(
         HookError: for a hook of another width than the SAE's.
 
     >>> from saework import Ledger, load, read_reference
-    >>> book = load("gemma-mini", n_tokens=512, check=False)
+    >>> book = load("gemma-mini", "layer_2/width_1k/average_l0_22", n_tokens=512, check=False)
     >>> reference = read_reference("gemma-mini")
     >>> ledger = Ledger(claims_of_reference(reference, tier="mini"), tier="mini")
     >>> for id, value in validate(book, reference).items():
-    ...     ledger.record(id, value)
+    ...     _ = ledger.record(id, value)
     >>> {entry.verdict for entry in ledger.entries}
     {'holds'}
     """
@@ -245,7 +245,7 @@ def claims_of_reference(reference: dict[str, Any], *, tier: str) -> list[Claim]:
     claims = []
     for id, value in _by_claim(reference, values).items():
         unit = EXACT_UNITS.get(id, "")
-        tolerance = 0.0 if unit else TOLERANCE * float(np.abs(value).max())
+        tolerance = 0 if unit else TOLERANCE * float(np.abs(value).max())
         claims.append(Claim(id, value, unit, reference["source"], tolerance, tier))
     return claims
 

@@ -18,6 +18,7 @@ from saework.core.reconstruction_formulas import (
     loss_recovered,
     pooled_reconstruction,
     reconstruction_sums,
+    times_drawn,
     variance_explained,
 )
 
@@ -41,6 +42,7 @@ __all__ = [
     "reconstruction_sums",
     "repetition",
     "rule_agreement",
+    "times_drawn",
     "variance_explained",
 ]
 

@@ -150,4 +150,4 @@ def test_reconstructions_formulas_are_among_them():
         for name, value in vars(reconstruction_formulas).items()
         if inspect.isfunction(value) and not name.startswith("_")
     }
-    assert len(own) == 5 and own < set(formulas.__all__)
+    assert len(own) == 6 and own < set(formulas.__all__)

@@ -71,6 +71,14 @@ def test_bootstrap_interval_against_rows_drawn_one_by_one():
     assert expected[1] - expected[0] > 0.05  # so that 0.01 is a strict comparison
 
 
+def test_times_drawn_counts_draws_with_replacement():
+    drawn = formulas.times_drawn(5, 4000, np.random.default_rng(0))
+    assert drawn.shape == (4000, 5) and (drawn.sum(1) == 5).all()
+    assert drawn.mean(0) == pytest.approx([1] * 5, abs=0.06)
+    left_out = (drawn == 0).mean()
+    assert left_out == pytest.approx((4 / 5) ** 5, abs=0.02)
+
+
 def test_bootstrap_interval_of_two_rows_by_hand():
     # One row scores 1, the other 0. A quarter of the draws has only the first, a quarter only the
     # second.
