@@ -1,4 +1,4 @@
-"""Does the order of an SAE's features matter? All runs of the study that asks, and their summary.
+"""The feature-ordering study: all variants with all seeds, their summary and differences.
 
 ``variants`` holds what the runs do differently, ``training`` one run. ``study`` trains all variants
 with all seeds, and continues where it was cut off. For developers,
@@ -120,7 +120,7 @@ def study(
     runs = {}
     for seed in seeds:
         for name in names:
-            stem = folder / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
+            stem = folder / "runs" / _file_name(name, seed)
             if not stem.with_suffix(".json").exists():
                 data = data or study_data(setting, device=device)
                 batches, held_out = data
@@ -141,6 +141,12 @@ def study(
     done = Study(setting, runs)
     _write_summary(done, folder)
     return done
+
+
+def _file_name(variant: str, seed: int) -> str:
+    """A run's file without its ending, such as ``run-5-state-moved-seed0``."""
+    words = variant.replace(",", "").split()
+    return "-".join([*words, f"seed{seed}"])
 
 
 def read_study(folder: str | Path) -> Study:
@@ -258,7 +264,7 @@ def _write_setting(setting: Setting, folder: Path) -> None:
 
 
 def _write_summary(study: Study, folder: Path) -> None:
-    """All runs in one pair of files; those of the first seed with their firing rates."""
+    """Write all runs to one pair of files; only those of the first seed keep firing rates."""
     first_seed = min(seed for _, seed in study.runs)
     runs = []
     for run in study.runs.values():

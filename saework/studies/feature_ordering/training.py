@@ -72,18 +72,18 @@ class Training:
         fires = output.feature_acts.detach() > 0
         self._append("recent", fires.float().mean(0).cpu())
         self.memory["recent"] = self.memory["recent"][-RECENT:]
-        if self._wants_order():
+        if self._asks_for_order():
             mean_rates = self.memory["recent"].mean(0)
             order = mean_rates.argsort(descending=True, stable=True)
             self.reorder(order)
         if self.at_a_record:
             self._record()
 
-    def _wants_order(self) -> bool:
+    def _asks_for_order(self) -> bool:
         """Whether one of the mechanisms asks for a new order now."""
         recent = self.memory["recent"]
         for mechanism in self.variant.mechanisms:
-            if mechanism.wants_order(self.done, recent):
+            if mechanism.asks_for_order(self.done, recent):
                 return True
         return False
 

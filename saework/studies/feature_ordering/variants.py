@@ -46,7 +46,7 @@ class Mechanism:
     def before_step(self, run: RunUnderWay, batch: Float[Tensor, "batch d_in"]) -> None:
         """Called before each step, with its batch."""
 
-    def wants_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
+    def asks_for_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
         """Whether to sort the features now.
 
         Args:
@@ -62,7 +62,7 @@ class ReorderOnce(Mechanism):
 
     after: int
 
-    def wants_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
+    def asks_for_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
         return step == self.after
 
 
@@ -73,14 +73,14 @@ class ReorderEvery(Mechanism):
     after: int
     every: int
 
-    def wants_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
+    def asks_for_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
         steps_since = step - self.after
         return steps_since > 0 and steps_since % self.every == 0
 
 
 @dataclass(frozen=True)
 class ReorderWhenVaried(Mechanism):
-    """Sort whenever the firing rates of the last ten batches vary more than a threshold (run 4).
+    """Sort whenever the last ten batches' firing rates vary more than a threshold (run 4).
 
     The log does not say over what the variance is taken. Here it is taken over all ten batches and
     all features.
@@ -89,7 +89,7 @@ class ReorderWhenVaried(Mechanism):
     after: int
     threshold: float
 
-    def wants_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
+    def asks_for_order(self, step: int, recent: Float[Tensor, "recent d_sae"]) -> bool:
         if step < self.after or len(recent) < RECENT:
             return False
         return float(recent.var(correction=0)) > self.threshold
@@ -97,7 +97,7 @@ class ReorderWhenVaried(Mechanism):
 
 @dataclass(frozen=True)
 class AccumulateGradients(Mechanism):
-    """Step the optimiser once in so many batches, with the mean of their gradients (run 7).
+    """Step the optimiser once in so many batches, with their mean gradient (run 7).
 
     The gradients are clipped before they are summed.
     """
@@ -139,9 +139,10 @@ class WarmUpThenCosine(Mechanism):
 
 @dataclass(frozen=True)
 class ScaleL1ByNorm(Mechanism):
-    """Multiply the L1 coefficient by the batch's mean input norm over its moving average (run 9).
+    """Scale the L1 coefficient by the batch's mean input norm (run 9).
 
-    The first batch sets the average. A later one enters it before it is compared with it.
+    It is multiplied by the norm over the norm's moving average. The first batch sets the average.
+    A later one enters it before it is compared with it.
     """
 
     decay: float = 0.99

@@ -88,7 +88,7 @@ def compare(a: Evaluation, b: Evaluation) -> pd.DataFrame:
 
 
 def _side_by_side(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """The metrics of both in columns ``a`` and ``b``: those of the first, then what it lacks."""
+    """The values of both in columns ``a`` and ``b``, in the first one's order."""
     both = pd.concat([a, b])
     keys = both[_KEYS].drop_duplicates()
     values_of_a = a.rename(columns={"value": "a"})
@@ -134,7 +134,7 @@ def is_bfloat16(value: float) -> bool:
 
 
 def last_digit(value: float) -> float:
-    """The unit of the last decimal that is printed: 0.001 for 0.957; NaN for NaN and infinity."""
+    """The unit of the last printed decimal: 0.001 for 0.957; NaN for infinity."""
     if not math.isfinite(value):
         return math.nan
     printed = repr(float(value)).removesuffix(".0")
@@ -144,7 +144,7 @@ def last_digit(value: float) -> float:
 
 
 def _in_bfloat16(evaluation: Evaluation) -> bool:
-    """Whether the language model ran in bfloat16; a config that does not say so counts as yes."""
+    """Whether the language model ran in bfloat16; without a setting, it counts as yes."""
     dtype = evaluation.config.get("llm_dtype", "bfloat16")
     return dtype == "bfloat16"
 

@@ -70,7 +70,7 @@ class _Source:
         return f"the value that begins at {place}"
 
     def line_start(self, line: int) -> int:
-        """Where a line of the value begins in the text; the value's first line is 1."""
+        """Where a line of the value, counted from 1, begins in the text."""
         at = self.start
         for _ in range(line - 1):
             line_break = self.text.find("\n", at)
@@ -80,7 +80,7 @@ class _Source:
         return at
 
     def offset(self, line: int, n_bytes: int) -> int:
-        """The offset of a place in a syntax tree, which counts a line's bytes in UTF-8."""
+        """The offset of a place in a syntax tree, which counts a line's bytes."""
         start = self.line_start(line)
         # no character has less than one byte, so this many characters are enough
         characters = self.text[start : start + n_bytes]
@@ -88,7 +88,7 @@ class _Source:
         return start + len(bytes_before.decode())
 
     def offset_of(self, error: SyntaxError) -> int:
-        """The offset of an error, which counts characters from 1; the start if it has no place."""
+        """The offset of an error, or of the value if the error has no place."""
         line = error.lineno or 1
         column = max(error.offset or 1, 1)
         return self.line_start(line) + column - 1
@@ -146,7 +146,7 @@ def values_in(text: str, name: str, *, marks: Iterable[str]) -> Iterator[tuple[s
 
 
 def _end(source: _Source) -> int:
-    """The offset past the bracket that closes the value's first; strings are passed over whole."""
+    """The offset past the bracket that closes the value; strings are passed over whole."""
     text = source.text
     open_brackets: list[str] = []
     for token in _STRING_OR_MARK.finditer(text, source.start):
@@ -236,7 +236,10 @@ def _refuse_long_expressions(source: _Source, end: int) -> None:
 
 
 class _PlainValue(ast.NodeVisitor):
-    """The value of a literal's syntax tree. A node of any kind that has no method is refused."""
+    """The value of a literal's syntax tree.
+
+    A node of a kind without a method here is refused.
+    """
 
     def __init__(self, source: _Source):
         self.source = source
@@ -294,7 +297,7 @@ class _PlainValue(ast.NodeVisitor):
         raise self.source.refusal(at, expression)
 
     def _key(self, node: ast.expr) -> str:
-        """A mapping's key as JSON has it, which knows strings only: 1 is "1", and None "null"."""
+        """A mapping's key as a string, as in JSON: 1 is "1", and None "null"."""
         key = self.visit(node)
         if isinstance(key, str):
             return key

@@ -162,7 +162,7 @@ def read(path: str | Path) -> dict[str, Evaluation]:
 
 
 def _key(kind: str, n_of_kind: Counter[str], taken: Collection[str]) -> str:
-    """``core``, or ``core (2)`` if that is taken. A file may itself name a kind ``core (2)``."""
+    """``core``, or ``core (2)`` if that is taken, perhaps by a kind of that name."""
     while True:
         n_of_kind[kind] += 1
         number = n_of_kind[kind]
@@ -238,7 +238,7 @@ def _evaluation(record: _Record, place: str) -> Evaluation:
 def _part(
     record: dict[str, Any], key: str, where: str, *, default: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A part that holds names with their values; the default, if there is one, for an empty one."""
+    """A part that holds names with their values, or the default for an empty one."""
     given = record.get(key)
     part = given or default
     if isinstance(part, dict):
