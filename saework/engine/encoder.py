@@ -1,145 +1,220 @@
-"""An SAE on many tokens: a block at a time, so that ``[token, d_sae]`` never exists, and into the same memory.
+"""An SAE on many tokens, a block of them at a time, so that ``[token, d_sae]`` never exists.
 
-The first write to fresh memory takes about ten times as long as one to memory in use, and a block of features is
-written once and read once. So the product goes into a buffer that is kept, and bias, ReLU and threshold are applied in
-place. The steps are those of ``sae.encode``, in its order, so the results are the same to the last bit. Decoding adds up
-the decoder rows of the few features that are on: the same sum as the dense product without its zeros, in another order.
+Three tricks make it fast, and change no bit of the features:
+
+- One buffer for all blocks. The first write to fresh memory takes about ten times as long as one
+  to memory in use, and a block of features is written once and read once.
+- Bias, ReLU and threshold in place, in the steps and the order of ``sae.encode``, a few tokens at
+  a time, while they are in the processor's cache.
+- Sparse decoding: where few features are active, their decoder rows are added up. This is the
+  dense product without its zeros, in another order of summation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from saework.core.protocols import sae_architecture
 
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+    from torch import Tensor
+
+    from saework.core.protocols import SparseAutoencoder
+
 BLOCK = 1024  # tokens
-IN_CACHE = 32  # tokens, 2 MB of 16,384 features
-SPARSE_BELOW = (
-    1 / 32
-)  # share of features on, up to which adding decoder rows beats the dense product
-_PLAIN = (
-    "standard",
-    "jumprelu",
-)  # whose features do not depend on one another, and whose encoder is one product
-
-
-def _as_read(sae, x: torch.Tensor) -> torch.Tensor:
-    """An SAE of attention heads puts the two last axes together itself: give it one head as wide as all of them."""
-    return x[..., None, :] if getattr(sae, "hook_z_reshaping_mode", False) else x
+IN_CACHE = 32  # tokens: 2 MB of 16,384 features
+SPARSE_BELOW = 1 / 32  # share of features active, up to which adding rows beats the dense product
+# Each feature has its own encoder column, and the encoder is one product.
+_PLAIN = ("standard", "jumprelu")
 
 
 class Active(NamedTuple):
-    """The features that are not zero on some tokens, token by token: three tensors of one length."""
+    """The features that are not zero on some tokens, token by token: tensors of one length."""
 
-    token: torch.Tensor
-    feature: torch.Tensor
-    value: torch.Tensor
+    token: Tensor
+    feature: Tensor
+    value: Tensor
 
 
 @dataclass(frozen=True)
 class Reconstruction:
     """What the SAE makes of activations, and how many features it takes."""
 
-    x_hat: torch.Tensor
+    x_hat: Tensor
     """In the activations' shape."""
-    l0: torch.Tensor
+    l0: Tensor
     """int64 ``[batch, pos]``: features that are not zero."""
-    l1: torch.Tensor
-    """float64 ``[batch, pos]``: sum of their sizes."""
+    l1: Tensor
+    """float64 ``[batch, pos]``: sum of their absolute values."""
 
 
 class Encoder:
-    """An SAE, and the memory of one block's features: ``4 * 1024 * d_sae`` bytes (67 MB for 16,384), used again by each block.
+    """An SAE, and memory for one block's features, used again by each block.
 
-    Args: ``keep``: bool ``[d_sae]``, the features left on; all by default.
+    Args:
+        sae: the SAE.
+        keep: bool ``[d_sae]``, the features left on; all by default.
+
+    Memory: ``4 * 1024 * d_sae`` bytes (67 MB for 16,384 features).
     """
 
-    def __init__(self, sae, keep: torch.Tensor | None = None):
-        self.sae, self.keep = sae, keep
+    def __init__(self, sae: SparseAutoencoder, keep: Bool[Tensor, " d_sae"] | None = None):
+        # sae_lens's own methods are used where its class is known
+        self.sae: Any = sae
+        self.keep = keep
         self.plain = sae_architecture(sae) in _PLAIN
-        self._buffer = None
+        self._buffer: Tensor | None = None
 
     @torch.no_grad()
-    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, Active]:
-        """``x`` ``[token, d_in]`` to features ``[token, d_sae]``, which hold until the next call, and those that are not zero.
+    def __call__(
+        self, x: Float[Tensor, "token d_in"]
+    ) -> tuple[Float[Tensor, "token d_sae"], Active]:
+        """Activations to features.
 
-        After the product, a few tokens at a time: what is in the processor's cache is finished and searched at once.
+        Returns:
+            All features, in memory that the next call overwrites, and those that are not zero.
         """
-        sae, x = self.sae, _as_read(self.sae, x)
-        if self.plain:
-            x = sae.process_sae_in(x)
-            if self._buffer is None or len(self._buffer) < len(x):
-                self._buffer = x.new_empty(len(x), sae.W_enc.shape[1])
-            features = torch.mm(x, sae.W_enc, out=self._buffer[: len(x)])
-        else:
-            features = sae.encode(x) if self.keep is None else sae.encode(x).clone()
+        x = _as_read(self.sae, x)
+        features = self._product(x) if self.plain else self._encoded(x)
+        d_sae = features.shape[1]
         places = []
-        for i, rows in enumerate(features.split(IN_CACHE)):
+        # what is in the processor's cache is finished and searched at once
+        for i, tokens in enumerate(features.split(IN_CACHE)):
             if self.plain:
-                _activate(rows.add_(sae.b_enc), getattr(sae, "threshold", None))
+                tokens.add_(self.sae.b_enc)
+                _activate(tokens, getattr(self.sae, "threshold", None))
             if self.keep is not None:
-                rows.mul_(self.keep.to(rows.device))
-            places.append(_not_zero(rows) + i * IN_CACHE * rows.shape[1])
+                tokens.mul_(self.keep.to(tokens.device))
+            first = i * IN_CACHE * d_sae
+            place = _not_zero(tokens)
+            places.append(place + first)
         place = torch.cat(places)
-        token = place.div(features.shape[1], rounding_mode="floor")
-        return features, Active(token, place - token * features.shape[1], features.flatten()[place])
+        token = place.div(d_sae, rounding_mode="floor")
+        active = Active(
+            token=token,
+            feature=place - token * d_sae,
+            value=features.flatten()[place],
+        )
+        return features, active
 
-    def decode(self, features: torch.Tensor, active: Active) -> torch.Tensor:
-        """Features ``[token, d_sae]``, and what of them is active, to ``[token, d_in]``."""
-        sae = self.sae
-        if not self.plain or len(active.token) > SPARSE_BELOW * features.numel():
-            return sae.decode(features).flatten(1)
+    def _product(self, x: Tensor) -> Tensor:
+        """Input times encoder weights, in the buffer; bias and activation are still missing."""
+        n_tokens = len(x)
+        weights = self.sae.W_enc
+        x = self.sae.process_sae_in(x)
+        if self._buffer is None or len(self._buffer) < n_tokens:
+            d_sae = weights.shape[1]
+            self._buffer = x.new_empty(n_tokens, d_sae)
+        block = self._buffer[:n_tokens]
+        return torch.mm(x, weights, out=block)
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        features = self.sae.encode(x)
+        if self.keep is None:
+            return features
+        # ``keep`` is applied in place, and the SAE may still use what it returned
+        return features.clone()
+
+    def decode(
+        self, features: Float[Tensor, "token d_sae"], active: Active
+    ) -> Float[Tensor, "token d_in"]:
+        """Features, and those of them that are not zero, to activations."""
+        n_active = len(active.token)
+        is_sparse = n_active <= SPARSE_BELOW * features.numel()
+        if not (self.plain and is_sparse):
+            return self.sae.decode(features).flatten(1)
         l0 = torch.bincount(active.token, minlength=len(features))
-        rows = {"offsets": l0.cumsum(0) - l0, "per_sample_weights": active.value, "mode": "sum"}
-        summed = torch.nn.functional.embedding_bag(active.feature, sae.W_dec, **rows)
-        return sae.run_time_activation_norm_fn_out(summed + sae.b_dec)
+        summed = torch.nn.functional.embedding_bag(
+            active.feature,
+            self.sae.W_dec,
+            offsets=l0.cumsum(0) - l0,  # where each token's features begin
+            per_sample_weights=active.value,
+            mode="sum",
+        )
+        return self.sae.run_time_activation_norm_fn_out(summed + self.sae.b_dec)
 
     @torch.no_grad()
-    def reconstruct(self, x: torch.Tensor) -> Reconstruction:
-        """Encode and decode activations ``[batch, pos, ...]``; axes after ``pos`` (heads) are read as one."""
+    def reconstruct(self, x: Float[Tensor, "batch pos *width"]) -> Reconstruction:
+        """Encode and decode activations; axes after ``pos`` (heads) are read as one."""
+        tokens = x.flatten(2).flatten(0, 1)
         parts = []
-        for flat in x.flatten(2).flatten(0, 1).split(BLOCK):
-            features, active = self(flat)
-            l0 = torch.bincount(active.token, minlength=len(flat))
-            l1 = torch.zeros(len(flat), dtype=torch.float64, device=flat.device).index_add_(
-                0, active.token, active.value.double().abs()
-            )
-            parts.append((self.decode(features, active), l0, l1))
+        for block in tokens.split(BLOCK):
+            features, active = self(block)
+            n_tokens = len(block)
+            l0 = torch.bincount(active.token, minlength=n_tokens)
+            l1 = torch.zeros(n_tokens, dtype=torch.float64, device=block.device)
+            sizes = active.value.double().abs()
+            l1.index_add_(0, active.token, sizes)
+            x_hat = self.decode(features, active)
+            parts.append((x_hat, l0, l1))
         x_hat, l0, l1 = map(torch.cat, zip(*parts))
+        batch_and_pos = x.shape[:2]
         return Reconstruction(
-            x_hat.reshape(x.shape), l0.reshape(x.shape[:2]), l1.reshape(x.shape[:2])
+            x_hat=x_hat.reshape(x.shape),
+            l0=l0.reshape(batch_and_pos),
+            l1=l1.reshape(batch_and_pos),
         )
 
 
-def _activate(before: torch.Tensor, threshold: torch.Tensor | None) -> torch.Tensor:
-    """Pre-activations to features, in place: ReLU, and JumpReLU where there is a threshold."""
-    if threshold is None:
-        return before.relu_()
-    on = before > threshold
-    return before.relu_().mul_(on)
-
-
-def _not_zero(rows: torch.Tensor) -> torch.Tensor:
-    """Flat indices of what is not zero (NaN is not)."""
-    if (
-        rows.device.type == "cpu" and rows.dtype.itemsize >= 4
-    ):  # numpy has no bfloat16, but finds the few in a quarter of torch's time
-        return torch.from_numpy(np.flatnonzero(rows.numpy() != 0))
-    return rows.flatten().nonzero()[:, 0]
-
-
 @torch.no_grad()
-def encode_columns(sae, x: torch.Tensor, feature: int | torch.Tensor) -> torch.Tensor:
-    """One feature of activations ``[batch, pos, ...]``: ``[batch, pos]``, or several: ``[batch, pos, feature]``, from their own columns.
+def encode_columns(
+    sae: SparseAutoencoder, x: Float[Tensor, "batch pos *width"], feature: int | Tensor
+) -> Float[Tensor, "batch pos *feature"]:
+    """Some features of activations, from their own encoder columns.
 
     An SAE whose features depend on each other (TopK) is encoded whole.
+
+    Args:
+        sae: the SAE.
+        x: activations.
+        feature: one feature's number, or several.
+
+    Returns:
+        ``[batch, pos]`` for one feature, ``[batch, pos, feature]`` for several.
     """
+    known: Any = sae
     x = _as_read(sae, x.flatten(2))
     if sae_architecture(sae) not in _PLAIN:
         return sae.encode(x)[..., feature]
-    before = sae.process_sae_in(x) @ sae.W_enc[:, feature].contiguous() + sae.b_enc[feature]
-    return _activate(before, sae.threshold[feature] if hasattr(sae, "threshold") else None)
+    columns = known.W_enc[:, feature].contiguous()
+    product = known.process_sae_in(x) @ columns
+    before = product + known.b_enc[feature]
+    if not hasattr(known, "threshold"):
+        return _activate(before, None)
+    return _activate(before, known.threshold[feature])
+
+
+def _as_read(sae: SparseAutoencoder, x: Tensor) -> Tensor:
+    """The input as the SAE reads it.
+
+    An SAE of attention heads joins the two last axes itself: give it one head that is as wide as
+    all of them.
+    """
+    joins_heads = getattr(sae, "hook_z_reshaping_mode", False)
+    if joins_heads:
+        return x.unsqueeze(-2)
+    return x
+
+
+def _activate(before: Tensor, threshold: Tensor | None) -> Tensor:
+    """Pre-activations to features, in place: ReLU, and JumpReLU where there is a threshold."""
+    if threshold is None:
+        return before.relu_()
+    above = before > threshold
+    return before.relu_().mul_(above)
+
+
+def _not_zero(rows: Tensor) -> Tensor:
+    """Flat indices of what is not zero (NaN is not zero)."""
+    # numpy finds the few in a quarter of torch's time; it has no bfloat16
+    numpy_has_dtype = rows.dtype.itemsize >= 4
+    if rows.device.type == "cpu" and numpy_has_dtype:
+        is_on = rows.numpy() != 0
+        places = np.flatnonzero(is_on)
+        return torch.from_numpy(places)
+    return rows.flatten().nonzero()[:, 0]
