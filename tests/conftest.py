@@ -1,4 +1,4 @@
-"""Small random models for speed, the trained mini where training matters, and what nbval must leave alone."""
+"""Small random models for speed, and what nbval must not compare."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from saework.views.tables import RAW_MIME
 
 os.environ.update(ENVIRONMENT)  # the notebooks' kernels inherit it
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # before torch is imported; threads that wait for each other waste both cores
-os.environ.setdefault(
-    "HF_HUB_OFFLINE", "1"
-)  # tests that want the local Hub start a process of their own
+    # before torch is imported; threads that wait for each other waste both cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# tests that need the local Hub start a process of their own
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def pytest_collection_modifyitems(items):
@@ -39,10 +37,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A random model and SAE with every trap in: norm weights, biases, decoder rows of different norms.
+    """A random model and SAE with each trap: norm weights, biases, decoder rows of unlike norms.
 
     ``model`` [1 layer, d_model 16, d_mlp 24, d_vocab 4096, n_ctx 32], ``sae`` 24 to 48,
-    ``tokens`` [6, 20], BOS first, ``tokenizer`` (the mini's), ``hook``, ``config``, ``state`` (unprocessed).
+    ``tokens`` [6, 20], BOS first, ``tokenizer`` (the mini's), ``hook``, ``config``, ``state``
+    (unprocessed).
     """
     import torch
 
@@ -124,7 +123,10 @@ def random_sae(d_in: int, d_sae: int, hook: str, generator, architecture: str = 
             metadata=SAEMetadata(hook_name=hook),
         )
     )
-    normal = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+
+    def normal(*shape):
+        return torch.randn(shape, generator=generator)
+
     state = {
         "W_enc": normal(d_in, d_sae),
         "W_dec": 0.3 * normal(d_sae, d_in),
@@ -145,9 +147,6 @@ def weights_error(call, *arguments) -> str:
     with pytest.raises(WeightsError) as caught:
         call(*arguments)
     return str(caught.value)
-
-
-# ---- Hugging Face models, through the bridge ----
 
 
 def bridged(hf, tiny, folder, cls=None):
@@ -189,9 +188,8 @@ def gpt2():
         )
         hf = GPT2LMHeadModel(config)
     for weight in hf.parameters():
-        weight.data.mul_(
-            8 if weight.ndim > 1 else 1
-        )  # the usual initialization hardly reacts to anything
+        # the usual initialization hardly reacts to anything
+        weight.data.mul_(8 if weight.ndim > 1 else 1)
     return hf
 
 
@@ -258,9 +256,6 @@ def llama_bridge(llama, tiny, tmp_path_factory):
     return bridged(llama, tiny, tmp_path_factory.mktemp("llama"))
 
 
-# ---- gelu-1l's layout in folders, and machines of any size ----
-
-
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
     """Small files of gelu-1l's four repositories, with random weights."""
@@ -310,14 +305,12 @@ def machine(monkeypatch):
     return set_to
 
 
-# ---- what a reader sees ----
-
-
 @pytest.fixture(scope="module")
 def browser():
-    """An installed Chromium that reaches loopback only; the test is skipped, with the reason, where there is none.
+    """An installed Chromium that reaches loopback only; without one, the test is skipped.
 
-    Gone with the module: Playwright keeps an event loop running, which kernels started by other tests cannot bear.
+    It ends with the module: Playwright keeps an event loop running, which would break kernels that
+    other tests start.
     """
     import lab
 
@@ -330,7 +323,7 @@ def browser():
 
 @pytest.fixture
 def axe():
-    """``axe(page)``: what keeps a page that is open in ``browser`` from being read by everybody, as lines; [] is good."""
+    """``axe(page)``: the accessibility faults of a page that is open in ``browser``, as lines."""
     from lab import violations
 
     return violations
@@ -340,7 +333,9 @@ def axe():
 def lively(tiny):
     """The tiny model with a louder MLP, on its own words, so that ablation costs something."""
     model = copy.deepcopy(tiny.model)
-    model.blocks[0].mlp.W_in.mul_(4), model.blocks[0].mlp.W_out.mul_(4), model.unembed.W_U.mul_(2)
+    model.blocks[0].mlp.W_in.mul_(4)
+    model.blocks[0].mlp.W_out.mul_(4)
+    model.unembed.W_U.mul_(2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         tokens = model.generate(tiny.tokens[:, :2], max_new_tokens=18, verbose=False)

@@ -15,8 +15,6 @@ from saework import FeatureScan
 from saework.analysis.scanning.firings import BIN_EDGES, SAMPLES_PER_BIN
 
 POST, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
-
-
 NAN = float("nan")
 
 
@@ -98,7 +96,8 @@ def slow_samples(table):
 
 
 NO_MODEL = """import gc, torch
-assert not [module for module in gc.get_objects() if isinstance(module, torch.nn.Module)], "a model or an SAE was made"
+modules = [module for module in gc.get_objects() if isinstance(module, torch.nn.Module)]
+assert not modules, "a model or an SAE was made"
 """
 
 

@@ -22,6 +22,8 @@ from saework.core.reconstruction_formulas import (
 from saework.engine import forward
 from saework.engine.encoder import Encoder
 from saework.engine.losses import next_token_losses
+from saework.engine.masks import counted_predictions, masked, with_and_without_bos
+from saework.engine.splice import spliced_states
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -117,7 +119,7 @@ def recons_score(
     tokens, hook, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     d_sae = sae.W_dec.shape[0]
     keep = check_mask(keep, (d_sae,), what="keep")
-    counted = forward.counted_predictions(tokens, mask).cpu()
+    counted = counted_predictions(tokens, mask).cpu()
     forward.sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
     baseline = torch.zeros(())
     if ablation == "mean":
@@ -136,7 +138,7 @@ def recons_score(
         batch = tokens[part]
         on = None if mask is None else mask[part].to(batch.device)
         splice = partial(_replacements, encode=encode, baseline=baseline, on=on)
-        states = forward.spliced_states(model, batch, hook, splice, REPLACEMENTS)
+        states = spliced_states(model, batch, hook, splice, REPLACEMENTS)
         ce, _ = next_token_losses(model, _predicting(states), batch[:, 1:])
         losses[:, part] = ce.cpu().float()
 
@@ -166,8 +168,8 @@ def _replacements(
     """The SAE's reconstruction, and the ablation, where the mask is on (or there is none)."""
     made = encode.reconstruct(x)
     ablated = torch.zeros_like(x) + baseline
-    x_hat = forward.masked(made.x_hat, x, on)
-    ablated = forward.masked(ablated, x, on)
+    x_hat = masked(made.x_hat, x, on)
+    ablated = masked(ablated, x, on)
     return [x_hat, ablated]
 
 
@@ -228,9 +230,9 @@ def reconstruction_metrics(
     [0.95, 0.82]
     """
     tokens, hook, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
-    forward.counted_predictions(tokens, mask)  # that there are any
+    counted_predictions(tokens, mask)  # that there are any
     forward.sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
-    masks = forward.with_and_without_bos(model, tokens, mask)
+    masks = with_and_without_bos(model, tokens, mask)
     means = forward.mean_activations(model, tokens, hook, masks, batch_size=batch_size)
     means = means.flatten(1)
     encode = Encoder(sae)
@@ -297,8 +299,8 @@ class _BatchSplice:
         zeros = torch.zeros_like(x)
         replacements = []
         for on in self.replaced:
-            replacements.append(forward.masked(x_hat, x, on))
-            replacements.append(forward.masked(zeros, x, on))
+            replacements.append(masked(x_hat, x, on))
+            replacements.append(masked(zeros, x, on))
         return replacements
 
 
@@ -307,7 +309,7 @@ def _loss_sums(model: HookedModel, tokens: Tensor, hook: str, splice: _BatchSpli
     masks = splice.replaced
     predictions = masks[..., 1:] & masks[..., :-1]
     n_spliced = REPLACEMENTS * len(masks)
-    states = forward.spliced_states(model, tokens, hook, splice, n_spliced)
+    states = spliced_states(model, tokens, hook, splice, n_spliced)
     clean, *spliced = _predicting(states)
     # Where only BOS was left out, and nothing reads it later, both masks give states of the same
     # bits: such a state is unembedded once. `place` is a state's number among the distinct ones.

@@ -15,6 +15,7 @@ from saework.core.errors import HookError
 from saework.core.protocols import HookedModel, SparseAutoencoder, sae_metadata
 from saework.engine import forward
 from saework.engine.encoder import Encoder
+from saework.engine.masks import with_and_without_bos
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -130,7 +131,7 @@ def find_site(
     """
     tokens = forward.as_tokens(model, tokens)
     mask = check_mask(mask, tokens.shape)
-    _, without_bos = forward.with_and_without_bos(model, tokens, mask)
+    _, without_bos = with_and_without_bos(model, tokens, mask)
     n_counted = int(without_bos.sum())
     if n_counted < 2:
         raise ValueError(

@@ -80,7 +80,10 @@ class Encoder:
             All features, in memory that the next call overwrites, and those that are not zero.
         """
         x = _as_read(self.sae, x)
-        features = self._product(x) if self.plain else self._encoded(x)
+        if self.plain:
+            features = self._product(x)
+        else:
+            features = self._encoded(x)
         d_sae = features.shape[1]
         places = []
         # what is in the processor's cache is finished and searched at once
@@ -90,14 +93,15 @@ class Encoder:
                 _activate(tokens, getattr(self.sae, "threshold", None))
             if self.keep is not None:
                 tokens.mul_(self.keep.to(tokens.device))
-            first = i * IN_CACHE * d_sae
+            offset = i * IN_CACHE * d_sae
             place = _not_zero(tokens)
-            places.append(place + first)
+            places.append(place + offset)
         place = torch.cat(places)
         token = place.div(d_sae, rounding_mode="floor")
+        first = token * d_sae
         active = Active(
             token=token,
-            feature=place - token * d_sae,
+            feature=place - first,
             value=features.flatten()[place],
         )
         return features, active
@@ -129,31 +133,35 @@ class Encoder:
         if not (self.plain and is_sparse):
             return self.sae.decode(features).flatten(1)
         l0 = torch.bincount(active.token, minlength=len(features))
+        first_of_token = l0.cumsum(0) - l0  # where each token's features begin in the list
         summed = torch.nn.functional.embedding_bag(
             active.feature,
             self.sae.W_dec,
-            offsets=l0.cumsum(0) - l0,  # where each token's features begin
+            offsets=first_of_token,
             per_sample_weights=active.value,
             mode="sum",
         )
-        return self.sae.run_time_activation_norm_fn_out(summed + self.sae.b_dec)
+        decoded = summed + self.sae.b_dec
+        return self.sae.run_time_activation_norm_fn_out(decoded)
 
     @torch.no_grad()
     def reconstruct(self, x: Float[Tensor, "batch pos *width"]) -> Reconstruction:
         """Encode and decode activations; axes after ``pos`` (heads) are read as one."""
-        tokens = x.flatten(2).flatten(0, 1)
+        one_width = x.flatten(2)
+        tokens = one_width.flatten(0, 1)
         parts = []
         for block in tokens.split(BLOCK):
             features, active = self(block)
             n_tokens = len(block)
             l0 = torch.bincount(active.token, minlength=n_tokens)
             l1 = torch.zeros(n_tokens, dtype=torch.float64, device=block.device)
-            sizes = active.value.double().abs()
+            value = active.value.double()
+            sizes = value.abs()
             l1.index_add_(0, active.token, sizes)
             x_hat = self.decode(features, active)
             parts.append((x_hat, l0, l1))
-        x_hat, l0, l1 = map(torch.cat, zip(*parts))
         batch_and_pos = x.shape[:2]
+        x_hat, l0, l1 = map(torch.cat, zip(*parts))
         return Reconstruction(
             x_hat=x_hat.reshape(x.shape),
             l0=l0.reshape(batch_and_pos),

@@ -327,9 +327,9 @@ def test_a_mask_without_bos_makes_the_columns_equal(lively):
 def test_what_is_shared_is_computed_once(lively, monkeypatch):
     """One pass through the model, and one unembedding of each state that differs."""
     spliced, unembedded = [], []
-    splice, losses = forward.spliced_states, reconstruction.next_token_losses
+    splice, losses = reconstruction.spliced_states, reconstruction.next_token_losses
     monkeypatch.setattr(
-        forward, "spliced_states", lambda *args: spliced.append(args[-1]) or splice(*args)
+        reconstruction, "spliced_states", lambda *args: spliced.append(args[-1]) or splice(*args)
     )
     monkeypatch.setattr(
         reconstruction,

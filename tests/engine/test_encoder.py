@@ -31,7 +31,7 @@ for normalization in ("layer_norm", "constant_norm_rescale"):
 
 
 def features_of(sae, x):
-    """``sae.encode``; written out for TopK, which is handed to ``sae.encode`` itself, so that nothing is compared with itself."""
+    """``sae.encode``; written out for TopK, which ``Encoder`` gives to ``sae.encode`` itself."""
     if not isinstance(sae, TopKSAE):
         return sae.encode(x)
     before = (x.to(sae.dtype) - sae.b_dec) @ sae.W_enc + sae.b_enc
@@ -62,10 +62,11 @@ def test_features_are_those_of_encode_to_the_last_bit(name, dtype):
 @settings(max_examples=20, deadline=None, database=None)
 @given(block=st.integers(1, 40), always=st.sampled_from([0.0, 1 / 32, 1.0]))
 def test_reconstruction_in_blocks(name, block, always):
-    """Whatever the blocks, and whether decoder rows are added up (share 1.0) or multiplied (0.0)."""
+    """With any blocks, and whether decoder rows are added up (share 1) or multiplied (0)."""
     sae, x = SAES[name], draw(5, 7, 24, seed=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "BLOCK", block), patch.setattr(encoder, "SPARSE_BELOW", always)
+        patch.setattr(encoder, "BLOCK", block)
+        patch.setattr(encoder, "SPARSE_BELOW", always)
         ours = Encoder(sae).reconstruct(x)
     features = features_of(sae, x)
     torch.testing.assert_close(ours.x_hat, sae.decode(features), rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Runs of a model against slow, independent references: one row at a time, one Python loop a token."""
+"""Runs of a model against slow references: one row at a time, one Python loop per token."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from saework.core.errors import HookError, UnknownNameError
 from saework.engine import forward, losses
 from saework.engine.losses import next_token_logits
 
-# ---- activations ----
-
 
 @pytest.mark.parametrize("hook", [POST, RESID, "blocks.0.attn.hook_z"])
 def test_activations_equal_the_cache_and_stop_there(tiny, hook):
@@ -31,7 +29,7 @@ def test_activations_equal_the_cache_and_stop_there(tiny, hook):
     assert hooks_are_clean(tiny.model)
 
 
-def test_text_gets_a_bos_and_one_row_a_batch(tiny):
+def test_text_gets_a_bos_and_is_one_row(tiny):
     tokens = tiny.model.to_tokens("a sum of two")
     assert tokens[0, 0] == 1
     torch.testing.assert_close(
@@ -70,8 +68,10 @@ def test_soft_capped_logits(lively):
 
 
 def test_final_states_and_their_logits_are_the_models(lively):
-    edit = lambda x: x * 0.5  # noqa: E731
-    for edits, fwd_hooks in (((), []), ((POST, edit), [(POST, lambda x, hook: edit(x))])):
+    def halve(x, hook=None):
+        return x * 0.5
+
+    for edits, fwd_hooks in (((), []), ((POST, halve), [(POST, halve)])):
         states = forward.final_states(lively.model, lively.tokens, *edits)
         logits = next_token_logits(lively.model, states.flatten(0, 1))
         assert (states.shape, logits.dtype) == ((6, 20, 16), torch.float32)
@@ -92,9 +92,6 @@ def test_mean_activations_of_several_masks(lively, mask):
     assert (ours.shape, ours.dtype) == ((3, 2, 8), torch.float64)
     torch.testing.assert_close(ours[:2], torch.stack([x[mask].mean(0), x[~mask].mean(0)]))
     assert ours[2].isnan().all()
-
-
-# ---- Hugging Face models, through the bridge ----
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gemma2"])
@@ -141,8 +138,6 @@ def test_hooks_that_are_silently_ignored(gpt2, tiny, tmp_path):
         saework.recons_score(model, random_sae(16, 32, RESID, torch.Generator()), tiny.tokens)
     assert hooks_are_clean(model)
 
-
-# ---- what bad input gets ----
 
 USERS = {
     "recons_score": lambda t, tokens: saework.recons_score(t.model, t.sae, tokens),
@@ -209,125 +204,48 @@ def test_an_edit_at_a_hook_that_does_not_fire(tiny):
     assert hooks_are_clean(tiny.model)
 
 
-# ---- several splices in one pass ----
+FIVE_ROWS = torch.zeros(5, 12, dtype=torch.long)
 
 
-def splices(x):
-    """Something that differs by row, zeros, and zeros but for the first token."""
-    kept = torch.zeros_like(x)
-    kept[:, :1] = x[:, :1]
-    return [x * 0.5 + 0.1, torch.zeros_like(x), kept]
-
-
-def separate_passes(model, tokens, hook):
-    states = [forward.final_states(model, tokens)]
-    return states + [
-        forward.final_states(model, tokens, hook, lambda x, i=i: splices(x)[i]) for i in range(3)
-    ]
-
-
-@pytest.fixture(scope="module")
-def deep():
-    """Three layers of a HookedTransformer."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-
-    sizes = dict(
-        n_layers=3,
-        d_model=16,
-        d_head=8,
-        n_heads=2,
-        d_mlp=24,
-        d_vocab=50,
-        n_ctx=32,
-        act_fn="gelu",
-        normalization_type="LN",
-        seed=0,
-    )
-    return HookedTransformer(HookedTransformerConfig(**sizes)).requires_grad_(False)
-
-
-DEEP_TOKENS = torch.randint(50, (5, 12), generator=torch.Generator().manual_seed(4))
-DEEP_HOOKS = (
-    "hook_resid_pre",
-    "hook_resid_mid",
-    "hook_resid_post",
-    "hook_attn_out",
-    "hook_mlp_out",
-    "mlp.hook_pre",
-    "mlp.hook_post",
-    "attn.hook_z",
-    "attn.hook_q",
-)
-
-
-@pytest.mark.parametrize(
-    "hook", [*(f"blocks.1.{name}" for name in DEEP_HOOKS), "hook_embed", "blocks.0.hook_resid_pre"]
-)
-@pytest.mark.parametrize("n_rows", [1, 5])
-def test_several_splices_in_one_pass_are_the_separate_passes(deep, hook, n_rows):
-    tokens = DEEP_TOKENS[:n_rows]
-    together = forward.spliced_states(deep, tokens, hook, splices, 3)
-    for ours, alone in zip(together, separate_passes(deep, tokens, hook), strict=True):
-        torch.testing.assert_close(ours.expand_as(alone), alone, rtol=0, atol=1e-5)
-    assert hooks_are_clean(deep)
-
-
-@pytest.mark.parametrize("hook", [*(f"blocks.1.{name}" for name in DEEP_HOOKS)])
-def test_what_lies_before_the_hook_runs_once(deep, hook):
-    calls = []
-    before = deep.blocks[0].register_forward_hook(lambda *args: calls.append("before"))
-    after = deep.blocks[2].register_forward_hook(lambda *args: calls.append("after"))
-    forward.spliced_states(deep, DEEP_TOKENS, hook, splices, 3)
-    before.remove(), after.remove()
-    assert calls == ["before", "after"]
-
-
-def test_rows_that_are_alike_in_the_residual_stream_run_once(deep):
-    rows = lambda hook, splice: [
-        len(state)
-        for state in forward.spliced_states(
-            deep, DEEP_TOKENS, hook, splice, len(splice(torch.zeros(5, 12, 16)))
-        )
-    ]  # noqa: E731
-    assert rows("blocks.1.hook_resid_post", splices) == [5, 5, 1, 5]
-    assert rows("blocks.1.hook_resid_mid", lambda x: [torch.ones_like(x)]) == [5, 1]
-    assert rows("blocks.1.hook_mlp_out", splices) == [5, 5, 5, 5], (
-        "the stream past it still knows the row"
-    )
-
-
-@pytest.mark.parametrize(
-    "hook",
-    [
-        "blocks.0.hook_resid_post",
-        "blocks.0.hook_out",
-        "blocks.0.mlp.hook_out",
-        "blocks.1.hook_in",
-        "blocks.1.ln2.hook_in",
-    ],
-)
-@pytest.mark.parametrize("n_rows", [1, 6])
-@pytest.mark.parametrize("name", ["gpt2_bridge", "gemma2_bridge"])
-def test_several_splices_on_a_bridge(request, tiny, hook, n_rows, name):
-    bridge, tokens = request.getfixturevalue(name), tiny.tokens[:n_rows]
-    together = forward.spliced_states(bridge, tokens, hook, splices, 3)
-    for ours, alone in zip(together, separate_passes(bridge, tokens, hook), strict=True):
-        torch.testing.assert_close(ours.expand_as(alone), alone, rtol=0, atol=1e-4)
-
-
-def test_a_splice_at_a_hook_that_does_not_fire(deep):
-    with pytest.raises(HookError, match="'unembed.hook_out' never fired on the way to the output"):
-        forward.spliced_states(deep, DEEP_TOKENS, "unembed.hook_out", splices, 3)
-
-
-def test_rows_at_a_time(deep, monkeypatch):
-    assert forward.rows_at_a_time(deep, DEEP_TOKENS, None) == 1024 // 12
-    assert forward.rows_at_a_time(deep, torch.zeros(3, 5000), None) == 1
-    assert forward.rows_at_a_time(deep, DEEP_TOKENS, 7) == 7
+def test_rows_at_a_time(tiny, monkeypatch):
+    assert forward.rows_at_a_time(tiny.model, FIVE_ROWS, None) == 1024 // 12
+    assert forward.rows_at_a_time(tiny.model, torch.zeros(3, 5000), None) == 1
+    assert forward.rows_at_a_time(tiny.model, FIVE_ROWS, 7) == 7
     monkeypatch.setattr(forward.psutil, "virtual_memory", lambda: SimpleNamespace(available=60_000))
-    assert forward.rows_at_a_time(deep, DEEP_TOKENS, 3) == 3
+    assert forward.rows_at_a_time(tiny.model, FIVE_ROWS, 3) == 3
     with pytest.raises(
         ValueError,
         match=r"batch_size 5 needs about \S+ GB, and 6e-05 GB is free; batch_size=2 would fit",
     ):
-        forward.rows_at_a_time(deep, DEEP_TOKENS, 5)
+        forward.rows_at_a_time(tiny.model, FIVE_ROWS, 5)
+
+
+def test_an_edit_without_a_hook(tiny):
+    with pytest.raises(ValueError, match="an edit is given, but no hook"):
+        forward.token_losses(tiny.model, tiny.tokens, edit=torch.zeros_like)
+
+
+def test_prepared_checks_all_at_once(tiny):
+    tokens, hook, mask, n_rows = forward.prepared(
+        tiny.model, tiny.sae, tiny.tokens.tolist(), None, tiny.tokens != 1, 3
+    )
+    assert torch.equal(tokens, tiny.tokens) and torch.equal(mask, tiny.tokens != 1)
+    assert (hook, n_rows) == (POST, 3)
+    with pytest.raises(ValueError, match=r"mask has shape \(6, 19\)"):
+        short = torch.ones(6, 19, dtype=torch.bool)
+        forward.prepared(tiny.model, tiny.sae, tiny.tokens, None, short, None)
+
+
+@pytest.mark.parametrize(("n_rows", "size"), [(5, 2), (4, 4), (3, 7), (0, 2)])
+def test_row_blocks_are_all_rows_once(n_rows, size):
+    rows = list(range(n_rows))
+    blocks = [rows[block] for block in forward.row_blocks(n_rows, size)]
+    assert sum(blocks, []) == rows
+    assert all(0 < len(block) <= size for block in blocks)
+
+
+def test_a_progress_bar_may_be_off(monkeypatch):
+    assert forward.progress_bar([1], show=False).disable
+    monkeypatch.setenv("TQDM_DISABLE", "")
+    assert forward.progress_bar([1], show=True).disable
+    assert list(forward.progress_bar([1, 2], show=False)) == [1, 2]
