@@ -18,7 +18,7 @@ class WeightsError(ValueError):
 
 
 class HookError(ValueError):
-    """A hook that the model lacks, that never fires, or that has another width than the SAE."""
+    """A hook that is missing, never fires, or has another width than the SAE."""
 
 
 class NotAvailableError(OSError):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 # A hook's name and the function to call there: TransformerLens's own type.
-Hooks: TypeAlias = "list[tuple[str | Callable[..., Any], Callable[..., Any]]]"
+Hook: TypeAlias = "tuple[str | Callable[..., Any], Callable[..., Any]]"
 
 
 class SparseAutoencoder(Protocol):
@@ -100,7 +100,7 @@ class HookedModel(Protocol):
     def __call__(self, tokens: Int[Tensor, "batch pos"], /, **options: Any) -> Any:
         """Tokens to logits."""
 
-    def hooks(self, *, fwd_hooks: Hooks) -> AbstractContextManager[Any]:
+    def hooks(self, *, fwd_hooks: list[Hook]) -> AbstractContextManager[Any]:
         """Run with functions at hooks."""
 
     def to_tokens(

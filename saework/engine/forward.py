@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from saework.core.arguments import check_finite, check_mask, check_positive, check_tokens
 from saework.core.errors import HookError, unknown
-from saework.core.protocols import HookedModel, Hooks, SparseAutoencoder, hook_of
+from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, hook_of
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
 
@@ -95,7 +95,7 @@ def activations(
 
 
 def capture(
-    model: HookedModel, tokens: Int[Tensor, "batch pos"], hook: str, fwd_hooks: Hooks
+    model: HookedModel, tokens: Int[Tensor, "batch pos"], hook: str, fwd_hooks: Sequence[Hook]
 ) -> Tensor:
     """The value at a hook when it first fires, with other hooks on; the model runs no further.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saework.core.protocols import HookedModel, Hooks
+from saework.core.protocols import Hook, HookedModel
 from saework.engine.forward import UNEMBED_INPUT, capture, final_states, never_fired
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _widest_from(model: HookedModel, hook: str, n_rows: int) -> str | None:
 
 def _widening(
     model: HookedModel, hook: str, wide_from: str | None, n_rows: int, copies: int
-) -> Hooks:
+) -> list[Hook]:
     """What to run before the splice, so that the batch is wide where it is made."""
     if wide_from is None or wide_from == hook:
         return []
@@ -115,7 +115,7 @@ def _widening(
     def narrow(value: Tensor, hook: object) -> Tensor:
         return value[:n_rows]
 
-    hooks: Hooks = [(wide_from, widen)]
+    hooks: list[Hook] = [(wide_from, widen)]
     # Copies of the same rows go through the MLP as far as its hook; they need not: cut the branch
     # back to the clean rows where it leaves the stream.
     mlp_input = hook.replace("mlp.hook_post", "ln2.hook_normalized")
