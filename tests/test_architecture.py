@@ -12,7 +12,8 @@ import saework
 
 PACKAGE = Path(saework.__file__).parent
 REPOSITORY = PACKAGE.parent
-# From the ground up. A room imports from those before it; two in one tuple do not import each other.
+# From the ground up. A room imports from those before it; the two in one tuple do not import
+# each other.
 COLUMN = [
     ("core",),
     ("engine",),
@@ -31,7 +32,7 @@ SOURCES = {
 
 
 def imported_modules(source: str) -> set[str]:
-    """The saework modules that a source imports, at its top or inside a function: ``core.errors``."""
+    """The saework modules that a source imports anywhere in it, such as ``core.errors``."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

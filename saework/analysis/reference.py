@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,7 +168,7 @@ def _float64_rows(values: Tensor) -> np.ndarray:
     return values[0].flatten(1).double().cpu().numpy()
 
 
-@accepts_workbook
+@partial(accepts_workbook, brings_hook=False)
 def validate(
     model: HookedModel,
     sae: SparseAutoencoder,
@@ -185,7 +186,7 @@ def validate(
         model: the model, or a Workbook alone in place of model and sae.
         sae: the SAE.
         reference: as ``read_reference`` returns it; its prompt is run with BOS in front.
-        hook: the reference's by default, or the Workbook's.
+        hook: the reference's by default, with a Workbook too.
 
     Raises:
         ValueError: if the SAE has other sizes than the reference.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
 
-    from saework.core.protocols import Hooks
+    from saework.core.protocols import Hook
 
 __all__ = ["MODES", "SITES", "Steering", "generate", "steer", "steering_hooks"]
 
@@ -241,7 +241,7 @@ def _check_padding(tokenizer: Any, prompt: list[int]) -> None:
         )
 
 
-def _kl_on(model: HookedModel, text: Tensor, hooks: Hooks, n_prompt: int) -> Tensor:
+def _kl_on(model: HookedModel, text: Tensor, hooks: list[Hook], n_prompt: int) -> Tensor:
     """KL(untouched || edited) where ``text`` predicted its continuation, float64 ``[new]``."""
     read = text[None, :-1]
     first = n_prompt - 1  # the prompt's last token predicts the first new one

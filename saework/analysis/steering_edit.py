@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from saework.core.protocols import Hooks
+    from saework.core.protocols import Hook
 
 MODES = ("add", "clamp")
 SITES = ("corrected", "published")
@@ -40,7 +40,7 @@ def steering_hooks(
     direction: str | Float[Tensor, " d_in"] | None = None,
     hook: str | None = None,
     seed: int = 0,
-) -> Hooks:
+) -> list[Hook]:
     """The edit as hooks: ``out = base + delta * direction`` at every position.
 
     Args:
@@ -166,7 +166,7 @@ def _direction(sae: SparseAutoencoder, feature: int, direction: Any, seed: int) 
     return direction.to(own)
 
 
-def _skipping_hooks(model: HookedModel, hook: str, edit: Callable) -> Hooks:
+def _skipping_hooks(model: HookedModel, hook: str, edit: Callable) -> list[Hook]:
     """Read at a layer's input, and write the edited input as that layer's output."""
     layer = _layer_after(hook)
     n_layers = model.cfg.n_layers

@@ -188,11 +188,17 @@ class AcceptsWorkbook(Protocol[P, R]):
         """With a Workbook, which brings model, SAE, hook, and tokens where they are a parameter."""
 
 
-def accepts_workbook(function: Callable[P, R]) -> AcceptsWorkbook[P, R]:
+def accepts_workbook(
+    function: Callable[P, R], *, brings_hook: bool = True
+) -> AcceptsWorkbook[P, R]:
     """Let a function of ``(model, sae, ...)`` take a ``Workbook`` alone in their place.
 
     The Workbook's model, SAE and, if the function has such a parameter, tokens become the first
     arguments; its hook is the default of ``hook``. All other arguments are given as usual.
+
+    Args:
+        function: takes ``(model, sae, ...)`` or ``(model, sae, tokens, ...)``.
+        brings_hook: False where the default of ``hook`` comes from another argument.
 
     Raises:
         ValueError: (in the call) a Workbook together with any part that it brings.
@@ -227,7 +233,7 @@ def accepts_workbook(function: Callable[P, R]) -> AcceptsWorkbook[P, R]:
                 f"call {name}(workbook, ...) with nothing in their place, "
                 f"or {name}({brought}, ...) without a Workbook"
             )
-        if "hook" in parameters:
+        if brings_hook and "hook" in parameters:
             kwargs.setdefault("hook", workbook.hook)
         brought_parts = [getattr(workbook, name) for name in parts]
         return function(*brought_parts, *others, **kwargs)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-    from saework.core.protocols import HookedModel, Hooks
+    from saework.core.protocols import Hook, HookedModel
 
 
 @torch.no_grad()
 def generate(
     model: HookedModel,
     tokens: Int[Tensor, "1 pos"],
-    fwd_hooks: Hooks,
+    fwd_hooks: list[Hook],
     *,
     max_new_tokens: int,
     cache: bool = True,
@@ -52,7 +52,7 @@ def generate(
         n_seen[i] += value.shape[1]
         return function(value, hook=hook)
 
-    counted: Hooks = []
+    counted: list[Hook] = []
     for i, (name, function) in enumerate(fwd_hooks):
         counted.append((name, partial(counting, i, function)))
     eos = model.tokenizer.eos_token_id

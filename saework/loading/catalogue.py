@@ -40,11 +40,12 @@ SAE_LAYOUTS: dict[str, SaeLayout] = {
 
 def _packaged(name: str) -> dict[str, Repository]:
     """The repositories of a mini; all minis have the same text."""
-    repositories = {"text": Repository("saework/gelu-1l-mini/text", folder=BUNDLED_TEXT)}
+    repositories = {}
     for part in ("model", "tokenizer", "sae"):
         folder = DATA / name / part
         repositories[part] = Repository(f"saework/{name}/{part}", folder=folder)
-    return repositories
+    text = Repository("saework/gelu-1l-mini/text", folder=BUNDLED_TEXT)
+    return repositories | {"text": text}
 
 
 def _mini(

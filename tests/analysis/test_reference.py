@@ -19,7 +19,7 @@ import torch
 from conftest import random_sae
 
 import saework
-from saework import Ledger, read_reference, validate, write_reference
+from saework import Ledger, Workbook, read_reference, validate, write_reference
 from saework.analysis.reference import claims_of_reference
 from saework.core.errors import HookError, UnknownNameError
 
@@ -314,6 +314,14 @@ def test_the_hook_is_the_references_own(case):
     assert validate(case.model, case.sae, at_zero) == validate(
         case.model, case.sae, case.reference, hook="blocks.0.hook_resid_post"
     )
+
+
+def test_a_workbook_of_another_layer_is_compared_at_the_references_hook(case, tiny):
+    tokens = torch.tensor([[1, 5, 6]])
+    elsewhere = "blocks.0.hook_resid_post"
+    book = Workbook(case.model, case.sae, tokens, tiny.tokenizer, elsewhere)
+    assert case.reference["hook_name"] != elsewhere
+    assert validate(book, case.reference) == validate(case.model, case.sae, case.reference)
 
 
 def test_another_prompt_shows_in_the_tokens(case):
