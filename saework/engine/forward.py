@@ -19,6 +19,7 @@ from saework.core.errors import HookError, unknown
 from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, hook_of
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
+from saework.engine.unembedding import UNEMBED_INPUT
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     Edit = Callable[[Tensor], Tensor]
     Tokens = Int[Tensor, "batch pos"] | Sequence | str
 
-UNEMBED_INPUT = "unembed.hook_in"
 TOKENS_AT_A_TIME = 1024
 TOKENS_AT_A_TIME_ON_GPU = 16 * TOKENS_AT_A_TIME
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from saework.engine.unembedding import VOCAB_BLOCK, logits_transform, unembedded
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
@@ -26,14 +28,13 @@ if TYPE_CHECKING:
 
     LossTable = Float[Tensor, "state row pos"]
 
-VOCAB_BLOCK = 2048
 TOKEN_BLOCK = 512
 
 
 def next_token_logits(
     model: HookedModel, hidden: Float[Tensor, "*batch d_model"]
 ) -> Float[Tensor, "*batch d_vocab"]:
-    """Logits of final states, capped where the model caps them (Gemma 2).
+    """Logits of final states, with the model's own scale and soft cap.
 
     Args:
         model: whose unembedding is applied.
@@ -42,26 +43,17 @@ def next_token_logits(
     Returns:
         float32.
 
+    Raises:
+        ValueError: what the model does after its unembedding is not known.
+
     Memory: 4 bytes times ``d_vocab`` for each token (0.5 GB for 512 tokens of Gemma).
     """
-    return _logits(model, hidden, weights=model.W_U, bias=model.b_U)
-
-
-def _logits(
-    model: HookedModel,
-    hidden: Tensor,
-    *,
-    weights: Tensor,
-    bias: Tensor,
-) -> Tensor:
-    """Logits of the part of the vocabulary that the weights are of."""
-    flat = hidden.flatten(0, -2).to(weights.dtype)
-    logits = torch.addmm(bias, flat, weights).float()
-    logits = logits.reshape(*hidden.shape[:-1], -1)
-    cap = getattr(model.cfg, "output_logits_soft_cap", None)
-    if cap is None or cap <= 0:
-        return logits
-    return logits.div_(cap).tanh_().mul_(cap)
+    return unembedded(
+        hidden,
+        weights=model.W_U,
+        bias=model.b_U,
+        transform=logits_transform(model),
+    )
 
 
 @torch.no_grad()
@@ -84,10 +76,14 @@ def next_token_losses(
     Returns:
         Cross-entropy and divergence, nats, float64 ``[state, row, pos]``.
 
+    Raises:
+        ValueError: what the model does after its unembedding is not known.
+
     Memory: a few blocks of ``[512, 2048]`` logits, 4 MB each, and 28 bytes per state and token.
     """
     n_rows, n_pos = targets.shape
     d_vocab = model.W_U.shape[1]
+    transform = logits_transform(model)
     clean_state, *other_states = states
     if kl:
         # every row is compared with a clean row of its own
@@ -98,10 +94,10 @@ def next_token_losses(
     for first in range(0, d_vocab, VOCAB_BLOCK):
         vocab = slice(first, first + VOCAB_BLOCK)
         logits_of = partial(
-            _logits,
-            model,
+            unembedded,
             weights=model.W_U[:, vocab].contiguous(),
             bias=model.b_U[vocab],
+            transform=transform,
         )
         for start in range(0, n_rows, rows_at_a_time):
             rows = slice(start, start + rows_at_a_time)
