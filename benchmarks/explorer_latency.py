@@ -36,9 +36,10 @@ def workbook(n_features: int) -> Workbook:
     from saework import Workbook
     from saework.core.files import DATA
     from saework.loading import models
+    from saework.loading.tokenizer_files import read_tokenizer
 
     # real typing; the other 44,000 tokens are never typed
-    tokenizer = models.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
+    tokenizer = read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
     config = dict(
         d_model=512,
         n_layers=1,

@@ -29,12 +29,12 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from saework import Workbook, explore
-from saework.loading import models
+from saework.loading.tokenizer_files import read_tokenizer
 from saework.core.files import DATA
 
 torch.manual_seed(0)
 # the real tokenizer is not here; ids are ids
-tokenizer = models.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
+tokenizer = read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
 config = HookedTransformerConfig(
     n_layers=1,
     d_model=512,

@@ -47,9 +47,10 @@ def tiny():
 
     from saework.core.files import DATA
     from saework.loading import models
+    from saework.loading.tokenizer_files import read_tokenizer
 
     generator = torch.Generator().manual_seed(0)
-    tokenizer = models.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
+    tokenizer = read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
     config = dict(
         d_model=16,
         n_layers=1,

@@ -53,6 +53,8 @@ def tokenize_rows(
 ) -> Int[Tensor, "batch pos"]:
     """Rows of tokens from documents, BOS first, in document order (not yet shuffled).
 
+    A tokenizer without a BOS gets rows without one.
+
     For each 1,000 documents: join them with the EOS string, and cut the result into 20 chunks of
     equal length in characters. Tokenize each chunk, put the tokens end to end, and cut them into
     rows of ``length - 1``. Drop the remainder, and put BOS in front of each row.
@@ -87,7 +89,8 @@ def tokenize_rows_with_offsets(
         raise ValueError(
             f"length is {length}; a row is BOS and at least one token, so give 2 or more"
         )
-    per_row = length - 1
+    bos = tokenizer.bos_token_id
+    per_row = length if bos is None else length - 1
     rows, offsets = [], []
     batch_start = 0  # the character at which the batch starts
     for batch in batches(texts):
@@ -97,8 +100,12 @@ def tokenize_rows_with_offsets(
         kept = slice(n_rows * per_row)
         ids = ids[kept].reshape(n_rows, per_row)
         starts = starts[kept].reshape(n_rows, per_row)
-        rows.append(_with_first_column(ids, tokenizer.bos_token_id))
-        offsets.append(_with_first_column(starts + batch_start, -1))
+        starts = starts + batch_start
+        if bos is not None:
+            ids = _with_first_column(ids, bos)
+            starts = _with_first_column(starts, -1)
+        rows.append(ids)
+        offsets.append(starts)
         batch_start += len(joined)
     if sum(map(len, rows)) == 0:
         raise ValueError(
@@ -109,17 +116,25 @@ def tokenize_rows_with_offsets(
 
 
 def packed_rows(
-    texts: Iterable[str], tokenizer: Tokenizer, *, length: int, n_rows: int | None = None
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    *,
+    length: int,
+    n_rows: int | None = None,
+    prepend_bos: bool = True,
 ) -> Int[Tensor, "batch pos"]:
     """Rows as sae_lens packs them: documents end to end, and BOS between them.
 
-    BOS is also in front of each row. What is left after the last whole row is dropped.
+    BOS is also in front of each row. What is left after the last whole row is dropped. A tokenizer
+    without a BOS gets rows without one.
 
     Args:
         texts: the documents.
         tokenizer: the model's.
         length: tokens in a row, BOS included.
         n_rows: stop after so many rows, so that a streamed corpus is read no further.
+        prepend_bos: False for rows without a BOS in front, as some SAEs were trained; BOS still
+            stands between documents.
 
     Returns:
         Integers ``[batch, length]``.
@@ -138,7 +153,10 @@ def packed_rows(
     )
     bos = tokenizer.bos_token_id
     all_rows = concat_and_batch_sequences(
-        documents, length, begin_batch_token_id=bos, sequence_separator_token_id=bos
+        documents,
+        length,
+        begin_batch_token_id=bos if prepend_bos else None,
+        sequence_separator_token_id=bos,
     )
     rows = list(itertools.islice(all_rows, n_rows))
     if not rows:
@@ -193,7 +211,7 @@ def published_rows(
     return torch.cat(draws[skip:])
 
 
-def _with_first_column(array: np.ndarray, value: int | None) -> np.ndarray:
+def _with_first_column(array: np.ndarray, value: int) -> np.ndarray:
     column = np.full((len(array), 1), value, dtype=array.dtype)
     return np.concatenate([column, array], axis=1)
 
@@ -239,7 +257,7 @@ def chat_tokens(
     Raises:
         ValueError: if the tokenizer has no chat template, or messages are of another form.
 
-    >>> from saework.loading.models import read_tokenizer
+    >>> from saework.loading.tokenizer_files import read_tokenizer
     >>> from saework.core.files import DATA
     >>> tokenizer = read_tokenizer(DATA / "llama-mini" / "tokenizer")
     >>> tokenizer.chat_template = "{{ bos_token }}{{ messages[0].content }}"

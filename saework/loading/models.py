@@ -1,4 +1,4 @@
-"""Models and tokenizers from files on this machine; no network.
+"""Models from files on this machine; no network.
 
 Neel Nanda's models go through ``HookedTransformer``, since TransformerLens 3 loads them in no other
 way, and Hugging Face folders through ``TransformerBridge``.
@@ -6,6 +6,7 @@ way, and Hugging Face folders through ``TransformerBridge``.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import torch
 
 from saework.core.errors import WeightsError
 from saework.core.files import read_json
+from saework.loading.outside_code import no_programs_started, refuse_own_code
 from saework.loading.weights_files import check_shapes, read_tensors
 
 if TYPE_CHECKING:
@@ -35,15 +37,17 @@ NEEL_CONFIG_KEYS = (
     "act_fn",
     "attn_only",
 )
-SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-OPTIONAL_FILES = (
-    "*.safetensors.index.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
-"""Fetched with the model or the tokenizer where they exist."""
+MODEL_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
+OPTIONAL_FILES = ("*.safetensors.index.json", "generation_config.json")
+"""Fetched with the model where they exist."""
+TEXT_PARTS = {
+    "gemma3": {
+        r"^language_model\.model\.": "model.",
+        r"^model\.language_model\.": "model.",
+        r"^language_model\.lm_head\.": "lm_head.",
+    }
+}
+"""By model_type: models that also read images, and their text part's names for the weights."""
 
 
 def huggingface_model(
@@ -51,41 +55,76 @@ def huggingface_model(
 ) -> TransformerBridge:
     """A ``TransformerBridge`` of a Hugging Face folder: its own weights, unprocessed.
 
+    Of a Gemma 3 that also reads images only the text part is read; it gives the same logits. The
+    folder's own Python code is never run, and no program is started (``pip``, for example).
+
     Memory: the weights once, in ``dtype``.
 
     Raises:
-        WeightsError: for damaged files, or where weights are missing or of another shape.
+        WeightsError: for damaged files, where weights are missing or of another shape, or for a
+            model that is Python code of its own repository.
     """
     from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
-    from transformers import AutoModelForCausalLM
 
-    config = read_json(Path(folder) / "config.json")
+    config = refuse_own_code(Path(folder) / "config.json", MODEL_CLASSES)
     if "model_type" not in config:
         raise WeightsError(
             f"{folder}/config.json names no model_type; it is not of Hugging Face's layout"
         )
-    from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its types forget the report
+    # TransformerLens gives a tokenizer without a BOS its EOS in place of one. This keeps ours.
+    own_tokenizer: Any = copy.deepcopy(tokenizer)
     try:
         with _quiet():
-            loaded, report = from_pretrained(
-                str(folder),
-                dtype=dtype,
-                attn_implementation="eager",  # as the bridge itself asks for
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-            _check_loading(report, folder)
-            model = TransformerBridge.boot_transformers(
-                str(folder), dtype=dtype, device="cpu", tokenizer=tokenizer, hf_model=loaded
-            )
+            loaded = _transformers_model(folder, config["model_type"], dtype)
+            with no_programs_started():
+                model = TransformerBridge.boot_transformers(
+                    str(folder),
+                    dtype=dtype,
+                    device="cpu",
+                    tokenizer=own_tokenizer,
+                    hf_model=loaded,
+                    trust_remote_code=False,
+                )
     except (SafetensorError, OSError, RuntimeError) as error:
         raise WeightsError(
             f"the weights in {folder} are damaged or of another model ({error}); "
             "delete them and download them again"
         ) from error
+    if tokenizer is not None and tokenizer.bos_token_id is None:
+        cast("Any", model.tokenizer).bos_token = None
     return model.eval().requires_grad_(False)
+
+
+def _transformers_model(folder: str | Path, model_type: str, dtype: torch.dtype) -> Any:
+    """The folder's language model as transformers reads it.
+
+    Raises:
+        WeightsError: where weights are missing or of another shape.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options: dict[str, Any] = {}
+    if model_type in TEXT_PARTS:
+        whole = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+        options = {"config": whole.get_text_config(), "key_mapping": TEXT_PARTS[model_type]}
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its types forget the report
+    loaded, report = from_pretrained(
+        str(folder),
+        dtype=dtype,
+        attn_implementation="eager",  # as the bridge itself asks for
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+    )
+    _check_loading(report, folder)
+    if not loaded.config.architectures:
+        loaded.config.architectures = [type(loaded).__name__]  # the bridge goes by this name
+    return loaded
 
 
 def _check_loading(report: Mapping[str, Any], folder: str | Path) -> None:
@@ -220,38 +259,3 @@ def neel_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     for i in range(config["n_layers"]):
         shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
     return shapes
-
-
-def read_tokenizer(folder: str | Path) -> Any:
-    """The fast tokenizer of a folder with ``tokenizer.json``, and its special tokens.
-
-    Raises:
-        WeightsError: if a file is damaged, or names no BOS or EOS token.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    # Newer layouts name the special tokens in tokenizer_config.json, and have no such file.
-    special_file = Path(folder) / "special_tokens_map.json"
-    listed = read_json(special_file) if special_file.exists() else {}
-    try:
-        special: Any = {key: _content(listed[key]) for key in SPECIAL_TOKENS if listed.get(key)}
-        loaded = PreTrainedTokenizerFast.from_pretrained(
-            str(folder), clean_up_tokenization_spaces=False, **special
-        )
-    except Exception as error:
-        # The tokenizers library raises nothing more precise for a damaged file.
-        raise WeightsError(
-            f"the tokenizer in {folder} is damaged ({type(error).__name__}: {error}); "
-            "delete it and download it again"
-        ) from error
-    if loaded.bos_token_id is None or loaded.eos_token_id is None:
-        raise WeightsError(
-            f"the tokenizer in {folder} names no BOS or EOS token; "
-            "its special_tokens_map.json is not of this layout"
-        )
-    return loaded
-
-
-def _content(token: str | Mapping[str, str]) -> str:
-    """A special token's text; some files store it as an object."""
-    return token if isinstance(token, str) else token["content"]

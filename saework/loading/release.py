@@ -14,8 +14,8 @@ from saework.loading.hub import Repository
 from saework.loading.layouts.sae_layout import SaeLayout
 from saework.loading.layouts.sae_lens import CONFIG, SPARSITY, Registered
 from saework.loading.model_layouts import ModelLayout
-from saework.loading.models import TOKENIZER_FILES
 from saework.loading.text_sources import TextSource
+from saework.loading.tokenizer_files import TOKENIZER_FILES
 
 SMALL_FILES = (CONFIG, SPARSITY)  # endings of what is not counted as a download
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,29 +37,36 @@ class TextRequest:
     repository: Repository
     """Of the release's text."""
     row_length: int
-    """Tokens in a row, BOS included."""
+    """Tokens in a row, BOS included; the SAE's ``context_size`` where it names one."""
     corpus: str | None
     """The data set to stream, for an SAE that names one."""
     n_tokens: int | None
     """How many are needed; None for the default."""
     own_texts: Sequence[str] | None
     """The caller's documents, in place of the release's text."""
+    prepend_bos: bool = True
+    """Whether each row begins with BOS, as in the SAE's training."""
 
 
 Rows = tuple[torch.Tensor, Repository]
-"""Integers ``[batch, pos]``, BOS first, and where the text came from."""
+"""Integers ``[batch, pos]``, BOS first where there is one, and where the text came from."""
 TextSource = Callable[[TextRequest], Rows]
 Cut = Callable[..., torch.Tensor]
 
 
 def published(request: TextRequest) -> Rows:
-    """Parquet documents, cut and shuffled as the gelu-1l notebook did it."""
+    """Parquet documents, cut and shuffled as the gelu-1l notebook did it.
+
+    That cut has BOS in front. For an SAE that was trained without it, rows are packed instead.
+    """
+    if not request.prepend_bos:
+        return packed(request)
     return _parquet_rows(request, corpus.tokenize_rows)
 
 
 def packed(request: TextRequest) -> Rows:
     """Parquet documents, packed into rows as sae_lens does it, and shuffled."""
-    return _parquet_rows(request, corpus.packed_rows)
+    return _parquet_rows(request, _packed_cut(request))
 
 
 def streamed(request: TextRequest) -> Rows:
@@ -69,7 +77,7 @@ def streamed(request: TextRequest) -> Rows:
         NotAvailableError: if the Hub cannot be reached, or has no parquet of it.
     """
     if request.own_texts is not None:
-        return _own_rows(request, request.own_texts, corpus.packed_rows)
+        return _own_rows(request, request.own_texts, _packed_cut(request))
     if not request.corpus:
         raise ValueError(f"this SAE of {request.release} names no corpus; give text=")
     texts, revision = documents.streamed_texts(request.corpus)
@@ -79,6 +87,7 @@ def streamed(request: TextRequest) -> Rows:
         request.tokenizer,
         length=request.row_length,
         n_rows=math.ceil(n_tokens / request.row_length),
+        prepend_bos=request.prepend_bos,
     )
     source = Repository(request.corpus, revision=revision, kind="dataset")
     return rows, source
@@ -87,9 +96,14 @@ def streamed(request: TextRequest) -> Rows:
 def conversation(request: TextRequest) -> Rows:
     """The conversation on which qresearch's notebook reads its features, as one row."""
     if request.own_texts is not None:
-        return _own_rows(request, request.own_texts, corpus.packed_rows)
+        return _own_rows(request, request.own_texts, _packed_cut(request))
     rows = corpus.chat_tokens(corpus.PIRATE_CONVERSATION, request.tokenizer)
     return rows, request.repository
+
+
+def _packed_cut(request: TextRequest) -> Cut:
+    """``packed_rows``, with BOS in front or not as the request says."""
+    return partial(corpus.packed_rows, prepend_bos=request.prepend_bos)
 
 
 def _parquet_rows(request: TextRequest, cut: Cut) -> Rows:
@@ -112,7 +126,9 @@ def _own_rows(request: TextRequest, texts: Sequence[str], cut: Cut) -> Rows:
     encoded = tokenizer(joined, add_special_tokens=False)
     ids = encoded["input_ids"]
     if len(ids) < request.row_length:
-        row = [tokenizer.bos_token_id, *ids]
-        return torch.tensor([row]), GIVEN
+        bos = tokenizer.bos_token_id
+        if bos is not None and request.prepend_bos:
+            ids = [bos, *ids]
+        return torch.tensor([ids]), GIVEN
     rows = cut(texts, tokenizer, length=request.row_length)
     return rows, GIVEN

@@ -25,6 +25,12 @@ from saework.loading.requirements import check_resources
 from saework.loading.sae_ids import scan_file
 from saework.loading.self_check import self_check
 from saework.loading.text_sources import TextRequest
+from saework.loading.tokenizer_files import (
+    OPTIONAL_TOKENIZER_FILES,
+    TOKENIZER_FILES,
+    read_tokenizer,
+)
+from saework.loading.trained_on import rows_of_training, with_own_model
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -43,7 +49,7 @@ class Workbook:
     sae: SparseAutoencoder
     """A ``sae_lens.SAE``, or anything with ``encode``, ``decode``, ``W_enc``, ``W_dec``."""
     tokens: Int[Tensor, "batch pos"]
-    """Integers ``[batch, pos]``, BOS first."""
+    """Integers ``[batch, pos]``, BOS first unless tokenizer or SAE go without."""
     tokenizer: Tokenizer
     """The model's."""
     hook: str
@@ -189,6 +195,10 @@ def load(
     # The small and the doubtful parts come first: a closed gate, or no corpus, costs no download.
     tokenizer = load_tokenizer(release)
     sae = _load_sae(release, sae_id).to(device, dtype)
+    table = release
+    release = with_own_model(release, sae_id, sae)
+    if release is not table:
+        tokenizer = load_tokenizer(release)
     tokens, release = _load_text(release, sae, tokenizer, own_texts, n_tokens)
     model = _load_model(release, sae, tokenizer, device, dtype)
     _check_width(model, sae)
@@ -209,8 +219,8 @@ def load(
 def load_tokenizer(release: Release) -> Any:
     """The release's tokenizer."""
     repository = release.repositories["tokenizer"]
-    folder = repository.fetch_folder(models.TOKENIZER_FILES, also=models.OPTIONAL_FILES)
-    return models.read_tokenizer(folder)
+    folder = repository.fetch_folder(TOKENIZER_FILES, also=OPTIONAL_TOKENIZER_FILES)
+    return read_tokenizer(folder)
 
 
 def _default_device() -> str:
@@ -274,14 +284,16 @@ def _load_text(
     n_tokens: int | None,
 ) -> tuple[Int[Tensor, "batch pos"], Release]:
     """Rows of tokens, and the release with the repository that they came from."""
+    row_length, prepend_bos = rows_of_training(sae, release.row_length)
     request = TextRequest(
         release=release.name,
         tokenizer=tokenizer,
         repository=release.repositories["text"],
-        row_length=release.row_length,
+        row_length=row_length,
         corpus=sae_metadata(sae, "dataset_path") or release.corpus,
         n_tokens=n_tokens,
         own_texts=own_texts,
+        prepend_bos=prepend_bos,
     )
     tokens, source = release.text(request)
     repositories = {**release.repositories, "text": source}

@@ -11,6 +11,7 @@ from local_hub import SMALL, TOKENIZER, model_config, write_hf_tokenizer, write_
 
 from saework.loading import models
 from saework.loading.model_layouts import HUGGINGFACE, NEEL
+from saework.loading.tokenizer_files import read_tokenizer
 
 
 def some_tokens() -> torch.Tensor:
@@ -46,7 +47,7 @@ def test_an_unprocessed_model_of_neels_layout(tmp_path, dtype):
 def test_a_processed_model_of_neels_layout(tmp_path):
     """Its norms are folded away, so that other weights are stored; the function is the same."""
     write_model(tmp_path / "first")
-    tokenizer = models.read_tokenizer(TOKENIZER)
+    tokenizer = read_tokenizer(TOKENIZER)
     model = NEEL.read(tmp_path / "first", tokenizer)
     NEEL.write(model, tmp_path / "again")
     again = NEEL.read(tmp_path / "again", tokenizer, dtype=torch.float32)
@@ -62,6 +63,6 @@ def test_a_model_of_transformers(gpt2, tmp_path, dtype):
     HUGGINGFACE.write(hf, tmp_path, dtype=dtype)
     assert {p.dtype for p in hf.parameters()} == {dtype}
     write_hf_tokenizer(tmp_path, "gpt2")
-    model = HUGGINGFACE.read(tmp_path, models.read_tokenizer(tmp_path))
+    model = HUGGINGFACE.read(tmp_path, read_tokenizer(tmp_path))
     tokens = some_tokens()
     assert torch.allclose(model(tokens), hf.float()(tokens).logits, atol=1e-4)

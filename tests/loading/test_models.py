@@ -13,7 +13,6 @@ from conftest import weights_error
 from local_hub import (
     LLAMA_TEMPLATE,
     SMALL,
-    TOKENIZER,
     hf_config,
     model_config,
     model_shapes,
@@ -26,6 +25,7 @@ from local_hub import (
 from saework.engine import forward
 from saework.loading import models
 from saework.loading.model_layouts import HUGGINGFACE
+from saework.loading.tokenizer_files import read_tokenizer
 
 HOOK = "blocks.0.mlp.hook_post"
 
@@ -115,20 +115,6 @@ def test_buffers_of_older_files_are_let_pass(files):
     torch.save(files.model | extra, files.weights)
     after = load_model(files).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_tokenizer():
-    tokenizer = models.read_tokenizer(TOKENIZER)
-    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
-        "<|BOS|>",
-        "<|EOS|>",
-        "<|PAD|>",
-    )
-    assert tokenizer.bos_token_id == 1
-    text = "def f(x):\n\treturn  x ."
-    assert (
-        tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
-    )  # nothing cleaned up
 
 
 # ---- what bad files get ----
@@ -228,32 +214,6 @@ def test_config_that_is_no_object(files):
     assert str(files.config) in text and "a list, not an object" in text
 
 
-@pytest.fixture
-def tokenizer_folder(tmp_path):
-    return shutil.copytree(TOKENIZER, tmp_path / "tokenizer")
-
-
-@pytest.mark.parametrize("kept", ["eos_token", "bos_token"])
-def test_tokenizer_without_special_tokens(tokenizer_folder, kept):
-    (tokenizer_folder / "special_tokens_map.json").write_text(json.dumps({kept: "<|EOS|>"}))
-    text = weights_error(models.read_tokenizer, tokenizer_folder)
-    assert (
-        str(tokenizer_folder) in text
-        and "no BOS or EOS" in text
-        and "special_tokens_map.json" in text
-    )
-
-
-@pytest.mark.parametrize(
-    "file", ["tokenizer.json", "special_tokens_map.json", "tokenizer_config.json"]
-)
-@pytest.mark.parametrize("content", ["", "{", "<html>", "[]"])
-def test_damaged_tokenizer(tokenizer_folder, file, content):
-    (tokenizer_folder / file).write_text(content)
-    text = weights_error(models.read_tokenizer, tokenizer_folder)
-    assert str(tokenizer_folder) in text and "download it again" in text
-
-
 # ---- Hugging Face's layout ----
 
 FAMILY = {"gemma2": "gemma", "gemma": "gemma", "llama": "llama", "gpt2": "gpt2"}
@@ -276,7 +236,7 @@ def folder_of(tmp_path_factory):
 
 
 def read(folder, **keywords):
-    return HUGGINGFACE.read(folder, models.read_tokenizer(folder), **keywords)
+    return HUGGINGFACE.read(folder, read_tokenizer(folder), **keywords)
 
 
 def some_tokens() -> torch.Tensor:
@@ -334,28 +294,6 @@ def test_dtypes(folder_of):
         torch.bfloat16
     }
     assert {p.dtype for p in read(folder_of("llama")).parameters()} == {torch.float32}
-
-
-@pytest.mark.parametrize("architecture", FAMILY)
-def test_tokenizers_of_the_published_form(folder_of, architecture):
-    """Special tokens are stored as objects there; the mini's as text."""
-    tokenizer = models.read_tokenizer(folder_of(architecture))
-    bos = {"gemma": "<bos>", "llama": "<|begin_of_text|>", "gpt2": "<|endoftext|>"}[
-        FAMILY[architecture]
-    ]
-    assert (
-        tokenizer.bos_token,
-        tokenizer.bos_token_id,
-        tokenizer.eos_token_id,
-        tokenizer.pad_token_id,
-    ) == (bos, 1, 0, 2)
-    assert (
-        tokenizer(bos + "x", add_special_tokens=False)["input_ids"][0] == 1
-        and len(tokenizer) == 4096
-    )
-    assert (tokenizer.chat_template == LLAMA_TEMPLATE) == (architecture == "llama")
-    text = "def f(x):\n\treturn  x ."
-    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
 def test_nothing_is_printed(folder_of, capfd):

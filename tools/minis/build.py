@@ -24,11 +24,12 @@ from saework.core.errors import unknown
 from saework.core.files import DATA
 from saework.core.formulas import variance_explained
 from saework.engine.forward import sae_input
-from saework.loading import corpus, documents, models
+from saework.loading import corpus, documents
 from saework.loading.catalogue import BUNDLED_TEXT
 from saework.loading.layouts.sae_layout import sae_of
 from saework.loading.model_layouts import HUGGINGFACE, NEEL
 from saework.loading.sae_ids import scan_file
+from saework.loading.tokenizer_files import read_tokenizer
 from tools.minis import language_model, text
 from tools.minis.card import model_card
 from tools.minis.claims import RARE_RATE, MeasuredSae, feature_claims
@@ -73,7 +74,7 @@ def build(
     started = time.monotonic()
     rows, held_out = training_rows(recipe.model, work)
     model, model_curve = trained_model(recipe.model, rows, held_out, work, out, device=device)
-    bundled = _bundled_rows(recipe.model, models.read_tokenizer(out / "tokenizer"), out)
+    bundled = _bundled_rows(recipe.model, read_tokenizer(out / "tokenizer"), out)
     card: dict[str, Any] = {
         "model": {"recipe": asdict(recipe.model), "curve": model_curve},
         "saes": {},
@@ -133,7 +134,7 @@ def training_rows(
         text.train_tokenizer(
             train, work / "tokenizer", d_vocab=recipe.d_vocab, architecture=recipe.architecture
         )
-        tokenizer = models.read_tokenizer(work / "tokenizer")
+        tokenizer = read_tokenizer(work / "tokenizer")
         parts = []
         for texts in (train, held_out):
             rows = _cut(recipe)(texts, tokenizer, length=recipe.n_ctx)
@@ -157,7 +158,7 @@ def trained_model(
     device: str,
 ) -> tuple[HookedModel, list]:
     """Train the model, store it, and read it as stored (float16), with its loss curve."""
-    tokenizer = models.read_tokenizer(work / "tokenizer")
+    tokenizer = read_tokenizer(work / "tokenizer")
     model, curve = language_model.train_model(
         rows, held_out, recipe, tokenizer, work, device=device
     )

@@ -50,7 +50,8 @@ class GemmaScope(SaeLayout):
 
     def hook_named_by(self, path: Path) -> str | None:
         """A residual SAE's folder says its layer, and it reads the layer's output."""
-        layer = re.search(r"layer_(\d+)/", path.resolve().as_posix())
+        # Links are not followed: in the Hub's cache they lead to files without a name.
+        layer = re.search(r"layer_(\d+)/", path.absolute().as_posix())
         return f"blocks.{layer[1]}.hook_resid_post" if layer else None
 
     def read(

@@ -59,7 +59,7 @@ class SaeLens(SaeLayout):
         from safetensors import SafetensorError
 
         folder = paths[0].parent
-        read_json(folder / CONFIG)
+        _check_config(read_json(folder / CONFIG), folder)
         try:
             with warnings.catch_warnings():
                 # Older configs have keys that sae_lens has renamed since, and it warns of each.
@@ -147,6 +147,31 @@ class Registered:
         except OSError as error:
             raise explained(error, f"the SAE {self.sae_id}", self.release) from None
         return sae.eval().requires_grad_(False)
+
+
+def _check_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse fields of older configs that change the numbers, and that sae_lens 6 drops."""
+    activation = config.get("activation_fn_str", config.get("activation_fn")) or "relu"
+    options = config.get("activation_fn_kwargs") or {}
+    k = options.get("k", config.get("k"))
+    if activation not in ("relu", "topk"):
+        raise WeightsError(
+            f"{folder}/{CONFIG} says that the activation function is {activation!r}; relu and topk "
+            "(with k) are read, and sae_lens would take any other for relu. Load this SAE with the "
+            "sae_lens that trained it, and give saework an object with encode and decode"
+        )
+    if activation == "topk" and k is None:
+        raise WeightsError(
+            f"{folder}/{CONFIG} says that the activation function is 'topk' but not how many are "
+            'kept; add "activation_fn_kwargs": {"k": ...} to it'
+        )
+    if config.get("finetuning_scaling_factor"):
+        raise WeightsError(
+            f"{folder}/{CONFIG} says finetuning_scaling_factor: activations are multiplied by the "
+            "scaling_factor of its weights before they are decoded, which sae_lens 6 does not do. "
+            "Multiply each row of W_dec by its scaling_factor, and set "
+            "finetuning_scaling_factor to false"
+        )
 
 
 def _fold_scale(sae: SAE[Any], scale: float | None, folder: Path) -> None:

@@ -17,7 +17,7 @@ def trained_on(monkeypatch, tmp_path):
 
     def make(recipe):
         rows, held_out = build.training_rows(recipe, tmp_path)
-        return rows, held_out, build.models.read_tokenizer(tmp_path / "tokenizer")
+        return rows, held_out, build.read_tokenizer(tmp_path / "tokenizer")
 
     return make
 

@@ -6,7 +6,7 @@ import sysconfig
 
 import pytest
 
-from saework.loading.models import read_tokenizer
+from saework.loading.tokenizer_files import read_tokenizer
 from tools.minis import text
 from tools.minis.text import standard_library
 

@@ -1,0 +1,98 @@
+"""What an SAE's own config says of the model and the rows that it was trained on."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from saework.core.errors import UnknownNameError
+from saework.core.protocols import sae_metadata
+from saework.loading.hub import Repository
+from saework.loading.layouts.sae_lens import Registered
+from saework.loading.sae_ids import hub_name
+
+if TYPE_CHECKING:
+    from saework.core.protocols import SparseAutoencoder
+    from saework.loading.release import Release
+
+LONGEST_ROW = 2048
+"""Longer rows cost attention's memory, which grows with the square of the length."""
+
+
+def with_own_model(release: Release, sae_id: str, sae: SparseAutoencoder) -> Release:
+    """The release with the model that the SAE itself names, where sae_lens's table has another.
+
+    Args:
+        release: the release.
+        sae_id: of the SAE in it; for a path on this machine, the release's model stays.
+        sae: the loaded SAE.
+
+    Warns:
+        UserWarning: if the two differ; it names both.
+    """
+    listed = release.find(sae_id)
+    own_name = sae_metadata(sae, "model_name")
+    if listed is None or not isinstance(listed.layout, Registered) or not own_name:
+        return release
+    table_name = release.repositories["model"].name
+    try:
+        own_model = hub_name(own_name)
+    except UnknownNameError:
+        own_model = None
+    if _bare(own_model or own_name) == _bare(table_name):
+        return release
+    contradiction = (
+        f"sae_lens's table says that {release.name} is for {table_name}, but the SAE {sae_id} "
+        f"says that it was trained on {own_name} (model_name in its config); "
+    )
+    if own_model is None:
+        warnings.warn(
+            contradiction + f"TransformerLens does not list that one, so {table_name} is taken: "
+            "numbers may be off. Load the right model yourself, and build a Workbook(...)",
+            stacklevel=3,
+        )
+        return release
+    warnings.warn(
+        contradiction + f"{own_model} is taken. For the other model build a Workbook(...)",
+        stacklevel=3,
+    )
+    repository = Repository(own_model)
+    repositories = {**release.repositories, "model": repository, "tokenizer": repository}
+    return replace(release, repositories=repositories)
+
+
+def _bare(model: str) -> str:
+    """A model's name without its owner; Meta's has two spellings."""
+    return model.split("/")[-1].lower().removeprefix("meta-")
+
+
+def rows_of_training(sae: SparseAutoencoder, row_length: int) -> tuple[int, bool]:
+    """``(tokens in a row, whether rows begin with BOS)``, as the SAE was trained.
+
+    Args:
+        sae: whose config may have ``context_size`` and ``prepend_bos``.
+        row_length: the release's, for an SAE that names none.
+
+    Warns:
+        UserWarning: for a ``context_size`` that is not honoured.
+    """
+    prepend_bos = sae_metadata(sae, "prepend_bos") is not False
+    context_size = sae_metadata(sae, "context_size")
+    if context_size is None:
+        return row_length, prepend_bos
+    if not isinstance(context_size, int) or context_size < 2:
+        warnings.warn(
+            f"the SAE's config says context_size {context_size!r}, which is no row's length; "
+            f"rows have {row_length} tokens",
+            stacklevel=4,
+        )
+        return row_length, prepend_bos
+    if context_size > max(LONGEST_ROW, row_length):
+        warnings.warn(
+            f"the SAE's config says context_size {context_size}; rows have {LONGEST_ROW} tokens, "
+            "to spare memory. For longer rows give tokens of your own to a Workbook(...)",
+            stacklevel=4,
+        )
+        return LONGEST_ROW, prepend_bos
+    return context_size, prepend_bos
