@@ -664,6 +664,48 @@ LLAMA_TEMPLATE = (
 """Llama 3.2's, without its tools: a system header with today's date unless one is given."""
 
 
+def write_byte_level_tokenizer(folder: Path, family: str, *, n_tokens: int = 320) -> int:
+    """A tokenizer in the very files that GPT-2 or Qwen publish; returns the id of its last token.
+
+    Neither has a ``special_tokens_map.json``. GPT-2's ``tokenizer_config.json`` names no special
+    token, and Qwen's says that there is no BOS. The last token is ``<|endoftext|>``.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=n_tokens - 1, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(documents(), trainer)
+    end, end_id = "<|endoftext|>", tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens([end])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.model.save(str(folder))
+    vocabulary = json.loads((folder / "vocab.json").read_text()) | {end: end_id}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    stored = json.loads(tokenizer.to_str())
+    stored["model"]["vocab"] = vocabulary
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+    qwen = {
+        "add_bos_token": False,
+        "add_prefix_space": False,
+        "bos_token": None,
+        "eos_token": end,
+        "pad_token": end,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": None,
+    }
+    config = {"gpt2": {"model_max_length": 1024}, "qwen2": qwen}[family]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    ids = {"bos_token_id": end_id, "eos_token_id": end_id}
+    (folder / "generation_config.json").write_text(json.dumps(ids))
+    return end_id
+
+
 def hf_config(
     architecture: str, *, d_model: int = 32, n_layers: int = 2, real: bool = False, **changes
 ):
@@ -692,15 +734,14 @@ def hf_config(
             n_layer=n_layers,
             n_embd=d_model,
             n_head=2,
-            vocab_size=4096,
             n_positions=1024,
-            bos_token_id=1,
-            eos_token_id=0,
+            **{"vocab_size": 4096, "bos_token_id": 1, "eos_token_id": 0} | changes,
         )
     cls = {
         "gemma2": transformers.Gemma2Config,
         "gemma": transformers.GemmaConfig,
         "llama": transformers.LlamaConfig,
+        "qwen2": transformers.Qwen2Config,
     }[architecture]
     common = dict(
         hidden_size=d_model,

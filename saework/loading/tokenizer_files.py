@@ -79,7 +79,7 @@ def _add_unnamed_tokens(tokenizer: Any, folder: Path, *, named: set[str]) -> Non
     ids = _ids_in_config(folder)
     vocabulary = tokenizer.get_vocab()
     for key in unnamed:
-        token = of_class.get(key)
+        token: Any = of_class.get(key)
         if token not in vocabulary:
             token = ids.get(key)
             # Qwen's config gives one id for both, though its tokenizer has no BOS.

@@ -11,6 +11,7 @@ from saework.core.protocols import sae_metadata
 from saework.loading.hub import Repository
 from saework.loading.layouts.sae_lens import Registered
 from saework.loading.sae_ids import hub_name
+from saework.loading.text_sources import streamed
 
 if TYPE_CHECKING:
     from saework.core.protocols import SparseAutoencoder
@@ -67,12 +68,12 @@ def _bare(model: str) -> str:
     return model.split("/")[-1].lower().removeprefix("meta-")
 
 
-def rows_of_training(sae: SparseAutoencoder, row_length: int) -> tuple[int, bool]:
+def rows_of_training(sae: SparseAutoencoder, release: Release) -> tuple[int, bool]:
     """``(tokens in a row, whether rows begin with BOS)``, as the SAE was trained.
 
     Args:
         sae: whose config may have ``context_size`` and ``prepend_bos``.
-        row_length: the release's, for an SAE that names none.
+        release: whose row length an SAE gets that names none.
 
     Warns:
         UserWarning: for a ``context_size`` that is not honoured.
@@ -80,19 +81,18 @@ def rows_of_training(sae: SparseAutoencoder, row_length: int) -> tuple[int, bool
     prepend_bos = sae_metadata(sae, "prepend_bos") is not False
     context_size = sae_metadata(sae, "context_size")
     if context_size is None:
-        return row_length, prepend_bos
+        return release.row_length, prepend_bos
+    length, why = context_size, ""
+    # Only models of streamed releases are known to have a context of so many tokens.
+    longest = LONGEST_ROW if release.text is streamed else release.row_length
     if not isinstance(context_size, int) or context_size < 2:
+        length, why = release.row_length, "which is no row's length"
+    elif context_size > longest:
+        length, why = longest, "more than is taken of this release's text"
+    if why:
         warnings.warn(
-            f"the SAE's config says context_size {context_size!r}, which is no row's length; "
-            f"rows have {row_length} tokens",
+            f"the SAE's config says context_size {context_size!r}, {why}: rows have {length} "
+            "tokens. For other rows build a Workbook(...) with tokens of your own",
             stacklevel=4,
         )
-        return row_length, prepend_bos
-    if context_size > max(LONGEST_ROW, row_length):
-        warnings.warn(
-            f"the SAE's config says context_size {context_size}; rows have {LONGEST_ROW} tokens, "
-            "to spare memory. For longer rows give tokens of your own to a Workbook(...)",
-            stacklevel=4,
-        )
-        return LONGEST_ROW, prepend_bos
-    return context_size, prepend_bos
+    return length, prepend_bos

@@ -284,7 +284,7 @@ def _load_text(
     n_tokens: int | None,
 ) -> tuple[Int[Tensor, "batch pos"], Release]:
     """Rows of tokens, and the release with the repository that they came from."""
-    row_length, prepend_bos = rows_of_training(sae, release.row_length)
+    row_length, prepend_bos = rows_of_training(sae, release)
     request = TextRequest(
         release=release.name,
         tokenizer=tokenizer,

@@ -249,3 +249,27 @@ def test_a_progress_bar_may_be_off(monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "")
     assert forward.progress_bar([1], show=True).disable
     assert list(forward.progress_bar([1, 2], show=False)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "bos_id,default,expected",
+    [(1, True, True), (1, None, True), (1, False, False), (None, True, False)],
+)
+def test_bos_is_put_before_text_where_the_model_is_given_one(bos_id, default, expected):
+    """By the tokenizer, and by TransformerLens's ``default_prepend_bos``."""
+    asked = []
+
+    def to_tokens(text, *, prepend_bos, truncate):
+        asked.append(prepend_bos)
+        return torch.tensor([[5, 6]])
+
+    cfg = SimpleNamespace(d_vocab=10, n_ctx=8)
+    if default is not None:
+        cfg.default_prepend_bos = default
+    model = SimpleNamespace(
+        cfg=cfg,
+        tokenizer=SimpleNamespace(bos_token_id=bos_id),
+        to_tokens=to_tokens,
+        parameters=lambda: iter([torch.zeros(1)]),
+    )
+    assert forward.as_tokens(model, "text").tolist() == [[5, 6]] and asked == [expected]

@@ -242,3 +242,32 @@ def test_messages_of_another_form(chatty, messages):
         r'\[\{"role": "user", "content": "Who are you\?"\}\]',
     ):
         corpus.chat_tokens(messages, chatty)
+
+
+def without_bos(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.bos_token = None
+    return tokenizer
+
+
+def test_rows_of_a_tokenizer_without_bos(texts, tiny):
+    """The same text, and nothing in front: neither BOS nor EOS."""
+    tokenizer = without_bos(tiny.tokenizer)
+    rows, offsets = corpus.tokenize_rows_with_offsets(texts, tokenizer, length=16)
+    with_bos = corpus.tokenize_rows(texts, tiny.tokenizer, length=17)[:, 1:]
+    assert torch.equal(rows, with_bos) and (offsets >= 0).all()
+    packed = corpus.packed_rows(texts, tokenizer, length=16)
+    ids = [i for text in texts for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    assert packed.flatten().tolist() == ids[: packed.numel()] and packed.shape[1] == 16
+
+
+def test_rows_packed_without_a_bos_in_front(texts, tiny):
+    """BOS between documents, as in sae_lens's own store."""
+    packed = corpus.packed_rows(texts, tiny.tokenizer, length=16, prepend_bos=False)
+    encoded = [tiny.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert (packed[:, 0] != 1).float().mean() > 0.5
+    assert (packed == 1).any()
+    with_bos = corpus.packed_rows(texts, tiny.tokenizer, length=16)
+    assert (with_bos[:, 0] == 1).all()
+    text = packed[packed != 1].tolist()
+    assert text == [i for ids in encoded for i in ids][: len(text)]

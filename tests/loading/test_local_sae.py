@@ -101,3 +101,17 @@ def test_a_file_of_no_known_layout(tmp_path):
     (tmp_path / "empty").mkdir()
     assert str(tmp_path / "empty") in weights_error(read_sae, tmp_path / "empty")
     assert "nothing.npz does not exist" in weights_error(read_sae, tmp_path / "nothing.npz")
+
+
+def test_a_link_into_the_hubs_cache(tmp_path):
+    """The link's own path says the layer; the file that it leads to has no name."""
+    scope = jumprelu(tmp_path / "blobs")
+    file = tmp_path / "blobs" / "layer_5/width_16k/average_l0_20/params.npz"
+    blob = file.rename(tmp_path / "blobs" / "0a1b2c")
+    link = tmp_path / "snapshots" / "layer_2/width_16k/average_l0_20/params.npz"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(blob)
+    for path in (link, link.parent):
+        sae = read_sae(path)
+        assert sae.cfg.metadata.hook_name == "blocks.2.hook_resid_post"
+        assert torch.equal(sae.W_enc, scope.W_enc)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from importlib import metadata
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +19,7 @@ from local_hub import (
     hf_config,
     model_config,
     model_shapes,
+    write_byte_level_tokenizer,
     write_hf_model,
     write_hf_tokenizer,
     write_model,
@@ -23,6 +27,7 @@ from local_hub import (
 )
 
 from saework.engine import forward
+from saework.engine.masks import with_and_without_bos
 from saework.loading import models
 from saework.loading.model_layouts import HUGGINGFACE
 from saework.loading.tokenizer_files import read_tokenizer
@@ -352,3 +357,116 @@ def test_config_of_neel_in_place_of_hugging_faces(hf_files):
     assert "names no model_type; it is not of Hugging Face's layout" in weights_error(
         read, hf_files
     )
+
+
+# ---- models that read images too, code of a repository, and tokenizers without a BOS ----
+
+
+@pytest.fixture
+def gemma3_folder(tmp_path):
+    """A Gemma 3 that also reads images, with random weights and keys as published."""
+    import transformers
+
+    text = hf_config("gemma2").to_dict()
+    same = ("hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size", "head_dim")
+    same += ("num_attention_heads", "num_key_value_heads", "bos_token_id", "eos_token_id")
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    config = transformers.Gemma3Config(
+        text_config={key: text[key] for key in same} | {"sliding_window": 16},
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        image_token_index=4000,
+    )
+    torch.manual_seed(0)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    write_hf_tokenizer(tmp_path, "gemma")
+    return tmp_path
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    """The programs that were asked for; none of them starts."""
+    asked = []
+
+    def start(self, args, *more, **options):
+        asked.append(args)
+        raise PermissionError("a test starts no program")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", start)
+    return asked
+
+
+def installed() -> set[str]:
+    return {f"{found.name} {found.version}" for found in metadata.distributions()}
+
+
+@torch.no_grad()
+def test_the_text_part_of_a_model_that_reads_images(gemma3_folder, programs):
+    """The logits of the whole model, no program started, and nothing installed."""
+    from transformers import Gemma3ForConditionalGeneration
+
+    tokens = torch.randint(3, 3900, (2, 40), generator=torch.Generator().manual_seed(3))
+    whole = Gemma3ForConditionalGeneration.from_pretrained(
+        gemma3_folder, attn_implementation="eager"
+    )
+    packages = installed()
+    model = read(gemma3_folder)
+    assert programs == [] and installed() == packages
+    assert torch.equal(model(tokens), whole(tokens).logits)
+    assert not any("vision" in name for name, _ in model.named_parameters())
+    states = whole(tokens, output_hidden_states=True).hidden_states
+    x = forward.activations(model, tokens, "blocks.0.hook_resid_post")
+    assert torch.equal(x, states[1]) and x.std() > 0.05
+
+
+def test_weights_of_the_text_part_that_are_missing(gemma3_folder):
+    from safetensors.torch import load_file, save_file
+
+    path = gemma3_folder / "model.safetensors"
+    state = load_file(path)
+    (name,) = [key for key in state if key.endswith("layers.1.mlp.up_proj.weight")]
+    del state[name]
+    save_file(state, path, metadata={"format": "pt"})
+    assert "lack 1 of the model's tensors" in weights_error(read, gemma3_folder)
+
+
+def test_no_model_starts_a_program(gemma3_folder, programs, monkeypatch):
+    """TransformerLens would install torchvision for a model that it takes for multimodal."""
+    monkeypatch.setattr(models, "TEXT_PARTS", {})
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    model = read(gemma3_folder)
+    assert model.cfg.is_multimodal
+    assert programs == []  # refused before it came to the test's own guard
+
+
+@pytest.mark.parametrize("model_type", ["llama", "no such type"])
+def test_python_code_of_a_repository_is_refused(folder_of, tmp_path, monkeypatch, model_type):
+    """No question is asked, and nothing of it runs."""
+    monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("it asked"))
+    folder = shutil.copytree(folder_of("llama"), tmp_path / "llama")
+    ran = tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+    config["model_type"] = model_type
+    (folder / "config.json").write_text(json.dumps(config))
+    text = weights_error(models.huggingface_model, folder, None)
+    assert "auto_map" in text and "never runs such code" in text and "Workbook" in text
+    assert not ran.exists()
+
+
+@torch.no_grad()
+def test_a_model_whose_tokenizer_has_no_bos(tmp_path):
+    """Text gets nothing in front; without BOS, the first position is left out."""
+    end_id = write_byte_level_tokenizer(tmp_path, "qwen2")
+    ids = {"vocab_size": end_id + 1, "bos_token_id": end_id, "eos_token_id": end_id}
+    write_hf_model(tmp_path, hf_config("qwen2", pad_token_id=end_id, **ids))
+    tokenizer = read_tokenizer(tmp_path)
+    model = HUGGINGFACE.read(tmp_path, tokenizer)
+    assert tokenizer.bos_token_id is None and model.tokenizer.bos_token_id is None
+    expected = tokenizer("import os", add_special_tokens=False)["input_ids"]
+    assert forward.as_tokens(model, "import os").tolist() == [expected]
+    rows = torch.tensor([[end_id, *expected]])
+    _, without_bos = with_and_without_bos(model, rows, None)
+    assert without_bos.tolist() == [[False, *[True] * len(expected)]]

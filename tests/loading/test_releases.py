@@ -22,6 +22,7 @@ from local_hub import (
     documents,
     hf_config,
     run_client,
+    write_byte_level_tokenizer,
     write_gemma_scope,
     write_hf_model,
     write_hf_tokenizer,
@@ -59,12 +60,14 @@ def many_documents() -> list[str]:
     return [" ".join(generator.choices(words, k=600)) for _ in range(3000)]
 
 
-def packed(texts: list[str], tokenizer_file, length: int, n_rows: int) -> list[list[int]]:
-    """sae_lens's rows, token by token: BOS (1) in front of each row, and between documents."""
+def packed(
+    texts: list[str], tokenizer_file, length: int, n_rows: int, *, bos: int = 1
+) -> list[list[int]]:
+    """sae_lens's rows, token by token: BOS in front of each row, and between documents."""
     encode, rows, row = Tokenizer.from_file(str(tokenizer_file)), [], []
     for text in texts:
-        for token in [1] * bool(row) + encode.encode(text, add_special_tokens=False).ids:
-            row = [*(row or [1]), token]
+        for token in [bos] * bool(row) + encode.encode(text, add_special_tokens=False).ids:
+            row = [*(row or [bos]), token]
             if len(row) == length:
                 rows, row = [*rows, row], []
         if len(rows) >= n_rows:
@@ -222,9 +225,11 @@ answers["llama"] = described(workbook) | layer_of(workbook, "llama")
 answers["llama prompt"] = workbook.tokenizer.decode(workbook.tokens[0])
 path = ROOT / "llama" / "tokenizer_config.json"
 
-answers["gpt2, asked"] = asked("gpt2-small-res-jb", "blocks.1.hook_resid_pre")
-workbook = saework.load("gpt2-small-res-jb", "blocks.1.hook_resid_pre", n_tokens=256, check=False)
+answers["gpt2, asked"] = asked("gpt2-small-res-jb", "blocks.8.hook_resid_pre")
+workbook = saework.load("gpt2-small-res-jb", "blocks.8.hook_resid_pre", n_tokens=256, check=False)
 answers["gpt2"] = described(workbook) | {
+    "bos": workbook.tokenizer.bos_token_id,
+    "prompt": forward.as_tokens(workbook.model, "import os").tolist(),
     "mean": float(
         forward.activations(workbook.model, workbook.tokens, workbook.hook).mean(-1).abs().max()
     )
@@ -256,12 +261,13 @@ def root(tmp_path_factory):
     write_hf_model(root / "gemma2", hf_config("gemma2", d_model=32), shards=2)
     write_hf_model(root / "gemma", hf_config("gemma", d_model=16, n_layers=14))
     write_hf_model(root / "llama", hf_config("llama", d_model=16, n_layers=10))
-    write_hf_model(root / "gpt2", hf_config("gpt2", d_model=32))
+    end_id = write_byte_level_tokenizer(root / "gpt2", "gpt2")
+    ids = {"vocab_size": end_id + 1, "bos_token_id": end_id, "eos_token_id": end_id}
+    write_hf_model(root / "gpt2", hf_config("gpt2", d_model=32, n_layers=9, **ids))
     for folder, family in (
         ("gemma2", "gemma"),
         ("gemma", "gemma"),
         ("llama", "llama"),
-        ("gpt2", "gpt2"),
     ):
         write_hf_tokenizer(
             root / folder, family, template=LLAMA_TEMPLATE if family == "llama" else None
@@ -287,7 +293,7 @@ def root(tmp_path_factory):
     write_jbloom(root / "jb" / "local", "blocks.1.hook_resid_pre", d_in=32, d_sae=64)
     write_qresearch(root / "qresearch", d_in=16, d_sae=64)
     write_qresearch(root / "qresearch", "other-l1.pt", d_in=32, d_sae=64)
-    for layer in (0, 1):
+    for layer in (0, 8):
         hook = f"blocks.{layer}.hook_resid_pre"
         write_jbloom(
             root / "gpt2 saes" / hook,
@@ -485,15 +491,16 @@ def test_any_other_release_of_sae_lens(session):
     """Ids, corpus and processing (a centred residual stream) from sae_lens's table and files."""
     found = session.of["gpt2"]
     assert (found["hook"], found["sae_id"], found["shape"]) == (
-        "blocks.1.hook_resid_pre",
-        "blocks.1.hook_resid_pre",
+        "blocks.8.hook_resid_pre",
+        "blocks.8.hook_resid_pre",
         [32, 64],
     )
     assert found["mean"] < 1e-6
     assert session.of["gpt2 default"]["hook"] == "blocks.0.hook_resid_pre"
-    assert found["tokens"] == packed(
-        documents(300)[::-1], session.root / "gpt2" / "tokenizer.json", 128, 2
-    )
+    tokenizer_file = session.root / "gpt2" / "tokenizer.json"
+    bos = Tokenizer.from_file(str(tokenizer_file)).token_to_id("<|endoftext|>")
+    assert found["bos"] == bos and found["prompt"][0][0] == bos
+    assert found["tokens"] == packed(documents(300)[::-1], tokenizer_file, 128, 2, bos=bos)
     assert session.of["gpt2 score"] == 2 * 127
     assert (
         "size not known beforehand" in session.of["gpt2, asked"]["text"]

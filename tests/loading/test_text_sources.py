@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from local_hub import documents as some_documents
@@ -85,3 +87,28 @@ def test_the_published_conversation(ask, monkeypatch):
     rows, source = conversation(request)
     assert asked == [(corpus.PIRATE_CONVERSATION, request.tokenizer)]
     assert rows.shape == (1, 3) and source is request.repository
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_without_a_bos_in_front(ask, kind):
+    """As an SAE's prepend_bos: false says."""
+    rows, _ = kind(ask(own_texts=["a b", "c"], prepend_bos=False))
+    assert ask().tokenizer.decode(rows[0]) == "a b<|EOS|>c"
+    texts = some_documents(40)
+    rows, _ = kind(ask(own_texts=texts, prepend_bos=False))
+    packed_rows = corpus.packed_rows(texts, ask().tokenizer, length=32, prepend_bos=False)
+    assert torch.equal(rows, packed_rows) and (rows[:, 0] != 1).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_short_text_without_bos(ask, kind):
+    tokenizer = copy.deepcopy(ask().tokenizer)
+    tokenizer.bos_token = None
+    rows, _ = kind(ask(own_texts=["a b", "c"], tokenizer=tokenizer))
+    assert tokenizer.decode(rows[0]) == "a b<|EOS|>c"
+
+
+@pytest.mark.parametrize("kind", [published, packed])
+def test_parquet_rows_without_a_bos_in_front(ask, kind):
+    rows, _ = kind(ask(prepend_bos=False))
+    assert (rows[:, 0] != 1).any() and (kind(ask())[0][:, 0] == 1).all()

@@ -138,3 +138,30 @@ def test_an_sae_of_the_table_comes_from_sae_lens_own_loader(monkeypatch):
     monkeypatch.setattr(SAE, "from_pretrained", fail)
     with pytest.raises(NotAvailableError, match="the SAE i of r is not in the cache"):
         Registered("r", "i").read()
+
+
+@pytest.mark.parametrize("key", ["activation_fn_str", "activation_fn"])
+@pytest.mark.parametrize("name", ["tanh-relu", "gelu"])
+def test_an_activation_that_sae_lens_would_take_for_relu(tmp_path, key, name):
+    write_jbloom(tmp_path, "blocks.6.hook_resid_post", d_in=8, d_sae=20, **{key: name})
+    text = weights_error(read, tmp_path)
+    assert f"activation function is {name!r}" in text and "download" not in text
+
+
+def test_topk_of_an_old_config(tmp_path):
+    hook = "blocks.6.hook_resid_post"
+    write_jbloom(tmp_path, hook, d_in=8, d_sae=20, activation_fn_str="topk")
+    text = weights_error(read, tmp_path)
+    assert "'topk'" in text and '"activation_fn_kwargs": {"k": ...}' in text
+    kept = {"activation_fn_str": "topk", "activation_fn_kwargs": {"k": 3}}
+    write_jbloom(tmp_path, hook, d_in=8, d_sae=20, **kept)
+    features = read(tmp_path).encode(inputs(8, 5))
+    assert ((features != 0).sum(-1) <= 3).all() and (features != 0).any()
+
+
+def test_a_scaling_factor_of_finetuning_is_refused_by_name(tmp_path):
+    """Downloading again would not help."""
+    changes = {"finetuning_scaling_factor": True}
+    write_jbloom(tmp_path, "blocks.6.hook_resid_post", d_in=8, d_sae=20, **changes)
+    text = weights_error(read, tmp_path)
+    assert "finetuning_scaling_factor" in text and "W_dec" in text and "download" not in text
