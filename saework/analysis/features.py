@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,8 @@ from saework.core.arguments import (
     check_positive,
     check_tokens,
 )
-from saework.core.errors import HookError
 from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of
+from saework.engine.direct_path import direct_path
 from saework.engine.encoder import encode_columns
 from saework.engine.forward import as_tokens, row_blocks, rows_at_a_time, sae_input
 
@@ -26,19 +25,6 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float, Int
     from torch import Tensor
-
-# Hooks in the residual stream, or whose value is added to it as it is.
-RESIDUAL = re.compile(
-    r"(pos_)?embed\.hook_out"
-    r"|hook_(pos_)?embed"
-    r"|blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out|in|out)"
-    r"|blocks\.\d+\.ln[12]_post\.hook_out"
-)
-# Hooks inside a branch of a block; "hidden" ones lie before the MLP's W_out.
-BRANCH = re.compile(
-    r"blocks\.(?P<layer>\d+)\."
-    r"((?P<hidden>mlp\.(hook_post|out\.hook_in))|mlp\.(out\.)?hook_out|attn\.(o\.)?hook_out)"
-)
 
 
 @accepts_workbook
@@ -153,8 +139,9 @@ def logit_effect(
 
     The path starts at ``W_dec[feature]``. At an MLP hook it goes through ``W_out`` of the layer.
     It ends with the final norm's weight and ``W_U``. Some blocks normalise a branch's output
-    before adding it (Gemma 2); that norm's weight is applied too. A LayerNorm also subtracts the
-    mean of the direction.
+    before adding it (Gemma 2, OLMo 2); that norm's weight is applied too. Others multiply it by
+    a constant (Granite). A LayerNorm also subtracts the mean of the direction. What each part
+    does is found by trying it.
 
     Later layers are left out. So are the norms' scales, because they depend on the token: compare
     the values within one feature, not across hooks.
@@ -169,7 +156,8 @@ def logit_effect(
         Logits per unit of activation, up to the final norm's scale.
 
     Raises:
-        HookError: for a hook that does not write to the residual stream.
+        HookError: for a hook that does not write to the residual stream, or in a way that is
+            not known.
         ValueError: for a feature that does not exist, or weights that are not finite.
 
     Source: ``W_dec[feature] @ W_out @ W_U`` of the gelu-1l notebook, where the norm is folded in.
@@ -196,14 +184,13 @@ def logit_effects(
 
     Memory: 4 bytes times ``d_vocab`` for each feature (1 MB for Gemma).
     """
-    w_out, branch_norm = _direct_path(model, hook_of(sae, hook))
+    w_out, norms = direct_path(model, hook_of(sae, hook))
     directions = sae.W_dec[features].to(model.W_U.device, model.W_U.dtype)
     if w_out is not None:
         directions = directions @ w_out
-    if branch_norm is not None:
-        directions = _weighted(model, branch_norm, _centred(model, directions))
-    final_norm = getattr(model, "ln_final", None)
-    return _weighted(model, final_norm, _centred(model, directions)) @ model.W_U
+    for norm in norms:
+        directions = norm.of_direction(directions)
+    return directions @ model.W_U
 
 
 @torch.no_grad()
@@ -220,52 +207,11 @@ def token_effect(
         ValueError: for a token out of the vocabulary, or weights that are not finite.
     """
     token = int(check_tokens([token], d_vocab=model.W_U.shape[1])[0, 0])
-    w_out, branch_norm = _direct_path(model, hook_of(sae, hook))
-    final_norm = getattr(model, "ln_final", None)
-    reader = _centred(model, _weighted(model, final_norm, model.W_U[:, token]))
-    if branch_norm is not None:
-        reader = _centred(model, _weighted(model, branch_norm, reader))
+    w_out, norms = direct_path(model, hook_of(sae, hook))
+    reader = model.W_U[:, token]
+    for norm in reversed(norms):
+        reader = norm.of_reader(reader)
     if w_out is not None:
         reader = w_out @ reader
     effects = sae.W_dec.to(reader.device, reader.dtype) @ reader
     return check_finite(effects, f"effects on token {token}")
-
-
-def _direct_path(model: HookedModel, hook: str) -> tuple[Tensor | None, Any]:
-    """From a hook to the residual stream: ``W_out`` of its layer, and the norm after the branch.
-
-    Either is None where the path does not go through it.
-    """
-    branch = BRANCH.fullmatch(hook)
-    if branch is None and not RESIDUAL.fullmatch(hook):
-        raise HookError(
-            f"{hook} does not write to the residual stream, so it has no direct path to the "
-            "logits; use an MLP or residual hook"
-        )
-    if branch is None:
-        return None, None
-    layer = int(branch["layer"])
-    norm_name = "ln2_post" if ".mlp." in hook else "ln1_post"
-    branch_norm = getattr(model.blocks[layer], norm_name, None)
-    return (model.W_out[layer] if branch["hidden"] else None), branch_norm
-
-
-def _centred(
-    model: HookedModel, direction: Float[Tensor, "*feature d_model"]
-) -> Float[Tensor, "*feature d_model"]:
-    """A direction less its mean, if the model's norms subtract the mean."""
-    if not str(getattr(model.cfg, "normalization_type", "")).startswith("LN"):
-        return direction
-    return direction - direction.mean(-1, keepdim=True)
-
-
-def _weighted(
-    model: HookedModel, norm: Any, direction: Float[Tensor, "*feature d_model"]
-) -> Float[Tensor, "*feature d_model"]:
-    """A direction times a norm's weight; the norm's scale depends on the token and is left out."""
-    weight = getattr(norm, "w", getattr(norm, "weight", None))
-    if weight is None:
-        return direction
-    # On a bridge, Gemma's norm stores its weight less one.
-    stored_less_one = getattr(model.cfg, "rmsnorm_uses_offset", False)
-    return direction * (1 + weight if stored_less_one else weight)

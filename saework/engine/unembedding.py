@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from torch import Tensor
 
     from saework.core.protocols import HookedModel
@@ -88,7 +88,7 @@ def _transform_that_fits(model: HookedModel) -> Transform:
                 f"this model gives {own_logits.shape[-1]} logits, but its W_U has "
                 f"{rebuilt.shape[-1]} columns. {_not_known(model)}"
             )
-        if _agree(rebuilt, own_logits, model.W_U.dtype):
+        if agree(rebuilt, own_logits, model.W_U.dtype):
             return transform
         differences.append(float((rebuilt - own_logits).abs().max()))
     raise ValueError(
@@ -113,16 +113,21 @@ def _a_few_logits(model: HookedModel) -> tuple[Tensor, Tensor]:
     def keep(value: Tensor, hook: object) -> None:
         captured.append(value)
 
+    tokens = a_few_tokens(model)
+    with model.hooks(fwd_hooks=[(UNEMBED_INPUT, keep)]):
+        logits = model(tokens, return_type="logits")
+    return captured[0], logits.float()
+
+
+def a_few_tokens(model: HookedModel) -> Int[Tensor, "1 pos"]:
+    """A short row to try the model on."""
     n_tokens = min(TOKENS_COMPARED, model.cfg.n_ctx)
     d_vocab = model.cfg.d_vocab
     # from the middle of the vocabulary: the ends have special and padding tokens
     first = d_vocab // 2
     ids = torch.arange(first, first + n_tokens)
     tokens = (ids % d_vocab)[None]
-    tokens = tokens.to(model.W_U.device)
-    with model.hooks(fwd_hooks=[(UNEMBED_INPUT, keep)]):
-        logits = model(tokens, return_type="logits")
-    return captured[0], logits.float()
+    return tokens.to(model.W_U.device)
 
 
 def _rebuilt(model: HookedModel, hidden: Tensor, transform: Transform) -> Tensor:
@@ -140,8 +145,8 @@ def _rebuilt(model: HookedModel, hidden: Tensor, transform: Transform) -> Tensor
     return torch.cat(blocks, dim=-1)
 
 
-def _agree(rebuilt: Tensor, own: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two tables of logits are the same but for rounding; NaN equals NaN."""
+def agree(rebuilt: Tensor, own: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two tensors are the same but for rounding in this dtype; NaN equals NaN."""
     is_half = dtype.itemsize < 4
     share = TOLERANCE_OF_HALF_PRECISION if is_half else TOLERANCE
     finite = own[own.isfinite()]
