@@ -50,7 +50,9 @@ SIGNED_STEPS = (-1, -0.5, 0, 0.5, 1)
 
 @dataclass(frozen=True)
 class TokenHeatmap:
-    """Tokens with one or two values each. Shows itself as HTML in a notebook, else as text."""
+    """Tokens with one or two values each.
+
+    It shows itself as HTML in a notebook, else as text."""
 
     strings: tuple[str, ...]
     """The tokens, unchanged."""
