@@ -42,7 +42,8 @@ def as_tokens(model: HookedModel, text_or_tokens: Tokens) -> Int[Tensor, "batch 
     Args:
         model: whose vocabulary, context and device count.
         text_or_tokens: text; or tokens, taken as they are. BOS is put before text where the
-            tokenizer has one and the model's ``cfg.default_prepend_bos`` does not say otherwise.
+            tokenizer has one and the model's ``cfg.default_prepend_bos`` does not say otherwise;
+            never a second one, before text that begins with it (a chat template's, for example).
 
     Raises:
         ValueError: bad tokens, text too long for the model, or a lone surrogate in it.
@@ -57,16 +58,18 @@ def as_tokens(model: HookedModel, text_or_tokens: Tokens) -> Int[Tensor, "batch 
             ) from error
         # not cut to the context: a text that is too long is an error below
         text_or_tokens = model.to_tokens(
-            text_or_tokens, prepend_bos=_prepends_bos(model), truncate=False
+            text_or_tokens, prepend_bos=_needs_bos(model, text_or_tokens), truncate=False
         )
     tokens = check_tokens(text_or_tokens, d_vocab=model.cfg.d_vocab, n_ctx=model.cfg.n_ctx)
     return tokens.to(_device(model))
 
 
-def _prepends_bos(model: HookedModel) -> bool:
-    """Whether the model is given text with a BOS in front; Qwen, for example, has none."""
-    has_bos = getattr(model.tokenizer, "bos_token_id", None) is not None
-    return has_bos and getattr(model.cfg, "default_prepend_bos", True) is not False
+def _needs_bos(model: HookedModel, text: str) -> bool:
+    """Whether BOS has to be put before a text; Qwen, for example, has none."""
+    bos = getattr(model.tokenizer, "bos_token", None)
+    if bos is None or text.startswith(bos):
+        return False
+    return getattr(model.cfg, "default_prepend_bos", True) is not False
 
 
 def _device(model: HookedModel) -> torch.device:

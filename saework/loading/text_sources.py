@@ -127,7 +127,7 @@ def _own_rows(request: TextRequest, texts: Sequence[str], cut: Cut) -> Rows:
     ids = encoded["input_ids"]
     if len(ids) < request.row_length:
         bos = tokenizer.bos_token_id
-        if bos is not None and request.prepend_bos:
+        if bos is not None and request.prepend_bos and ids[:1] != [bos]:
             ids = [bos, *ids]
         return torch.tensor([ids]), GIVEN
     rows = cut(texts, tokenizer, length=request.row_length)

@@ -11,6 +11,7 @@ from saework.core.files import read_json
 from saework.loading.outside_code import refuse_own_code
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
+TOKENIZER_CLASSES = ("AutoTokenizer", "AutoConfig")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 OPTIONAL_TOKENIZER_FILES = (
     "special_tokens_map.json",
@@ -36,7 +37,9 @@ def read_tokenizer(folder: str | Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     folder = Path(folder)
-    config = refuse_own_code(folder / "tokenizer_config.json", ("AutoTokenizer",))
+    config = refuse_own_code(folder / "tokenizer_config.json", TOKENIZER_CLASSES)
+    # TransformerLens reads the tokenizer once more by AutoTokenizer, which looks at this one too.
+    refuse_own_code(folder / "config.json", TOKENIZER_CLASSES)
     # Newer layouts name the special tokens in tokenizer_config.json, and have no such file.
     special_file = folder / "special_tokens_map.json"
     listed = read_json(special_file) if special_file.exists() else {}
@@ -94,8 +97,8 @@ def _class_defaults(folder: Path) -> dict[str, str | None]:
     """BOS and EOS of the tokenizer's class, which the model's config names."""
     from transformers import AutoTokenizer
 
-    config = refuse_own_code(folder / "config.json", ("AutoTokenizer",))
-    if "model_type" not in config:
+    path = folder / "config.json"
+    if not path.exists() or "model_type" not in read_json(path):
         return {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(

@@ -268,8 +268,15 @@ def test_bos_is_put_before_text_where_the_model_is_given_one(bos_id, default, ex
         cfg.default_prepend_bos = default
     model = SimpleNamespace(
         cfg=cfg,
-        tokenizer=SimpleNamespace(bos_token_id=bos_id),
+        tokenizer=SimpleNamespace(bos_token=bos_id and "<bos>"),
         to_tokens=to_tokens,
         parameters=lambda: iter([torch.zeros(1)]),
     )
     assert forward.as_tokens(model, "text").tolist() == [[5, 6]] and asked == [expected]
+
+
+def test_text_that_brings_its_bos_gets_no_second_one(tiny):
+    """As a rendered chat template does."""
+    for text in ("a sum of two", "<|BOS|>a sum of two"):
+        tokens = forward.as_tokens(tiny.model, text)
+        assert (tokens == 1).sum() == 1 and tokens[0, 0] == 1

@@ -81,6 +81,7 @@ CLIENT = (
     TRIED
     + """
 import copy, hashlib, json, os, sys
+from importlib import metadata
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,6 +94,20 @@ import transformers
 
 ROOT = Path(os.environ["ROOT"])
 answers = {}
+programs = []
+
+
+def note_programs(event, arguments):
+    if event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"):
+        programs.append(f"{event} {arguments}"[:200])
+
+
+def installed():
+    return sorted(f"{found.name} {found.version}" for found in metadata.distributions())
+
+
+sys.addaudithook(note_programs)
+packages = installed()
 
 
 def described(workbook):
@@ -152,6 +167,8 @@ def any_machine():
 
 
 def report():
+    answers["programs"] = programs
+    answers["packages changed"] = installed() != packages
     print("\\n" + json.dumps(answers))
 """
 )
@@ -571,6 +588,10 @@ def test_only_what_a_load_reads_is_downloaded(session):
     once = [path for path in session.downloads if path.endswith((".npz", ".pt", ".safetensors"))]
     assert len(once) == len(set(once))
     assert session.of["gemma twice"]["download_mb"] == 0
+
+
+def test_no_load_starts_a_program_or_changes_the_environment(session):
+    assert session.of["programs"] == [] and not session.of["packages changed"]
 
 
 # ---- what stands in the way ----

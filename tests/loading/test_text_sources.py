@@ -112,3 +112,9 @@ def test_a_short_text_without_bos(ask, kind):
 def test_parquet_rows_without_a_bos_in_front(ask, kind):
     rows, _ = kind(ask(prepend_bos=False))
     assert (rows[:, 0] != 1).any() and (kind(ask())[0][:, 0] == 1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_that_brings_its_bos_gets_no_second_one(ask, kind):
+    rows, _ = kind(ask(own_texts=["<|BOS|>a b"]))
+    assert ask().tokenizer.decode(rows[0]) == "<|BOS|>a b"

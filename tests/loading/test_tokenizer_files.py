@@ -123,6 +123,19 @@ def test_python_code_of_a_repository_is_refused(tmp_path, auto_map, monkeypatch)
     (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
     config = {"auto_map": auto_map, "tokenizer_class": "Own", "eos_token": END}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    text = weights_error(read_tokenizer, tmp_path)
+    check_refused(tmp_path, ran)
+
+
+def check_refused(folder, ran):
+    text = weights_error(read_tokenizer, folder)
     assert "auto_map" in text and "never runs such code" in text and "Workbook" in text
     assert not ran.exists()
+
+
+def test_python_code_of_the_models_config_is_refused_with_the_tokenizer(tmp_path):
+    """Before any weights are downloaded."""
+    write_byte_level_tokenizer(tmp_path, "qwen2")
+    ran = tmp_path / "ran"
+    (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w')\nclass Own: pass\n")
+    write_config(tmp_path, model_type="none such", auto_map={"AutoConfig": "own.Own"})
+    check_refused(tmp_path, ran)

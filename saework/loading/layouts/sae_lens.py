@@ -139,14 +139,32 @@ class Registered:
 
         Raises:
             NotAvailableError: if it cannot be downloaded.
+            WeightsError: for an older config with fields that sae_lens drops.
         """
         from sae_lens import SAE
 
         try:
+            self._check_config()
             sae = SAE.from_pretrained(self.release, self.sae_id)
         except OSError as error:
             raise explained(error, f"the SAE {self.sae_id}", self.release) from None
         return sae.eval().requires_grad_(False)
+
+    def _check_config(self) -> None:
+        """``_check_config`` of the published file, for SAEs of sae_lens's own layout."""
+        from huggingface_hub import hf_hub_download
+        from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
+        from sae_lens.loading.pretrained_saes_directory import (
+            get_config_overrides,
+            get_repo_id_and_folder_name,
+        )
+
+        if get_conversion_loader_name(self.release) != "sae_lens":
+            return
+        repository, folder = get_repo_id_and_folder_name(self.release, self.sae_id)
+        path = Path(hf_hub_download(repository, f"{folder}/{CONFIG}"))
+        config = read_json(path) | get_config_overrides(self.release, self.sae_id)
+        _check_config(config, path.parent)
 
 
 def _check_config(config: Mapping[str, Any], folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import random_sae, weights_error
@@ -119,7 +121,31 @@ def test_an_sae_of_another_architecture_is_not_written(tmp_path):
         SAE_LENS.write(sae, tmp_path, "a")
 
 
-def test_an_sae_of_the_table_comes_from_sae_lens_own_loader(monkeypatch):
+@pytest.fixture
+def published_config(monkeypatch, tmp_path):
+    """The ``cfg.json`` of every repository, and what was asked for."""
+    write_jbloom(tmp_path, RESID, d_in=8, d_sae=20)
+    asked = []
+
+    def hf_hub_download(*names):
+        asked.append(names)
+        return str(tmp_path / "cfg.json")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    return SimpleNamespace(folder=tmp_path, asked=asked)
+
+
+def test_an_old_config_of_the_table_is_checked(published_config):
+    """Before sae_lens drops what it does not know."""
+    changes = {"activation_fn_str": "tanh-relu"}
+    write_jbloom(published_config.folder, RESID, d_in=8, d_sae=20, **changes)
+    id_ = "blocks.8.hook_resid_pre"
+    text = weights_error(Registered("gpt2-small-res-jb", id_).read)
+    assert "'tanh-relu'" in text
+    assert published_config.asked == [("jbloom/GPT2-Small-SAEs-Reformatted", f"{id_}/cfg.json")]
+
+
+def test_an_sae_of_the_table_comes_from_sae_lens_own_loader(monkeypatch, published_config):
     from sae_lens import SAE
 
     from saework.core.errors import NotAvailableError
