@@ -20,6 +20,7 @@ from saework.loading import corpus, models
 from saework.loading.catalogue import release_named
 from saework.loading.layouts.neel import NEEL
 from saework.loading.local_sae import read_sae
+from saework.loading.outside_code import no_programs_started
 from saework.loading.release import Release
 from saework.loading.requirements import check_resources
 from saework.loading.sae_ids import scan_file
@@ -185,6 +186,8 @@ def load(
     own_texts = None if text is None else _documents(text)
     device = torch.device(device or _default_device())
     dtype = dtype or torch.float32
+    with no_programs_started():
+        import sae_lens  # noqa: F401, its first import would start git for a version
     release = release_named(name)
     local = _is_local(release, sae_id)
     if not local:
