@@ -52,7 +52,8 @@ SIGNED_STEPS = (-1, -0.5, 0, 0.5, 1)
 class TokenHeatmap:
     """Tokens with one or two values each.
 
-    It shows itself as HTML in a notebook, else as text."""
+    It shows itself as HTML in a notebook, else as text.
+    """
 
     strings: tuple[str, ...]
     """The tokens, unchanged."""
