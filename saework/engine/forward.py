@@ -19,6 +19,7 @@ from saework.core.errors import HookError, unknown
 from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, hook_of
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
+from saework.engine.model_input import check_not_random, check_padding, text_tokens
 from saework.engine.unembedding import UNEMBED_INPUT
 
 if TYPE_CHECKING:
@@ -46,30 +47,15 @@ def as_tokens(model: HookedModel, text_or_tokens: Tokens) -> Int[Tensor, "batch 
             never a second one, before text that begins with it (a chat template's, for example).
 
     Raises:
-        ValueError: bad tokens, text too long for the model, or a lone surrogate in it.
+        ValueError: bad tokens, text too long for the model, a lone surrogate in it, padding
+            before a token of the text, or a model whose dropout is on.
     """
+    check_not_random(model)
     if isinstance(text_or_tokens, str):
-        try:
-            text_or_tokens.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the text holds a lone surrogate at character {error.start}, "
-                "which no tokenizer takes; remove it"
-            ) from error
-        # not cut to the context: a text that is too long is an error below
-        text_or_tokens = model.to_tokens(
-            text_or_tokens, prepend_bos=_needs_bos(model, text_or_tokens), truncate=False
-        )
+        text_or_tokens = text_tokens(model, text_or_tokens)
     tokens = check_tokens(text_or_tokens, d_vocab=model.cfg.d_vocab, n_ctx=model.cfg.n_ctx)
+    check_padding(tokens, getattr(model, "tokenizer", None))
     return tokens.to(_device(model))
-
-
-def _needs_bos(model: HookedModel, text: str) -> bool:
-    """Whether BOS has to be put before a text; Qwen, for example, has none."""
-    bos = getattr(model.tokenizer, "bos_token", None)
-    if bos is None or text.startswith(bos):
-        return False
-    return getattr(model.cfg, "default_prepend_bos", True) is not False
 
 
 def _device(model: HookedModel) -> torch.device:

@@ -147,11 +147,15 @@ def packed_rows(
     """
     from sae_lens.tokenization_and_batching import concat_and_batch_sequences
 
-    documents = (
-        torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
-        for text in texts
-    )
     bos = tokenizer.bos_token_id
+
+    def ids_of(text: str) -> Tensor:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        # a text's own BOS would stand beside the separator
+        own = ids[1:] if ids[:1] == [bos] else ids
+        return torch.tensor(own, dtype=torch.long)
+
+    documents = map(ids_of, texts)
     all_rows = concat_and_batch_sequences(
         documents,
         length,
@@ -228,9 +232,12 @@ def _tokenize_in_chunks(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, np
         within_chunk = np.asarray([start for start, _ in offsets], dtype=np.int64)
         token_starts.append(within_chunk + chunk_start)
     starts = np.concatenate(token_starts)
-    if tokenizer.pad_token_id is None:
-        return ids, starts
-    is_text = ids != tokenizer.pad_token_id
+    dropped = [tokenizer.pad_token_id]
+    # each row gets its own BOS; a tokenizer that has one token for both keeps the separators
+    if tokenizer.bos_token_id != tokenizer.eos_token_id:
+        dropped.append(tokenizer.bos_token_id)
+    dropped_ids = [token_id for token_id in dropped if token_id is not None]
+    is_text = ~np.isin(ids, dropped_ids)
     return ids[is_text], starts[is_text]
 
 
@@ -255,7 +262,8 @@ def chat_tokens(
         Integers ``[1, pos]``, with the special tokens that the template writes (BOS among them).
 
     Raises:
-        ValueError: if the tokenizer has no chat template, or messages are of another form.
+        ValueError: if the tokenizer has no chat template, messages are of another form, or the
+            template cannot write them.
 
     >>> from saework.loading.tokenizer_files import read_tokenizer
     >>> from saework.core.files import DATA
@@ -276,13 +284,23 @@ def chat_tokens(
             f"messages are {messages!r}; "
             'give a list such as [{"role": "user", "content": "Who are you?"}]'
         )
-    ids = tokenizer.apply_chat_template(
-        list(messages),
-        tokenize=True,
-        return_dict=False,
-        add_generation_prompt=add_generation_prompt,
-        date_string=date,
-    )
+    from jinja2.exceptions import TemplateError
+
+    try:
+        ids = tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=True,
+            return_dict=False,
+            add_generation_prompt=add_generation_prompt,
+            date_string=date,
+        )
+    except TemplateError as error:
+        roles = [message["role"] for message in messages]
+        raise ValueError(
+            f"the tokenizer's chat template cannot write these messages: {error}. "
+            f"Their roles are {roles}; give roles that the template knows (Gemma's has no "
+            "'system': put its words into the first user message), or write the text yourself"
+        ) from error
     return torch.tensor([ids], dtype=torch.long)
 
 

@@ -271,3 +271,27 @@ def test_rows_packed_without_a_bos_in_front(texts, tiny):
     assert (with_bos[:, 0] == 1).all()
     text = packed[packed != 1].tolist()
     assert text == [i for ids in encoded for i in ids][: len(text)]
+
+
+def test_a_template_that_refuses_a_role(chatty):
+    chatty.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(ValueError, match="System role not supported.*roles are .'system', 'user'"):
+        corpus.chat_tokens(TALK, chatty)
+
+
+def test_a_broken_template(chatty):
+    chatty.chat_template = "{% for %}"
+    with pytest.raises(ValueError, match="chat template cannot write these messages"):
+        corpus.chat_tokens(TALK, chatty)
+
+
+@pytest.mark.parametrize("cut", [corpus.tokenize_rows, corpus.packed_rows])
+def test_documents_that_bring_their_bos_get_no_second_one(tiny, cut):
+    texts = ["def area width " * 4, "return x1 " * 5, "café " * 9]
+    bos = tiny.tokenizer.bos_token
+    plain = cut(texts, tiny.tokenizer, length=9)
+    with_bos = cut([bos + text for text in texts], tiny.tokenizer, length=9)
+    is_bos = with_bos == tiny.tokenizer.bos_token_id
+    assert not (is_bos[:, 1:] & is_bos[:, :-1]).any()
+    if cut is corpus.packed_rows:  # the other cuts by characters, among which BOS is
+        assert torch.equal(with_bos, plain)
