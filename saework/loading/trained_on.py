@@ -96,3 +96,29 @@ def rows_of_training(sae: SparseAutoencoder, release: Release) -> tuple[int, boo
             stacklevel=4,
         )
     return length, prepend_bos
+
+
+def warn_of_other_training(text_of: SparseAutoencoder, sae: SparseAutoencoder) -> None:
+    """Warn where an SAE was trained on another model or on other rows than those at hand.
+
+    Args:
+        text_of: the SAE that model and rows were loaded for.
+        sae: the SAE to run on them.
+
+    Warns:
+        UserWarning: it names each field of the config that differs.
+    """
+    differences = []
+    for field in ("model_name", "prepend_bos", "context_size"):
+        at_hand = sae_metadata(text_of, field)
+        own = sae_metadata(sae, field)
+        if field == "model_name" and at_hand and own:
+            at_hand, own = _bare(at_hand), _bare(own)
+        if at_hand is not None and own is not None and at_hand != own:
+            differences.append(f"{field} {own!r} (here {at_hand!r})")
+    if differences:
+        warnings.warn(
+            f"this SAE was trained with {', '.join(differences)}; model and rows stay as they "
+            "are. Load it by itself for the model and the rows of its own",
+            stacklevel=3,
+        )

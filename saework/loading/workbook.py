@@ -31,7 +31,7 @@ from saework.loading.tokenizer_files import (
     TOKENIZER_FILES,
     read_tokenizer,
 )
-from saework.loading.trained_on import rows_of_training, with_own_model
+from saework.loading.trained_on import rows_of_training, warn_of_other_training, with_own_model
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -75,6 +75,9 @@ class Workbook:
     def with_sae(self, sae_id: str | int) -> Workbook:
         """The same model and text with another SAE of the release.
 
+        Warns:
+            UserWarning: for an SAE whose config says that it was trained on other rows.
+
         Raises:
             UnknownNameError: for an id that the release does not have.
             HookError: for an SAE of another width.
@@ -88,6 +91,7 @@ class Workbook:
         device = next(self.model.parameters()).device
         sae = _load_sae(self.release, sae_id).to(device, self.sae.W_dec.dtype)
         _check_width(self.model, sae)
+        warn_of_other_training(self.sae, sae)
         return replace(self, sae=sae, sae_id=str(sae_id), hook=hook_of(sae))
 
     def labels(self) -> dict[str, Bool[Tensor, "batch pos"]]:

@@ -82,14 +82,14 @@ def write_config(folder, **config):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_gpt2_as_it_is_published(tmp_path):
+def test_gpt2_as_it_is_published(tmp_path, capfd):
     """No file names its special tokens: they are those of transformers' class."""
     end_id = write_byte_level_tokenizer(tmp_path, "gpt2")
     write_config(tmp_path, model_type="gpt2", bos_token_id=end_id, eos_token_id=end_id)
     tokenizer = read_tokenizer(tmp_path)
     assert (tokenizer.bos_token, tokenizer.bos_token_id) == (END, end_id)
     assert (tokenizer.eos_token, tokenizer.eos_token_id) == (END, end_id)
-    assert tokenizer.pad_token is None
+    assert tokenizer.pad_token is None and capfd.readouterr() == ("", "")
     assert tokenizer(END + "x")["input_ids"][0] == end_id
     text = "def f(x):\n\treturn  x ."
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text

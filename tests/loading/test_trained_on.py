@@ -16,7 +16,12 @@ from saework.core.files import DATA
 from saework.loading import catalogue, workbook
 from saework.loading.hub import Repository
 from saework.loading.layouts.sae_lens import Registered
-from saework.loading.trained_on import LONGEST_ROW, rows_of_training, with_own_model
+from saework.loading.trained_on import (
+    LONGEST_ROW,
+    rows_of_training,
+    warn_of_other_training,
+    with_own_model,
+)
 
 GPT2 = "gpt2-small-res-jb", "blocks.8.hook_resid_pre"
 
@@ -113,3 +118,20 @@ def test_load_takes_the_saes_own_model(tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="gemma-2-9b-it is taken"), pytest.raises(WeightsError):
         load(*GPT2, text="a", check=False)  # the folder holds no model
     assert asked[-1] == "google/gemma-2-9b-it" and asked.count("google/gemma-2-9b-it") == 2
+
+
+def test_another_sae_on_rows_that_it_was_not_trained_on(tmp_path):
+    book = load("gemma-mini", "blocks.0.hook_resid_post", n_tokens=512, check=False)
+    own = copy.deepcopy(book.sae)
+    own.cfg.metadata.prepend_bos = False
+    own.cfg.metadata.context_size = 32
+    own.save_model(tmp_path)
+    with pytest.warns(UserWarning) as caught:
+        book.with_sae(str(tmp_path))
+    text = str(caught[0].message)
+    assert "prepend_bos False (here True), context_size 32 (here 128)" in text
+    assert "model_name" not in text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        book.with_sae("blocks.2.hook_resid_post")
+        warn_of_other_training(sae(model_name="gpt2"), sae())
