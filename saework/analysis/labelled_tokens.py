@@ -57,6 +57,8 @@ class LabelledTokens:
         if on is None:
             on = torch.ones_like(labels)
         (place,) = on.cpu().flatten().nonzero(as_tuple=True)
+        if features.dtype == torch.bfloat16:  # numpy has none
+            features = features.float()
         x = features.detach().cpu().flatten(0, -2)
         _check_finite_tokens(x, place)
         label = labels.cpu().flatten()[place]

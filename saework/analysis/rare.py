@@ -53,7 +53,10 @@ class RareFeatures:
         return self.firing_rate == 0
 
     def summary(self) -> pd.DataFrame:
-        """One row per group: how many features, and their median cosines."""
+        """One row per group: how many features, and their median cosines.
+
+        A feature whose weights are all zero counts, but has no cosine.
+        """
         groups = {
             "rare: dead": self.is_rare & self.is_dead,
             "rare: firing": self.is_rare & ~self.is_dead,
@@ -199,4 +202,5 @@ def _null(rows: Tensor, size: int, seed: int) -> Tensor:
 
 
 def _median(values: Tensor) -> float:
-    return float(values.median()) if len(values) else math.nan
+    """The median of the rows that have a direction; a row of zeros has none (NaN)."""
+    return float(values.nanmedian()) if len(values) else math.nan

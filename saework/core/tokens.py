@@ -89,7 +89,30 @@ def decode_each(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
         clean_up_tokenization_spaces=False,
         skip_special_tokens=False,
     )
-    return list(texts)
+    return _with_leading_spaces(ids, list(texts), tokenizer)
+
+
+def _with_leading_spaces(
+    ids: Sequence[int],
+    texts: list[str],
+    tokenizer: Tokenizer,
+) -> list[str]:
+    """Texts with the space that some decoders (Llama 2, Mistral) strip where a text begins.
+
+    SentencePiece writes the space as ``▁`` in the vocabulary's own pieces.
+    """
+    n_known = len(tokenizer)
+    known = [token_id for token_id in ids if token_id < n_known]
+    pieces = tokenizer.convert_ids_to_tokens(known)
+    piece_of = dict(zip(known, pieces))
+    restored = []
+    for token_id, text in zip(ids, texts):
+        piece = piece_of.get(token_id) or ""
+        n_spaces = len(piece) - len(piece.lstrip("▁"))
+        n_decoded = len(text) - len(text.lstrip(" "))
+        n_lost = max(0, n_spaces - n_decoded)
+        restored.append(n_lost * " " + text)
+    return restored
 
 
 def not_bos(tokens: Int[Tensor, "*batch pos"], tokenizer: Any) -> Bool[Tensor, "*batch pos"]:
@@ -199,7 +222,10 @@ def _contexts(texts: list[str], len_prefix: int, len_suffix: int) -> list[str]:
 
 def _as_array(values: Any) -> np.ndarray:
     if isinstance(values, torch.Tensor):
-        return values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        if values.dtype == torch.bfloat16:  # numpy has none
+            values = values.float()
+        return values.numpy()
     return np.asarray(values)
 
 

@@ -95,3 +95,12 @@ def test_a_class_in_three_rows_cannot_be_split(value):
     labels[:3] = value
     with pytest.raises(ValueError, match=rf"the label is {value} in 3 row\(s\) of text"):
         LabelledTokens.checked(torch.zeros(12, 2, 1), labels, None)
+
+
+def test_bfloat16_features_are_read_as_float32():
+    x = torch.randn(8, 5, 3, generator=torch.Generator().manual_seed(0)).bfloat16()
+    labels = torch.arange(40).reshape(8, 5) % 2 == 0
+    half = LabelledTokens.checked(x, labels, None)
+    whole = LabelledTokens.checked(x.float(), labels, None)
+    assert half.features.dtype == np.float32
+    assert np.array_equal(half.features, whole.features)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from stand_ins import with_weights
 
 from saework.analysis.rare import NULL_SETS, rare_features
 
@@ -203,3 +204,22 @@ def test_weights_that_are_not_finite(name, what):
         match=f"{what} weights hold 1 NaN or infinite values out of {D_IN * D_SAE}; load the",
     ):
         rare_features(sae, rate)
+
+
+def test_rows_of_zeros_leave_the_medians_of_the_others(tiny):
+    """As after pruning: dead features are set to zero."""
+    rates = torch.full((48,), 0.5)
+    rates[:12] = 0
+    pruned = with_weights(
+        tiny.sae, W_enc=lambda w: w[:, :5].fill_(0), W_dec=lambda w: w[:5].fill_(0)
+    )
+    summary = rare_features(pruned, rates).summary()
+    kept_enc, kept_dec = pruned.W_enc.T[5:12], pruned.W_dec[5:12]
+    for column, rows in (("encoder", kept_enc), ("decoder", kept_dec)):
+        cosines = torch.cosine_similarity(rows, rows.sum(0), dim=-1)
+        value = summary.loc["rare: dead", f"median {column} cosine"]
+        assert value == pytest.approx(float(cosines.median()), abs=1e-5)
+    others = kept_enc.sum(0) - kept_enc
+    alone = torch.cosine_similarity(kept_enc, others, dim=-1)
+    value = summary.loc["rare, leave one out", "median encoder cosine"]
+    assert value == pytest.approx(float(alone.median()), abs=1e-5)

@@ -225,3 +225,43 @@ def test_not_bos():
     for nothing_else in (SimpleNamespace(bos_token_id=None), SimpleNamespace()):
         assert not_bos(tokens, nothing_else).all()
     assert not_bos(tokens[:1, :1], SimpleNamespace(bos_token_id=1)).tolist() == [[True]]
+
+
+def test_a_decoder_that_strips_a_leading_space(tiny):
+    """Llama 2's and Mistral's: each token is decoded as if a text began with it."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "▁", "the", "▁the", "▁▁", "<0x41>"]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    inner = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    inner.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>")
+    assert tokenizer.decode([4]) == "the", "nothing is tested"
+    expected = ["<unk>", "<s>", " ", "the", " the", "  ", "A", ""]
+    assert decode_each(range(8), tokenizer) == expected
+
+
+@pytest.mark.parametrize("mini", ["gelu-1l-mini", "gemma-mini", "llama-mini"])
+def test_other_decoders_are_left_as_they_are(mini):
+    from saework.core.files import DATA
+    from saework.loading.tokenizer_files import read_tokenizer
+
+    tokenizer = read_tokenizer(DATA / mini / "tokenizer")
+    n = len(tokenizer)
+    plain = tokenizer.batch_decode([[i] for i in range(n)], clean_up_tokenization_spaces=False)
+    assert decode_each(range(n), tokenizer) == plain
+
+
+def test_a_column_in_bfloat16(tiny):
+    rows = tiny.tokens[:1, :3]
+    values = torch.tensor([[0.5, 1.25, -2.0]])
+    frame = token_df(rows, tiny.tokenizer, value=values.bfloat16())
+    assert frame["value"].tolist() == [0.5, 1.25, -2.0]

@@ -148,7 +148,9 @@ def _details(name: str, run: Run) -> Iterator[Finding]:
     for kind, evaluation in run.items():
         if kind.startswith("training"):
             continue
-        if evaluation.details.empty:
+        # RAVEL and autointerp keep their parts under this key
+        has_other_parts = bool(evaluation.about.get("eval_result_unstructured"))
+        if evaluation.details.empty and not has_other_parts:
             yield Finding(name, kind, "details", sentence)
 
 

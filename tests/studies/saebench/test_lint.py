@@ -99,3 +99,18 @@ def test_both_numbers_of_a_statement_are_compared_with_their_runs(evaluations):
         "mse of a is given as 2.5, and a's own record says 2.25"
     ], "1.46 is within the last digit of 1.5"
     assert set(frame.run) == {"b"} and set(frame.evaluation) == {"core"}
+
+
+def test_parts_under_another_key_are_details(tmp_path):
+    """RAVEL's and autointerp's files: no list of details, and the parts as they came."""
+    record = {
+        "eval_type_id": "ravel",
+        "eval_config": {},
+        "eval_result_metrics": {"ravel": {"disentanglement_score": 0.5}},
+        "eval_result_details": [],
+    }
+    path = tmp_path / "ravel.json"
+    path.write_text(json.dumps(record))
+    assert lint(read(path)).check.tolist() == ["details"]
+    path.write_text(json.dumps(record | {"eval_result_unstructured": {"city": {"score": 0.5}}}))
+    assert lint(read(path)).empty
