@@ -15,10 +15,11 @@ from saework.core.arguments import (
     check_positive,
     check_tokens,
 )
-from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of
+from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine.direct_path import direct_path
 from saework.engine.encoder import encode_columns
 from saework.engine.forward import as_tokens, row_blocks, rows_at_a_time, sae_input
+from saework.engine.site import code_of, decoder_rows, encode, row_scale, site_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,8 +123,12 @@ def firing_at(
     sae: SparseAutoencoder, x: Float[Tensor, "1 pos d_in"], pos: int, n: int
 ) -> pd.DataFrame:
     """``active_features`` from the activations of one row at the SAE's hook."""
-    one_token = x[:, pos : pos + 1 or None]  # "or None": the slice -1:0 would be empty
-    features = check_finite(sae.encode(one_token)[0, 0], "feature activations")
+    if code_of(sae) == "over positions":
+        features = encode(sae, x)[0, pos]
+    else:
+        one_token = x[:, pos : pos + 1 or None]  # "or None": the slice -1:0 would be empty
+        features = encode(sae, one_token)[0, 0]
+    check_finite(features, "feature activations")
     values = features.float().cpu().numpy()
     active = np.flatnonzero(values)
     highest_first = np.argsort(-values[active], kind="stable")
@@ -184,8 +189,8 @@ def logit_effects(
 
     Memory: 4 bytes times ``d_vocab`` for each feature (1 MB for Gemma).
     """
-    w_out, norms = direct_path(model, hook_of(sae, hook))
-    directions = sae.W_dec[features].to(model.W_U.device, model.W_U.dtype)
+    w_out, norms = direct_path(model, site_of(model, sae, hook).writes)
+    directions = decoder_rows(sae, features).to(model.W_U.device, model.W_U.dtype)
     if w_out is not None:
         directions = directions @ w_out
     for norm in norms:
@@ -207,11 +212,14 @@ def token_effect(
         ValueError: for a token out of the vocabulary, or weights that are not finite.
     """
     token = int(check_tokens([token], d_vocab=model.W_U.shape[1])[0, 0])
-    w_out, norms = direct_path(model, hook_of(sae, hook))
+    w_out, norms = direct_path(model, site_of(model, sae, hook).writes)
     reader = model.W_U[:, token]
     for norm in reversed(norms):
         reader = norm.of_reader(reader)
     if w_out is not None:
         reader = w_out @ reader
     effects = sae.W_dec.to(reader.device, reader.dtype) @ reader
+    scale = row_scale(sae)
+    if scale is not None:
+        effects = effects * scale.to(effects)
     return check_finite(effects, f"effects on token {token}")

@@ -23,6 +23,7 @@ from saework.engine import forward
 from saework.engine.encoder import Encoder
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import counted_predictions, masked, with_and_without_bos
+from saework.engine.site import Site
 from saework.engine.splice import spliced_states
 
 if TYPE_CHECKING:
@@ -116,18 +117,18 @@ def recons_score(
     if ablation not in ABLATIONS:
         allowed = ", ".join(map(repr, ABLATIONS))
         raise ValueError(f"ablation is {ablation!r}; give one of {allowed}")
-    tokens, hook, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
+    tokens, site, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     d_sae = sae.W_dec.shape[0]
     keep = check_mask(keep, (d_sae,), what="keep")
     counted = counted_predictions(tokens, mask).cpu()
-    forward.sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
+    forward.check_site(model, site, tokens)
     baseline = torch.zeros(())
     if ablation == "mean":
         counted_tokens = mask
         if counted_tokens is None:
             counted_tokens = torch.ones_like(tokens, dtype=torch.bool)
         (mean,) = forward.mean_activations(
-            model, tokens, hook, counted_tokens[None], batch_size=batch_size
+            model, tokens, site.writes, counted_tokens[None], batch_size=batch_size
         )
         baseline = mean.float()
 
@@ -138,7 +139,7 @@ def recons_score(
         batch = tokens[part]
         on = None if mask is None else mask[part].to(batch.device)
         splice = partial(_replacements, encode=encode, baseline=baseline, on=on)
-        states = spliced_states(model, batch, hook, splice, REPLACEMENTS)
+        states = spliced_states(model, batch, site.writes, splice, REPLACEMENTS, reads=site.reads)
         ce, _ = next_token_losses(model, _predicting(states), batch[:, 1:])
         losses[:, part] = ce.cpu().float()
 
@@ -158,18 +159,18 @@ def recons_score(
         token_losses=losses,
         n_tokens=int(n_counted),
         ablation=ablation,
-        hook=hook,
+        hook=site.writes,
     )
 
 
 def _replacements(
-    x: Tensor, *, encode: Encoder, baseline: Tensor, on: Tensor | None
+    x: Tensor, written: Tensor, *, encode: Encoder, baseline: Tensor, on: Tensor | None
 ) -> list[Tensor]:
-    """The SAE's reconstruction, and the ablation, where the mask is on (or there is none)."""
+    """The SAE's output, and the ablation, where the mask is on (or there is none)."""
     made = encode.reconstruct(x)
-    ablated = torch.zeros_like(x) + baseline
-    x_hat = masked(made.x_hat, x, on)
-    ablated = masked(ablated, x, on)
+    ablated = torch.zeros_like(written) + baseline
+    x_hat = masked(made.x_hat.reshape(written.shape), written, on)
+    ablated = masked(ablated, written, on)
     return [x_hat, ablated]
 
 
@@ -229,11 +230,11 @@ def reconstruction_metrics(
     >>> table["without_bos"][["ce_loss_score", "variance_explained"]].round(2).tolist()
     [0.95, 0.82]
     """
-    tokens, hook, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
+    tokens, site, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     counted_predictions(tokens, mask)  # that there are any
-    forward.sae_input(model, sae, tokens[:1], hook)  # width and finiteness, before the long run
+    forward.check_site(model, site, tokens)
     masks = with_and_without_bos(model, tokens, mask)
-    means = forward.mean_activations(model, tokens, hook, masks, batch_size=batch_size)
+    means = forward.mean_activations(model, tokens, site.writes, masks, batch_size=batch_size)
     means = means.flatten(1)
     encode = Encoder(sae)
     totals: list[Counter[str]] = [Counter(), Counter()]
@@ -245,14 +246,14 @@ def reconstruction_metrics(
         # Without a BOS in the batch, both columns replace the same tokens: one run serves both.
         columns_are_equal = torch.equal(*counted)
         replaced = counted[:1] if columns_are_equal else counted
-        splice = _BatchSplice(encode, hook, counted, replaced, means)
-        loss_sums = _loss_sums(model, tokens[part], hook, splice)
+        splice = _BatchSplice(encode, site.writes, counted, replaced, means)
+        loss_sums = _loss_sums(model, tokens[part], site, splice)
         for column, total in enumerate(totals):
             total.update(splice.sums[column])
             total.update(loss_sums[0 if columns_are_equal else column])
     if totals[0]["spread"] == 0:
         raise ValueError(
-            f"the activations at {hook} are all alike, so there is no variance to explain; "
+            f"the activations at {site.writes} are all alike, so there is no variance to explain; "
             "give more tokens"
         )
     with_bos, without_bos = map(pooled_reconstruction, totals, means)
@@ -279,11 +280,11 @@ class _BatchSplice:
     sums: list[Sums] = field(default_factory=list)
     """``reconstruction_sums`` with BOS and without; empty until the model has run."""
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
+    def __call__(self, read: Tensor, x: Tensor) -> list[Tensor]:
         """For each mask that differs: the reconstruction, and zeros."""
         check_finite(x, f"activations at {self.hook}")
-        made = self.encode.reconstruct(x)
-        x_hat = made.x_hat
+        made = self.encode.reconstruct(read)
+        x_hat = made.x_hat.reshape(x.shape)
         check_finite(x_hat, f"the SAE's reconstructions at {self.hook}")
         flat = x.flatten(2)
         flat_hat = x_hat.flatten(2)
@@ -304,12 +305,12 @@ class _BatchSplice:
         return replacements
 
 
-def _loss_sums(model: HookedModel, tokens: Tensor, hook: str, splice: _BatchSplice) -> list[Sums]:
+def _loss_sums(model: HookedModel, tokens: Tensor, site: Site, splice: _BatchSplice) -> list[Sums]:
     """Sums of one batch's cross-entropy and KL, nats: for each mask that differs."""
     masks = splice.replaced
     predictions = masks[..., 1:] & masks[..., :-1]
     n_spliced = REPLACEMENTS * len(masks)
-    states = spliced_states(model, tokens, hook, splice, n_spliced)
+    states = spliced_states(model, tokens, site.writes, splice, n_spliced, reads=site.reads)
     clean, *spliced = _predicting(states)
     # Where only BOS was left out, and nothing reads it later, both masks give states of the same
     # bits: such a state is unembedded once. `place` is a state's number among the distinct ones.

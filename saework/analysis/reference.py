@@ -21,6 +21,7 @@ from saework.core.files import write_whole
 from saework.core.ledger import Claim
 from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of, sae_architecture
 from saework.engine.forward import as_tokens, sae_input
+from saework.engine.site import site_of, unchanged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,9 +130,16 @@ def _measure(
     if not isinstance(prompt, str):
         raise ValueError(f"the prompt is a {type(prompt).__name__}; give text")
     tokens = as_tokens(model, prompt)
+    site = site_of(model, sae, hook)
+    if site.is_transcoder:
+        raise ValueError(
+            f"this transcoder reads {site.reads} and writes {site.writes}; "
+            "a reference compares an SAE with what it reads, so give an SAE"
+        )
     x = sae_input(model, sae, tokens, hook)
-    features = check_finite(sae.encode(x), "feature activations")
-    decoded = check_finite(sae.decode(features), "the reconstruction")
+    with unchanged(sae):
+        features = check_finite(sae.encode(x.flatten(2)), "feature activations")
+        decoded = check_finite(sae.decode(features), "the reconstruction")
     last_features = _float64_rows(features)[-1] + 0.0  # -0.0 becomes 0
     inputs = _float64_rows(x)
     outputs = _float64_rows(decoded)

@@ -16,6 +16,7 @@ from saework.core.protocols import HookedModel, SparseAutoencoder, sae_metadata
 from saework.engine import forward
 from saework.engine.encoder import Encoder
 from saework.engine.masks import with_and_without_bos
+from saework.engine.site import input_width, is_transcoder, site_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -61,13 +62,15 @@ class _SiteSums:
     error: float = 0.0
     l0: float = 0.0
 
-    def add(self, x: Float[Tensor, "token d_in"], encode: Encoder) -> None:
+    def add(
+        self, x: Float[Tensor, "token d_in"], written: Float[Tensor, "token d_out"], encode: Encoder
+    ) -> None:
         """Add some tokens. Source: Chan, Golub and LeVeque (1979), for the running spread."""
         n = len(x)
         if not n:
             return
         made = encode.reconstruct(x[None])
-        x = x.double()
+        x = written.double()
         x_hat = made.x_hat[0].double()
         mean = x.mean(0)
         n_both = self.n + n
@@ -142,7 +145,8 @@ def find_site(
     tokens, without_bos = tokens[counts_something], without_bos[counts_something]
 
     encode = Encoder(sae)
-    d_in = sae.W_enc.shape[0]
+    place = site_of(model, sae) if is_transcoder(sae) else None
+    d_in = input_width(sae)
     groups: dict[str, list[str]] = {}
     sums: defaultdict[str, _SiteSums] = defaultdict(_SiteSums)
     n_rows, n_pos = tokens.shape
@@ -150,10 +154,13 @@ def find_site(
     for part in forward.progress_bar(blocks, show=True, desc="sites"):
         sites = _activations_by_site(model, tokens[part], d_in, only=groups)
         groups = groups or _grouped(model, sites)  # by the first batch
+        written = None
+        if place is not None:  # whatever it reads, a transcoder is scored where it writes
+            written = forward.activations(model, tokens[part], place.writes).flatten(2)
         for site in groups:
             x = sites[site][without_bos[part]]
             check_finite(x, f"activations at {site}")
-            sums[site].add(x, encode)
+            sums[site].add(x, x if written is None else written[without_bos[part]], encode)
 
     own = sae_metadata(sae, "hook_name")
     rows = []

@@ -13,8 +13,9 @@ import torch
 
 from saework.core.arguments import check_feature, check_finite, check_positive
 from saework.core.errors import HookError
-from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of
+from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine.encoder import Encoder, encode_columns
+from saework.engine.site import decoder_rows, site_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -44,7 +45,7 @@ def steering_hooks(
     """The edit as hooks: ``out = base + delta * direction`` at every position.
 
     Args:
-        model: only ``site="published"`` reads it.
+        model: whose hooks are meant.
         sae: the SAE.
         feature: the feature's number.
         strength: in mode ``"add"``, ``delta``. In mode ``"clamp"``, the activation that the
@@ -56,7 +57,7 @@ def steering_hooks(
         site: ``"corrected"`` edits the activations at the hook. ``"published"`` is qresearch's:
             what was read at a layer's input is returned, edited, as that layer's *output*, so the
             layer is skipped, even at strength 0.
-        direction: None for the feature's own ``W_dec[feature]``; ``"random"`` for a Gaussian one
+        direction: None for the feature's own decoder row; ``"random"`` for a Gaussian one
             of the same norm, drawn on the CPU with ``seed``; or a tensor, taken as it is.
         hook: the SAE's own by default.
         seed: of the random direction.
@@ -78,7 +79,7 @@ def steering_hooks(
     ('blocks.0.mlp.hook_post', True)
     """
     feature = check_feature(feature, sae.W_dec.shape[0])
-    hook = hook_of(sae, hook)
+    where = site_of(model, sae, hook)
     _check_settings(strength, mode, error_term, site)
     edit = _Edit(
         sae=sae,
@@ -89,8 +90,14 @@ def steering_hooks(
         direction=_direction(sae, feature, direction, seed).detach(),
     )
     if site == "corrected":
-        return [(hook, edit)]
-    return _skipping_hooks(model, hook, edit)
+        plain = not where.is_transcoder and where.bypass is None
+        return [(where.writes, edit)] if plain else where.edit_hooks(edit.of)
+    if where.is_transcoder:
+        raise ValueError(
+            f"site='published' edits what is read, and this transcoder writes at {where.writes}; "
+            "give site='corrected'"
+        )
+    return _skipping_hooks(model, where.reads, edit)
 
 
 @dataclass(frozen=True, eq=False, repr=False)  # TransformerLens takes the repr of each hook
@@ -106,10 +113,16 @@ class _Edit:
 
     def __call__(self, x: Tensor, hook: Any = None) -> Tensor:
         """The edited activations, in the dtype of those given."""
-        base = x if self.error_term else Encoder(self.sae).reconstruct(x).x_hat
-        delta = self._delta(x)
-        step = delta[..., None] * self.direction.to(x.device)
-        return (base + step.reshape(x.shape)).to(x.dtype)
+        return self.of(x, x)
+
+    def of(self, read: Tensor, written: Tensor) -> Tensor:
+        """The same where an SAE reads one hook and writes another."""
+        base = written
+        if not self.error_term:
+            base = Encoder(self.sae).reconstruct(read).x_hat.reshape(written.shape)
+        delta = self._delta(read)
+        step = delta[..., None] * self.direction.to(written.device)
+        return (base + step.reshape(written.shape)).to(written.dtype)
 
     def _delta(self, x: Tensor) -> Tensor:
         """How much of the direction is added, ``[batch, pos]``, in the SAE's dtype."""
@@ -140,7 +153,7 @@ def _check_one_of(name: str, value: Any, allowed: tuple) -> None:
 
 def _direction(sae: SparseAutoencoder, feature: int, direction: Any, seed: int) -> Tensor:
     """What one unit of the edit adds, ``[d_in]``, in the SAE's dtype."""
-    own = check_finite(sae.W_dec[feature], f"the decoder direction of feature {feature}")
+    own = check_finite(decoder_rows(sae, feature), f"the decoder direction of feature {feature}")
     if direction is None:
         return own
     if isinstance(direction, str) and direction == "random":

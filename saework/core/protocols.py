@@ -94,6 +94,10 @@ class HookedModel(Protocol):
         """The unembedding's bias."""
 
     @property
+    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
+        """Output weights of every attention head."""
+
+    @property
     def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
         """Output weights of every MLP."""
 

@@ -31,10 +31,11 @@ RESIDUAL = re.compile(
     r"|blocks\.\d+\.hook_(resid_(pre|mid|post)|mlp_out|attn_out|in|out)"
     r"|blocks\.\d+\.ln[12]_post\.hook_out"
 )
-# Hooks inside a branch of a block; "hidden" ones lie before the MLP's W_out.
+# Hooks inside a branch of a block; "hidden" ones are before the MLP's W_out, "heads" before W_O.
 BRANCH = re.compile(
     r"blocks\.(?P<layer>\d+)\."
-    r"((?P<hidden>mlp\.(hook_post|out\.hook_in))|mlp\.(out\.)?hook_out|attn\.(o\.)?hook_out)"
+    r"((?P<hidden>mlp\.(hook_post|out\.hook_in))|(?P<heads>attn\.(hook_z|o\.hook_in))"
+    r"|mlp\.(out\.)?hook_out|attn\.(o\.)?hook_out)"
 )
 NORM_NAMES = ("ln2_post", "ln1_post", "ln2", "ln1")
 
@@ -84,14 +85,14 @@ class _Join:
 @torch.no_grad()
 def direct_path(
     model: HookedModel, hook: str
-) -> tuple[Float[Tensor, "d_mlp d_model"] | None, list[Norm]]:
+) -> tuple[Float[Tensor, "width d_model"] | None, list[Norm]]:
     """From a hook to the unembedding's input.
 
     The first call for a hook inside a branch runs the model twice on four tokens.
 
     Returns:
-        ``W_out`` of the hook's layer, None where the path does not go through it; and the norms
-        that follow, in their order.
+        ``W_out`` or ``W_O`` of the hook's layer, None where the path does not go through it; and
+        the norms that follow, in their order.
 
     Raises:
         HookError: the hook does not write to the residual stream, or in a way that is not known.
@@ -100,7 +101,7 @@ def direct_path(
     if branch is None and not RESIDUAL.fullmatch(hook):
         raise HookError(
             f"{hook} does not write to the residual stream, so it has no direct path to the "
-            "logits; use an MLP or residual hook"
+            "logits; use an MLP, attention-output or residual hook"
         )
     norms = []
     w_out = None
@@ -108,6 +109,8 @@ def direct_path(
         layer = int(branch["layer"])
         if branch["hidden"]:
             w_out = model.W_out[layer]
+        if branch["heads"]:
+            w_out = model.W_O[layer].flatten(0, 1)
         norms += _norms_of_branch(model, hook, layer, w_out)
     final_norm = getattr(model, "ln_final", None)
     if final_norm is not None:
@@ -201,9 +204,10 @@ def _join_of(model: HookedModel, hook: str, layer: int, w_out: Tensor | None) ->
         HookError: nothing known fits.
     """
     clean = _BlockRun.of(model, layer, [])
-    mlp_output = f"blocks.{layer}.mlp.hook_out"
     hooks: list[Hook] = []
-    if ".attn." in hook and mlp_output in model.hook_dict:
+    outputs = (f"blocks.{layer}.mlp.hook_out", f"blocks.{layer}.hook_mlp_out")
+    mlp_output = next((name for name in outputs if name in model.hook_dict), None)
+    if ".attn." in hook and mlp_output is not None:
         # the MLP reads what attention writes; only the direct path counts
         kept = capture(model, a_few_tokens(model), mlp_output, [])
         hooks.append((mlp_output, lambda value, hook: kept))
@@ -211,7 +215,7 @@ def _join_of(model: HookedModel, hook: str, layer: int, w_out: Tensor | None) ->
 
     def add(value: Tensor, hook: object) -> Tensor:
         direction = _large_direction(value, clean.output)
-        added.append(direction if w_out is None else direction @ w_out)
+        added.append(direction if w_out is None else direction.flatten() @ w_out)
         return value + direction
 
     edited = _BlockRun.of(model, layer, [(hook, add), *hooks])
@@ -248,7 +252,8 @@ def _large_direction(value: Tensor, stream: Tensor) -> Tensor:
     at_hook = value[0, -1]
     in_stream = stream[0, -1]
     size = torch.maximum(at_hook.abs().max(), in_stream.abs().max())
-    return size * _drawn_like(at_hook)
+    drawn = _drawn_like(at_hook.flatten())
+    return size * drawn.reshape(at_hook.shape)
 
 
 @dataclass

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from saework.core.protocols import sae_architecture
+from saework.engine.site import ONE_PRODUCT, code_of, encode, skipped, unchanged
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 BLOCK = 1024  # tokens
 IN_CACHE = 32  # tokens: 2 MB of 16,384 features
 SPARSE_BELOW = 1 / 32  # share of features active, up to which adding rows beats the dense product
-# Each feature has its own encoder column, and the encoder is one product.
-_PLAIN = ("standard", "jumprelu")
 
 
 class Active(NamedTuple):
@@ -46,7 +45,7 @@ class Reconstruction:
     """What the SAE makes of activations, and how many features it takes."""
 
     x_hat: Tensor
-    """In the activations' shape."""
+    """In the shape of what the SAE replaces: that of its input, or ``[batch, pos, d_out]``."""
     l0: Tensor
     """int64 ``[batch, pos]``: features that are not zero."""
     l1: Tensor
@@ -67,7 +66,13 @@ class Encoder:
         # sae_lens's own methods are used where its class is known
         self.sae: Any = sae
         self.keep = keep
-        self.plain = sae_architecture(sae) in _PLAIN
+        self.plain = sae_architecture(sae) in ONE_PRODUCT
+        if code_of(sae) == "over positions":
+            raise ValueError(
+                f"the features of a {sae_architecture(sae)} SAE depend on earlier tokens of the "
+                "row, so single tokens cannot be encoded or decoded; "
+                "feature_activations and active_features encode whole rows"
+            )
         self._buffer: Tensor | None = None
 
     @torch.no_grad()
@@ -79,7 +84,10 @@ class Encoder:
         Returns:
             All features, in memory that the next call overwrites, and those that are not zero.
         """
-        x = _as_read(self.sae, x)
+        with unchanged(self.sae):
+            return self._features(x)
+
+    def _features(self, x: Tensor) -> tuple[Tensor, Active]:
         if self.plain:
             features = self._product(x)
         else:
@@ -151,19 +159,23 @@ class Encoder:
         tokens = one_width.flatten(0, 1)
         parts = []
         for block in tokens.split(BLOCK):
-            features, active = self(block)
+            with unchanged(self.sae):  # decoding needs the scale that encoding leaves on the SAE
+                features, active = self._features(block)
+                x_hat = self.decode(features, active)
+            skip = skipped(self.sae, block)
+            if skip is not None:
+                x_hat = x_hat + skip
             n_tokens = len(block)
             l0 = torch.bincount(active.token, minlength=n_tokens)
             l1 = torch.zeros(n_tokens, dtype=torch.float64, device=block.device)
             value = active.value.double()
             sizes = value.abs()
             l1.index_add_(0, active.token, sizes)
-            x_hat = self.decode(features, active)
             parts.append((x_hat, l0, l1))
         batch_and_pos = x.shape[:2]
         x_hat, l0, l1 = map(torch.cat, zip(*parts))
         return Reconstruction(
-            x_hat=x_hat.reshape(x.shape),
+            x_hat=_in_place_of(x, x_hat),
             l0=l0.reshape(batch_and_pos),
             l1=l1.reshape(batch_and_pos),
         )
@@ -186,27 +198,24 @@ def encode_columns(
         ``[batch, pos]`` for one feature, ``[batch, pos, feature]`` for several.
     """
     known: Any = sae
-    x = _as_read(sae, x.flatten(2))
-    if sae_architecture(sae) not in _PLAIN:
-        return sae.encode(x)[..., feature]
+    if sae_architecture(sae) not in ONE_PRODUCT:
+        code_of(sae)
+        return encode(sae, x)[..., feature]
     columns = known.W_enc[:, feature].contiguous()
-    product = known.process_sae_in(x) @ columns
+    with unchanged(sae):
+        product = known.process_sae_in(x.flatten(2)) @ columns
     before = product + known.b_enc[feature]
     if not hasattr(known, "threshold"):
         return _activate(before, None)
     return _activate(before, known.threshold[feature])
 
 
-def _as_read(sae: SparseAutoencoder, x: Tensor) -> Tensor:
-    """The input as the SAE reads it.
-
-    An SAE of attention heads joins the two last axes itself: give it one head that is as wide as
-    all of them.
-    """
-    joins_heads = getattr(sae, "hook_z_reshaping_mode", False)
-    if joins_heads:
-        return x.unsqueeze(-2)
-    return x
+def _in_place_of(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Outputs ``[token, d_out]`` in the shape of the input, heads apart, if they are as wide."""
+    width = x[0, 0].numel()
+    if x_hat.shape[1] == width:
+        return x_hat.reshape(x.shape)
+    return x_hat.reshape(*x.shape[:2], -1)
 
 
 def _activate(before: Tensor, threshold: Tensor | None) -> Tensor:

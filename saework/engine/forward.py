@@ -16,10 +16,11 @@ from tqdm.auto import tqdm
 
 from saework.core.arguments import check_finite, check_mask, check_positive, check_tokens
 from saework.core.errors import HookError, unknown
-from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, hook_of
+from saework.core.protocols import Hook, HookedModel, SparseAutoencoder
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
 from saework.engine.model_input import check_not_random, check_padding, text_tokens
+from saework.engine.site import Site, carrier_of, edit_hooks, site_of
 from saework.engine.unembedding import UNEMBED_INPUT
 
 if TYPE_CHECKING:
@@ -134,16 +135,21 @@ def sae_input(
         HookError: the width is not the SAE's, or as ``activations``.
         ValueError: as ``activations``.
     """
-    hook = hook_of(sae, hook)
-    x = activations(model, tokens, hook, first_row=first_row)
-    d_in = sae.W_enc.shape[0]
-    width = x[0, 0].numel()
-    if width != d_in:
-        raise HookError(
-            f"{hook} is {width} wide, but this SAE reads {d_in}; "
-            "give the hook that the SAE was trained on"
-        )
+    site = site_of(model, sae, hook)
+    x = activations(model, tokens, site.reads, first_row=first_row)
+    site.check_width(site.reads, x)
     return x
+
+
+def check_site(model: HookedModel, site: Site, tokens: Int[Tensor, "batch pos"]) -> None:
+    """Run one row, so that a hook that does not fit is reported before a long run.
+
+    Raises:
+        HookError: an SAE of other widths than the model's hooks.
+        ValueError: activations that are not finite.
+    """
+    for hook in dict.fromkeys([site.reads, site.writes]):
+        site.check_width(hook, activations(model, tokens[:1], hook))
 
 
 @torch.no_grad()
@@ -197,16 +203,49 @@ def final_states(
         return capture(model, tokens, UNEMBED_INPUT, [])
     if hook is None:
         raise ValueError("an edit is given, but no hook; say where it is made: hook=")
+    carrier, bypass = carrier_of(model, hook)
+
+    def edit_written(_: Tensor, written: Tensor) -> Tensor:
+        return edit(written)
+
+    return _edited_states(model, tokens, carrier, edit_written, mask, bypass=bypass)
+
+
+@torch.no_grad()
+def spliced_state(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    site: Site,
+    edit: Callable[[Tensor, Tensor], Tensor],
+    mask: Bool[Tensor, "batch pos"] | None = None,
+) -> Float[Tensor, "batch pos d_model"]:
+    """``final_states`` with ``edit(read, written)`` in the place of what an SAE writes.
+
+    Raises:
+        HookError: a hook does not fire on the way to the output.
+    """
+    hooks = {"reads": site.reads, "bypass": site.bypass}
+    return _edited_states(model, tokens, site.writes, edit, mask, **hooks)
+
+
+def _edited_states(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    writes: str,
+    edit: Callable[[Tensor, Tensor], Tensor],
+    mask: Bool[Tensor, "batch pos"] | None,
+    **hooks: str | None,
+) -> Float[Tensor, "batch pos d_model"]:
     has_fired = False
 
-    def replace(value: Tensor, hook: object) -> Tensor:
+    def replace(read: Tensor, written: Tensor) -> Tensor:
         nonlocal has_fired
         has_fired = True
-        return masked(edit(value), value, mask)
+        return masked(edit(read, written), written, mask)
 
-    hidden = capture(model, tokens, UNEMBED_INPUT, [(hook, replace)])
+    hidden = capture(model, tokens, UNEMBED_INPUT, edit_hooks(writes, replace, **hooks))
     if not has_fired:
-        raise never_fired(hook)
+        raise never_fired(writes)
     return hidden
 
 
@@ -246,12 +285,12 @@ def prepared(
     hook: str | None,
     mask: Any,
     batch_size: int | None,
-) -> tuple[Int[Tensor, "batch pos"], str, Bool[Tensor, "batch pos"] | None, int]:
-    """The arguments of a pass over many tokens, checked: tokens, hook, mask and rows at a time."""
-    hook = hook_of(sae, hook)
+) -> tuple[Int[Tensor, "batch pos"], Site, Bool[Tensor, "batch pos"] | None, int]:
+    """The arguments of a pass over many tokens, checked: tokens, site, mask and rows at a time."""
+    site = site_of(model, sae, hook)
     tokens = as_tokens(model, tokens)
     mask = check_mask(mask, tokens.shape)
-    return tokens, hook, mask, rows_at_a_time(model, tokens, batch_size)
+    return tokens, site, mask, rows_at_a_time(model, tokens, batch_size)
 
 
 def rows_at_a_time(

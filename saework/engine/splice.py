@@ -10,6 +10,7 @@ import torch
 
 from saework.core.protocols import Hook, HookedModel
 from saework.engine.forward import UNEMBED_INPUT, capture, final_states, never_fired
+from saework.engine.site import carrier_of, edit_hooks
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -26,8 +27,10 @@ def spliced_states(
     model: HookedModel,
     tokens: Int[Tensor, "batch pos"],
     hook: str,
-    splice: Callable[[Tensor], Sequence[Tensor]],
+    splice: Callable[[Tensor, Tensor], Sequence[Tensor]],
     n: int,
+    *,
+    reads: str | None = None,
 ) -> list[Float[Tensor, "batch pos d_model"]]:
     """The unembedding's input of the clean model, and with each of ``n`` replacements at a hook.
 
@@ -38,10 +41,12 @@ def spliced_states(
     Args:
         model: runs to its unembedding.
         tokens: the rows.
-        hook: where the activations are replaced.
-        splice: activations ``[batch, pos, ...]`` at the hook to ``n`` replacements of their shape.
-            It is called once, and may keep what it computes for its caller.
+        hook: where activations are replaced.
+        splice: activations ``[batch, pos, ...]`` at the reading and at the writing hook to ``n``
+            replacements of the latter. It is called once, and may keep what it computes for its
+            caller.
         n: the number of replacements.
+        reads: the hook that the splice reads, if it is another one (a transcoder's input).
 
     Returns:
         ``1 + n`` states, the clean one first. ``[1, pos, d_model]`` stands for rows that are all
@@ -50,13 +55,16 @@ def spliced_states(
     Raises:
         HookError: the hook does not fire on the way to the output.
     """
+    hook, bypass = carrier_of(model, hook)
+    if bypass is not None or reads not in (None, hook):
+        return _in_runs_apart(model, tokens, hook, splice, reads)
     n_rows = len(tokens)
     wide_from = _widest_from(model, hook, n_rows)
     replacements: list[Tensor] = []
 
     def at_hook(value: Tensor, hook: Any) -> Tensor | None:
         clean = value[:n_rows]  # rows below are copies
-        for new in splice(clean):
+        for new in splice(clean, clean):
             distinct = _without_repeats(new, hook.name)
             replacements.append(distinct)
         if wide_from is None:
@@ -71,6 +79,27 @@ def spliced_states(
         heights = [n_rows, *map(len, replacements)]
         return list(states.split(heights))
     return [states, *_one_by_one(model, tokens, hook, replacements)]
+
+
+def _in_runs_apart(
+    model: HookedModel,
+    tokens: Int[Tensor, "batch pos"],
+    hook: str,
+    splice: Callable[[Tensor, Tensor], Sequence[Tensor]],
+    reads: str | None,
+) -> list[Float[Tensor, "batch pos d_model"]]:
+    """``spliced_states`` where two hooks take part: one run for the clean states, one for each."""
+    replacements: list[Tensor] = []
+
+    def look(read: Tensor, written: Tensor) -> Tensor:
+        replacements.extend(splice(read, written))
+        return written
+
+    hooks = edit_hooks(hook, look, reads=reads)
+    clean = capture(model, tokens, UNEMBED_INPUT, hooks)
+    if not replacements:
+        raise never_fired(hook)
+    return [clean, *_one_by_one(model, tokens, hook, replacements)]
 
 
 def _widest_from(model: HookedModel, hook: str, n_rows: int) -> str | None:

@@ -12,6 +12,7 @@ from saework.analysis.sites import find_site
 from saework.core.formulas import variance_explained
 from saework.engine import forward
 from saework.engine.encoder import Encoder
+from saework.engine.site import site_of
 
 if TYPE_CHECKING:
     from saework.core.protocols import WorkbookParts
@@ -37,15 +38,20 @@ def self_check(
         published_l0: mean L0; off by more than a factor of three is warned of. None: not checked.
         n_rows: the batch.
     """
-    d_sae = workbook.sae.W_enc.shape[1]
+    d_sae = workbook.sae.W_dec.shape[0]
     row_length = workbook.tokens.shape[1]
     max_tokens = max(2, CHECK_VALUES // d_sae)
     n_rows = min(n_rows, math.ceil(max_tokens / row_length))
     rows = workbook.tokens[:n_rows]
+    site = site_of(workbook.model, workbook.sae, workbook.hook)
     x = forward.sae_input(workbook.model, workbook.sae, rows, workbook.hook)
+    replaced = x  # what the SAE's output stands for
+    if site.is_transcoder:
+        replaced = forward.activations(workbook.model, rows, site.writes)
     if row_length > 1:
-        x = x[:, 1:]  # without BOS
+        x, replaced = x[:, 1:], replaced[:, 1:]  # without BOS
     x = x.flatten(0, 1)[:max_tokens]
+    replaced = replaced.flatten(0, 1)[:max_tokens]
     with torch.no_grad():
         reconstruction = Encoder(workbook.sae).reconstruct(x[None])
     l0 = float(reconstruction.l0.double().mean())
@@ -59,7 +65,7 @@ def self_check(
     if len(x) > 1:
         # Of several heads, each token's activations count as one vector.
         x_hat = reconstruction.x_hat[0].flatten(1)
-        explained = float(variance_explained(x.flatten(1), x_hat))
+        explained = float(variance_explained(replaced.flatten(1), x_hat))
     if explained < LOWEST_VARIANCE:
         warnings.warn(
             f"the SAE explains {explained:.2f} of the variance on {len(x)} tokens (BOS left out), "

@@ -16,6 +16,7 @@ from saework.core.arguments import check_positive, check_tokens
 from saework.core.errors import HookError, unknown
 from saework.core.files import DATA
 from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, hook_of, sae_metadata
+from saework.engine.site import input_width, site_of
 from saework.loading import corpus, models
 from saework.loading.catalogue import release_named
 from saework.loading.layouts.neel import NEEL
@@ -129,7 +130,7 @@ class Workbook:
         if self.release:
             title = f"{self.release.name} {self.sae_id or ''}".strip()
         cfg = self.model.cfg
-        d_in, d_sae = self.sae.W_enc.shape
+        d_in, d_sae = input_width(self.sae), self.sae.W_dec.shape[0]
         dtype = str(self.sae.W_dec.dtype).removeprefix("torch.")
         model_class = type(self.model).__name__
         n_rows, row_length = self.tokens.shape
@@ -327,8 +328,8 @@ def _load_model(
 
 def _check_width(model: HookedModel, sae: SparseAutoencoder) -> None:
     """Refuse an SAE whose width is not that of its hook, where the hook's width is known."""
-    hook = hook_of(sae)
-    d_in = width = sae.W_enc.shape[0]
+    hook = site_of(model, sae).reads
+    d_in = width = input_width(sae)
     if "resid" in hook:
         width = model.cfg.d_model
     elif "mlp.hook_post" in hook:

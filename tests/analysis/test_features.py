@@ -291,6 +291,6 @@ def test_bad_arguments_of_active_features(tiny):
 def test_hooks_without_a_direct_path(tiny, hook):
     with pytest.raises(
         HookError,
-        match=f"{hook} does not write to the residual stream.*use an MLP or residual hook",
+        match=f"{hook} does not write to the residual stream.*use an MLP, attention-output or ",
     ):
         features.logit_effect(tiny.model, tiny.sae, 0, hook=hook)

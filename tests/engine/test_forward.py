@@ -226,11 +226,11 @@ def test_an_edit_without_a_hook(tiny):
 
 
 def test_prepared_checks_all_at_once(tiny):
-    tokens, hook, mask, n_rows = forward.prepared(
+    tokens, site, mask, n_rows = forward.prepared(
         tiny.model, tiny.sae, tiny.tokens.tolist(), None, tiny.tokens != 1, 3
     )
     assert torch.equal(tokens, tiny.tokens) and torch.equal(mask, tiny.tokens != 1)
-    assert (hook, n_rows) == (POST, 3)
+    assert (site.reads, site.writes, n_rows) == (POST, POST, 3)
     with pytest.raises(ValueError, match=r"mask has shape \(6, 19\)"):
         short = torch.ones(6, 19, dtype=torch.bool)
         forward.prepared(tiny.model, tiny.sae, tiny.tokens, None, short, None)

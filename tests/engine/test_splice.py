@@ -11,7 +11,7 @@ from saework.engine import forward
 from saework.engine.splice import spliced_states
 
 
-def splices(x):
+def splices(x, written=None):
     """Something that differs by row, zeros, and zeros but for the first token."""
     kept = torch.zeros_like(x)
     kept[:, :1] = x[:, :1]
@@ -88,7 +88,7 @@ def test_rows_that_are_alike_in_the_residual_stream_run_once(deep):
         return [len(state) for state in spliced_states(deep, DEEP_TOKENS, hook, splice, n)]
 
     assert rows("blocks.1.hook_resid_post", splices) == [5, 5, 1, 5]
-    assert rows("blocks.1.hook_resid_mid", lambda x: [torch.ones_like(x)]) == [5, 1]
+    assert rows("blocks.1.hook_resid_mid", lambda x, written=None: [torch.ones_like(x)]) == [5, 1]
     assert rows("blocks.1.hook_mlp_out", splices) == [5, 5, 5, 5], (
         "the stream past it still knows the row"
     )
@@ -121,7 +121,7 @@ def test_a_splice_at_a_hook_that_does_not_fire(deep):
 def test_the_splice_is_called_once_and_its_caller_may_add(deep):
     seen = []
 
-    def splice(x):
+    def splice(x, written):
         seen.append(x.clone())
         return [torch.zeros_like(x)]
 

@@ -20,7 +20,7 @@ from saework.analysis.scanning.collector import Collector
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.analysis.scanning.workers import Job, Rebuild, Rows, by_workers, in_this_process
 from saework.core.arguments import accepts_workbook, check_feature, check_positive
-from saework.core.protocols import HookedModel, SparseAutoencoder
+from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of
 from saework.engine import forward
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def scan(
     >>> counted.n_tokens, counted.count.shape, round(counted.mean_l0)
     (2048, torch.Size([4096]), 26)
     """
-    tokens, hook, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
+    hook = hook_of(sae, hook)
+    tokens, _, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     tokens = tokens.cpu()  # a batch goes to the model's device when its turn comes
     _check_choices(tokens, mask, top_k, first_row, executor, rebuild)
     d_sae = sae.W_dec.shape[0]

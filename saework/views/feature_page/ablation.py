@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine import forward
 from saework.engine.encoder import encode_columns
 from saework.engine.losses import next_token_losses
+from saework.engine.site import decoder_rows, is_transcoder, site_of, unchanged
 from saework.views.feature_page.examples import Places
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def ablated_losses(
 
     Memory: one forward pass of 4,096 tokens.
     """
+    site = site_of(model, sae, hook)
     losses = np.full(len(places), np.nan)
     runs = _Runs.of(places, tokens)
     batches = list(runs.batches())
@@ -62,7 +64,7 @@ def ablated_losses(
         mask = counted[row, :length].to(device)
         features = torch.from_numpy(runs.feature[batch])
         edit = partial(_without_features, sae=sae, features=features.to(device))
-        hidden = forward.final_states(model, row_tokens, hook, edit, mask)
+        hidden = forward.spliced_state(model, row_tokens, site, edit, mask)
         in_batch, local_row = runs.examples_in(batch)
         pos = places.pos[in_batch]
         batch_losses = losses_after(model, hidden, row_tokens, local_row, pos)
@@ -172,24 +174,28 @@ def contribution(
         features: one for each row.
 
     Returns:
-        In the shape and the scale of ``x``.
+        Heads together, in the scale of what the SAE writes.
     """
     columns, column_of_row = features.unique(return_inverse=True)
     encoded = encode_columns(sae, x, columns)
     rows = torch.arange(len(x), device=x.device)
     activation = encoded[rows, :, column_of_row]
-    decoder_row = sae.W_dec[features].unsqueeze(1)
+    decoder_row = decoder_rows(sae, features).unsqueeze(1)
     added = activation.unsqueeze(-1) * decoder_row
     unscale = getattr(sae, "run_time_activation_norm_fn_out", None)
-    if unscale is not None:
+    if unscale is not None and not is_transcoder(sae):
         # An SAE that scales its input scales its output back, and may shift it. What zeros come
         # back as is the shift. Both go in one call: the SAE forgets its scale after it.
         zeros = torch.zeros_like(added)
         both = torch.stack([added, zeros])
-        scaled, shift = unscale(both)
+        with unchanged(sae):
+            cast("Any", sae).process_sae_in(x.flatten(2))  # leaves each token's scale on the SAE
+            scaled, shift = unscale(both)
         added = scaled - shift
-    return added.reshape(x.shape)
+    return added
 
 
-def _without_features(x: Tensor, *, sae: SparseAutoencoder, features: Tensor) -> Tensor:
-    return x - contribution(sae, x, features)
+def _without_features(
+    x: Tensor, written: Tensor, *, sae: SparseAutoencoder, features: Tensor
+) -> Tensor:
+    return written - contribution(sae, x, features).reshape(written.shape)
