@@ -150,7 +150,7 @@ def _measure(
         "tokens": list(model.tokenizer.convert_ids_to_tokens(ids)),
         "n_tokens": len(ids),
         "reconstruction_mse": float((errors**2).mean()),
-        "n_active_last_pos": int((last_features > 0).sum()),
+        "n_active_last_pos": int((last_features != 0).sum()),
         "top_features_last_pos": _top_features(last_features),
     }
     for part, values in last.items():

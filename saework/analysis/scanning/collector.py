@@ -1,5 +1,8 @@
 """What a scan keeps of each feature, gathered block by block or from the results of other scans.
 
+A feature fires where it is not zero. Features of some SAEs (AbsTopK) can be below zero: such
+firings are counted, but histogram, lists and maximum hold activations above zero only.
+
 Counts are integers, and lists break ties by position. So neither depends on the order in which
 blocks come. A firing is kept only as long as it may still end up in a list (``Shortlist``): that
 takes 2 percent of the encoder's time.
@@ -69,7 +72,7 @@ class Collector:
         Raises:
             ValueError: a feature is NaN or infinite; it says in which rows.
         """
-        token, feature, value = _above_zero(active, places)
+        token, feature, value = _firings(active, places)
         d_sae = self.d_sae
         n_tokens = len(places)
         l0 = np.bincount(token, minlength=n_tokens)
@@ -77,11 +80,24 @@ class Collector:
         self.count += np.bincount(feature, minlength=d_sae)
         self.l0_histogram += np.bincount(l0, minlength=d_sae + 1)
         self._part_total += np.bincount(feature, weights=value, minlength=d_sae)
+        if len(self.cofiring_features):
+            self._add_pairs(token, feature, l0)
+        if (value < 0).any():
+            is_high = value > 0
+            token, feature, value = token[is_high], feature[is_high], value[is_high]
+        self._add_above_zero(token, feature, value, places)
+
+    def _add_above_zero(
+        self,
+        token: ndarray,
+        feature: ndarray,
+        value: ndarray,
+        places: ndarray,
+    ) -> None:
+        """Take in one block's firings above zero, whose sizes are kept."""
         feature_and_bin = feature * BINS + bin_of(value)
         np.add.at(self.histogram, feature_and_bin, 1)
         np.maximum.at(self.max_activation, feature, value)
-        if len(self.cofiring_features):
-            self._add_pairs(token, feature, l0)
         if self.top_k:
             # a token is hashed once, for all features that fire on it
             score = hash_of(places)[token]
@@ -190,11 +206,11 @@ def _zeros(*shape: int) -> ndarray:
     return np.zeros(shape, np.int64)
 
 
-def _above_zero(
+def _firings(
     active: Active,
     places: ndarray,
 ) -> tuple[ndarray, ndarray, ndarray]:
-    """Token, feature and value of each firing; features of some SAEs can also be below zero."""
+    """Token, feature and value of each firing: whatever is not zero."""
     token = active.token.cpu().numpy()
     feature = active.feature.cpu().numpy()
     value = active.value.float().cpu().numpy()
@@ -202,7 +218,4 @@ def _above_zero(
         rows = row_and_pos(places[token])[:, 0].tolist()
         what = "feature activations (those that are not zero)"
         check_finite(active.value, what, rows=rows)
-    if (value < 0).any():
-        fires = value > 0
-        return token[fires], feature[fires], value[fires]
     return token, feature, value

@@ -29,18 +29,22 @@ class FeatureScan:
     """What one pass over tokens found of each feature.
 
     ``a + b`` merges scans of different rows.
+
+    A feature fires where it is not zero. A few SAEs have activations below zero (AbsTopK): these
+    count as firings, but ``max_activation``, ``histogram``, ``top_values`` and the sample hold
+    activations above zero only.
     """
 
     n_tokens: int
     """Tokens counted."""
     count: Int64[Tensor, " d_sae"]
-    """Tokens on which the feature is above zero."""
+    """Tokens on which the feature fires, which means that it is not zero."""
     max_activation: Float32[Tensor, " d_sae"]
-    """The highest activation; 0 where the feature never fired."""
+    """The highest activation; 0 where the feature was never above zero."""
     l0_histogram: Int64[Tensor, " d_sae+1"]
     """Tokens by the number of features that fire on them."""
     histogram: Int64[Tensor, "d_sae bins"]
-    """Firings by activation; ``bin_edges`` are the borders."""
+    """Firings above zero by activation; ``bin_edges`` are the borders."""
     top_values: Float32[Tensor, "d_sae top_k"]
     """The highest activations, ties by row and position; 0 where unfilled."""
     top_positions: Int64[Tensor, "d_sae top_k 2"]

@@ -89,7 +89,7 @@ def read_contexts(
         activations[in_block] = _windows(own_feature, pos)
         if rules is not None:
             block_rules = rules[:, block]
-            rule_hits += _hits(block_rules, encoded > 0)
+            rule_hits += _hits(block_rules, encoded != 0)
     return Contexts(activations, loss, rule_hits)
 
 

@@ -93,16 +93,39 @@ def test_every_field_for_other_dtypes(tiny, tokens, dtype, rows):
     assert_matches_slow(tiny.model, sae, tokens[:rows], hook=tiny.hook)
 
 
-def test_negative_activations_do_not_fire(tiny, tokens):
+def test_activations_below_zero_fire_and_have_no_size(tiny, tokens):
+    """As AbsTopK's: counted wherever they are not zero, as ``reconstruction_metrics`` counts."""
+
     class Signed:
         W_enc = W_dec = torch.eye(24)
-        encode = decode = staticmethod(lambda x: x - 0.3)
 
-    scan = saework.scan(tiny.model, Signed, tokens, hook=tiny.hook, top_k=2)
-    x = saework.engine.forward.activations(tiny.model, tokens, tiny.hook).flatten(0, 1) - 0.3
-    assert torch.equal(scan.count, (x > 0).sum(0))
-    torch.testing.assert_close(scan.max_activation, x.amax(0).clamp(min=0))
-    assert scan.dead.any() and (scan.max_activation[scan.dead] == 0).all()
+        @staticmethod
+        def encode(x):
+            signed = x - 0.3
+            signed[..., :3] = 0  # never fire
+            signed[..., 3:6] = signed[..., 3:6].clamp_max(0)  # never above zero
+            return signed * (signed.abs() > 0.25)
+
+        decode = staticmethod(lambda features: features)
+
+    scan = saework.scan(tiny.model, Signed, tokens, hook=tiny.hook, top_k=2, cofiring=[7])
+    x = saework.engine.forward.activations(tiny.model, tokens, tiny.hook).flatten(0, 1)
+    features = Signed.encode(x)
+    fires = features != 0
+    assert (features < 0).any() and not fires.all()
+    assert torch.equal(scan.count, fires.sum(0))
+    assert scan.dead[:3].all() and not scan.dead[3:5].any()
+    assert torch.equal(scan.dead, ~fires.any(0))
+    n_firing = fires.sum(1)
+    assert torch.equal(scan.l0_histogram, torch.bincount(n_firing, minlength=25))
+    assert torch.equal(scan.cofiring[0], (fires & fires[:, 7:8]).sum(0))
+    torch.testing.assert_close(scan.total_activation, features.double().sum(0))
+    torch.testing.assert_close(scan.max_activation, features.amax(0).clamp(min=0))
+    assert torch.equal(scan.histogram.sum(1), (features > 0).sum(0))
+    assert (scan.top_positions[3:6] == -1).all()
+    metrics = saework.reconstruction_metrics(tiny.model, Signed, tokens, hook=tiny.hook)
+    assert scan.mean_l0 == pytest.approx(float(n_firing.double().mean()))
+    assert metrics.loc["l0", "with_bos"] == pytest.approx(scan.mean_l0)
 
 
 @settings(max_examples=15, deadline=None, database=None)
