@@ -218,7 +218,8 @@ def _join_of(model: HookedModel, hook: str, layer: int, w_out: Tensor | None) ->
         added.append(direction if w_out is None else direction.flatten() @ w_out)
         return value + direction
 
-    edited = _BlockRun.of(model, layer, [(hook, add), *hooks])
+    hooks.insert(0, (hook, add))
+    edited = _BlockRun.of(model, layer, hooks)
     if not added:
         raise never_fired(hook)
     (direction,) = added
@@ -273,9 +274,13 @@ class _BlockRun:
         for name in NORM_NAMES:
             module = getattr(block, name, None)
             if isinstance(module, torch.nn.Module):
-                handle = module.register_forward_hook(partial(run._keep, name))
+                keep = partial(run._keep, name)
+                handle = module.register_forward_hook(keep)
                 handles.append(handle)
-        names = [f"blocks.{layer}.hook_out", f"blocks.{layer}.hook_resid_post"]
+        names = [
+            f"blocks.{layer}.hook_out",
+            f"blocks.{layer}.hook_resid_post",
+        ]
         output_name = next(name for name in names if name in model.hook_dict)
         try:
             run.output = capture(model, a_few_tokens(model), output_name, hooks)
