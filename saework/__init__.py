@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from saework.loading.corpus import chat_tokens
     from saework.loading.requirements import Preflight, preflight
     from saework.loading.workbook import Workbook, load
-    from saework.reproduction import replay
     from saework.studies import feature_ordering, saebench
     from saework.views import plots
     from saework.views.explorer.explorer import explore
@@ -91,7 +90,6 @@ _MODULES = {
     "formulas": "core.formulas",
     "plots": "views.plots",
     "probing": "analysis.probing",
-    "replay": "reproduction.replay",
     "saebench": "studies.saebench",
     "steering": "analysis.steering",
 }

@@ -47,7 +47,7 @@ def watched(
         "licence": licence,
         "parameters": parameters,
     }
-    first = _replay_cell("from saework import replay as _replay\n\n_replay.watch()")
+    first = _replay_cell("from saework.reproduction import replay as _replay\n\n_replay.watch()")
     last = _replay_cell(f"_ = {WATCH}.save({str(path)!r}, {about!r})")
     return nbformat.v4.new_notebook(
         cells=[first, *notebook.cells, last],
@@ -87,7 +87,7 @@ def without_weights(notebook: NotebookNode, path: Path) -> NotebookNode:
         cell.outputs = []
     note = _note(pack.about, path.name)
     reading = nbformat.v4.new_code_cell(
-        f"from saework import replay\n\n{PACK} = replay.Pack({path.name!r})"
+        f"from saework.reproduction import replay\n\n{PACK} = replay.Pack({path.name!r})"
     )
     return nbformat.v4.new_notebook(
         cells=[note, reading, *notebook.cells],

@@ -89,7 +89,7 @@ def test_the_cells_of_the_watch_come_and_go(tmp_path):
     path = tmp_path / "one.safetensors"
     both = watched(notebook, path, name="one", licence="MIT", parameters={"RELEASE": "r"})
     first, *between, last = both.cells
-    assert first.source == "from saework import replay as _replay\n\n_replay.watch()"
+    assert first.source == "from saework.reproduction import replay as _replay\n\n_replay.watch()"
     assert between == own and WATCH in last.source and repr(str(path)) in last.source
     assert source_digest(notebook) in last.source
     assert unwatched(both).cells == own
