@@ -60,7 +60,7 @@ ONE_PRODUCT = (
     "jumprelu_skip_transcoder",
 )
 """Architectures whose encoder is one product, a bias, ReLU, and a threshold if there is one."""
-NORM_INPUT = re.compile(r"(blocks\.\d+)\.(ln1|ln2)\.hook_in")
+MID_BLOCK = re.compile(r"(blocks\.\d+)\.(ln[12]\.hook_in|hook_resid_mid)")
 GATED_HOOKS = {"hook_mlp_in": "mlp.hook_in"}
 """Hooks that a bridge fires only on request, and the one that always has the values."""
 RESHAPING_STATE = ("reshape_fn_in", "reshape_fn_out", "d_head", "hook_z_reshaping_mode")
@@ -215,27 +215,29 @@ def readable(model: HookedModel | None, hook: str) -> str:
 def carrier_of(model: HookedModel | None, hook: str) -> tuple[str, str | None]:
     """The hook to write at, and where the stream bypasses it.
 
-    On a ``TransformerBridge`` the input of a block's second norm is not the residual stream itself:
-    the stream goes on past it, and comes back at the block's output.
+    On a ``TransformerBridge`` the middle of a block is a point inside a branch (the input of its
+    second norm, or of its MLP): the stream goes on past it, and comes back at the block's output.
+    The input of a norm that reads the stream is written at the stream itself.
     """
-    if model is None or hook not in model.hook_dict:
+    place = MID_BLOCK.fullmatch(hook)
+    if model is None or place is None or hook not in model.hook_dict:
         return hook, None
-    point = model.hook_dict[hook]
-    names = [name for name, other in model.hook_dict.items() if other is point]
-    norms = [match for name in names if (match := NORM_INPUT.fullmatch(name))]
-    if not norms:
+    block, part = place.groups()
+    points = model.hook_dict
+    stream = f"{block}.hook_in"
+    if stream not in points:  # a HookedTransformer, whose hooks are the stream itself
         return hook, None
-    block, norm = norms[0].groups()
-    if norm == "ln1":
-        stream = f"{block}.hook_in"
-        return (stream, None) if stream in model.hook_dict else (hook, None)
-    output = f"{block}.hook_out"
-    if output not in model.hook_dict:
-        raise HookError(
-            f"a change at {hook} would not reach the residual stream, which bypasses it; "
-            f"use {block}.hook_resid_post or {block}.hook_resid_pre"
-        )
-    return hook, output
+    is_norm_input = part != "hook_resid_mid"
+    if is_norm_input and getattr(model.cfg, "parallel_attn_mlp", False):
+        return stream, None
+    middle = points.get(f"{block}.hook_resid_mid")
+    # else the norms follow the branches (OLMo 2), and read what these give
+    norms_read_stream = middle is not None and middle is points.get(f"{block}.ln2.hook_in")
+    if part == "ln1.hook_in":
+        return (stream, None) if norms_read_stream else (hook, None)
+    if is_norm_input and not norms_read_stream:
+        return hook, None
+    return hook, f"{block}.hook_out"
 
 
 def edit_hooks(

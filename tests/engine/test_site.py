@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import sae_lens
 import torch
-from conftest import draw
+from conftest import bridged, draw, loudly_drawn
 from sae_lens.saes.sae import SAEMetadata
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Olmo2Config, Olmo2ForCausalLM
 
 from saework import (
     HookError,
@@ -201,6 +202,55 @@ def test_a_splice_in_mid_block_reaches_the_stream(gpt2, gpt2_bridge, tiny):
     assert loss_with(lambda mid: mid) == pytest.approx(score.loss, abs=1e-4)
     assert score.recons_loss == pytest.approx(loss_with(sae), abs=1e-4)
     assert score.ablated_loss == pytest.approx(loss_with(torch.zeros_like), abs=1e-4)
+
+
+SIZES = {
+    "num_hidden_layers": 2,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "vocab_size": 4096,
+    "max_position_embeddings": 32,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@torch.no_grad()
+def test_a_splice_in_mid_block_where_norms_follow_the_branches(tiny, tmp_path):
+    """OLMo 2: the middle of a block is the MLP's input; the norms read what the branches give."""
+    hf = loudly_drawn(lambda: Olmo2ForCausalLM(Olmo2Config(**SIZES, pad_token_id=0)))
+    bridge = bridged(hf, tiny, tmp_path)
+    metadata = SAEMetadata(hook_name="blocks.0.hook_resid_mid")
+    sae = with_random_weights(
+        sae_lens.StandardSAE(sae_lens.StandardSAEConfig(d_in=16, d_sae=40, metadata=metadata))
+    )
+    score = recons_score(bridge, sae, tiny.tokens, progress=False)
+    layer = hf.model.layers[0]
+    kept = {}
+
+    def keep_input(module, args, kwargs):
+        kept["stream"] = args[0] if args else kwargs["hidden_states"]
+
+    def change(module, args, output):
+        stream = kept["stream"]
+        return sae(stream + output) - stream
+
+    layer.register_forward_pre_hook(keep_input, with_kwargs=True)
+    layer.post_attention_layernorm.register_forward_hook(change)
+    log_probs = hf(tiny.tokens).logits.double().log_softmax(-1)[:, :-1]
+    spliced = -log_probs.gather(-1, tiny.tokens[:, 1:, None]).mean()
+    assert score.recons_loss == pytest.approx(float(spliced), abs=1e-4)
+    norm_input = "blocks.0.ln1.hook_in"  # the attention's output, and no view of the stream
+    assert site.carrier_of(bridge, norm_input) == (norm_input, None)
+
+
+def test_a_norm_that_reads_the_stream_is_written_at_the_stream(gpt2_bridge, tiny, tmp_path):
+    assert site.carrier_of(gpt2_bridge, "blocks.1.ln1.hook_in") == ("blocks.1.hook_in", None)
+    hf = loudly_drawn(lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SIZES)))
+    parallel = bridged(hf, tiny, tmp_path)
+    for norm in ("ln1", "ln2"):
+        assert site.carrier_of(parallel, f"blocks.1.{norm}.hook_in") == ("blocks.1.hook_in", None)
 
 
 def test_hooks_that_a_bridge_does_not_fire_have_a_twin(gpt2_bridge, tiny):

@@ -16,6 +16,7 @@ from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.errors import HookError
 from saework.core.protocols import SparseAutoencoder
 from saework.core.tokens import decode_each
+from saework.engine.site import site_of
 from saework.loading.sae_ids import neuronpedia_id
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.ablation import ablated_losses
@@ -106,7 +107,8 @@ def measure(
     labels = _labels(workbook) if counted.known else {}
 
     places = choose(scan, features)
-    model, sae, tokens, hook = workbook.model, workbook.sae, workbook.tokens, workbook.hook
+    model, sae, tokens = workbook.model, workbook.sae, workbook.tokens
+    hook = site_of(model, sae, workbook.hook).reads
     contexts = read_contexts(
         model,
         sae,
