@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from saework.core.errors import HookError
 from saework.core.protocols import (
     Hook,
@@ -286,7 +288,7 @@ def unchanged(sae: Any) -> Iterator[None]:
 
     Within, an SAE of attention heads reads them already put together, ``[..., head * d_head]``.
     """
-    state = vars(sae) if hasattr(sae, "__dict__") else {}
+    state = vars(sae) if isinstance(sae, torch.nn.Module) else {}
     kept = {name: state[name] for name in (*RESHAPING_STATE, *SCALING_STATE) if name in state}
     if getattr(sae, "hook_z_reshaping_mode", False):
         sae.turn_off_forward_pass_hook_z_reshaping()

@@ -329,7 +329,9 @@ def test_what_is_shared_is_computed_once(lively, monkeypatch):
     spliced, unembedded = [], []
     splice, losses = reconstruction.spliced_states, reconstruction.next_token_losses
     monkeypatch.setattr(
-        reconstruction, "spliced_states", lambda *args: spliced.append(args[-1]) or splice(*args)
+        reconstruction,
+        "spliced_states",
+        lambda *args, **kw: spliced.append(args[-1]) or splice(*args, **kw),
     )
     monkeypatch.setattr(
         reconstruction,

@@ -468,7 +468,7 @@ BAD = {
     "padded left": (
         dict(prompt=[2, 1, 5]),
         ValueError,
-        r"starts or ends with padding \(token 2\).*leave it out",
+        r"padding \(token 2\) stands before text in rows 0",
     ),
     "padded right": (
         dict(prompt=[1, 5, 2]),

@@ -90,6 +90,9 @@ class HostileTokenizer:
     def batch_decode(self, rows, **options):
         return [HOSTILE[row[0] % len(HOSTILE)] if row else "" for row in rows]
 
+    def convert_ids_to_tokens(self, ids):
+        return [HOSTILE[token % len(HOSTILE)] for token in ids]
+
 
 @pytest.fixture(scope="module")
 def hostile_page(book):
