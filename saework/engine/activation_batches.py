@@ -30,8 +30,9 @@ def activation_batches(
     seed: int,
     bos: bool = True,
     start: int = 0,
+    buffer_rows: int = BUFFER_ROWS,
 ) -> Iterator[Float[Tensor, "batch d_in"]]:
-    """Batches of the model's activations, mixed over 256 rows; endless.
+    """Batches of the model's activations, mixed over some hundred rows; endless.
 
     Args:
         model: runs as far as the hook.
@@ -41,16 +42,17 @@ def activation_batches(
         seed: of the order of rows and of the mixing.
         bos: whether BOS tokens are among them.
         start: the number of the first batch, so that a resumed run sees what an unbroken one saw.
+        buffer_rows: how many rows are mixed at a time. Memory: three times their activations.
     """
     order = endless_order(len(rows), seed)
     usable = rows.shape[1]
     if not bos:
         usable -= MOST_BOS_PER_ROW
-    batches_per_buffer = BUFFER_ROWS * usable // batch
+    batches_per_buffer = buffer_rows * usable // batch
     device = next(model.parameters()).device
     for buffer in itertools.count(start // batches_per_buffer):
-        first = buffer * BUFFER_ROWS % (len(order) - BUFFER_ROWS)
-        chosen = order[first : first + BUFFER_ROWS]
+        first = buffer * buffer_rows % (len(order) - buffer_rows)
+        chosen = order[first : first + buffer_rows]
         tokens = rows[chosen].long().to(device)
         parts = tokens.split(ROWS_AT_A_TIME)
         captured = [activations(model, part, hook) for part in parts]

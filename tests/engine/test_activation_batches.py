@@ -15,13 +15,12 @@ from saework.engine.forward import activations
 
 @pytest.fixture
 def small_buffers(monkeypatch):
-    monkeypatch.setattr(module, "BUFFER_ROWS", 2)
     monkeypatch.setattr(module, "ROWS_AT_A_TIME", 1)
     monkeypatch.setattr(module, "MOST_BOS_PER_ROW", 4)
 
 
 def first_batches(tiny, n, **options):
-    options = {"batch": 10, "seed": 3, **options}
+    options = {"batch": 10, "seed": 3, "buffer_rows": 2, **options}
     return list(islice(activation_batches(tiny.model, tiny.tokens, POST, **options), n))
 
 

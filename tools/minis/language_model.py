@@ -113,7 +113,7 @@ def train_model(
     )
     factor = _warm_up_then_cosine(recipe.steps, warm_up=100)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    checkpoint = _Checkpoint(
+    checkpoint = Checkpoint(
         work / "model_training.pt", model=model, optimizer=optimizer, schedule=schedule
     )
     curve, start = checkpoint.restore()
@@ -196,7 +196,7 @@ def _warm_up_then_cosine(steps: int, *, warm_up: int) -> Callable[[int], float]:
     return factor
 
 
-class _Checkpoint:
+class Checkpoint:
     """Everything a training loop needs to continue, in one file that is replaced whole."""
 
     def __init__(self, path: Path, **parts: Any) -> None:

@@ -1,0 +1,146 @@
+"""The rare run's trainer: autograd's gradients, unit rows, and a resumed run as an unbroken one."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+import torch
+import torch.nn.functional as F
+from stand_ins import POST
+
+from saework.engine.activation_batches import activation_batches
+from tools.minis import rare_run, text
+from tools.minis.sae import NORM_BATCHES, SaeRecipe
+
+RECIPE = SaeRecipe(POST, 24, 48, l1=0.3, steps=20, batch=30, lr=1e-2, seed=3)
+
+
+@pytest.fixture
+def short_windows(monkeypatch):
+    monkeypatch.setattr(rare_run, "WINDOW_STEPS", 5)
+    monkeypatch.setattr(rare_run, "WARM_UP_STEPS", 4)
+
+
+def trained(tiny, folder, recipe=RECIPE):
+    folder.mkdir(exist_ok=True)
+    return rare_run.train(tiny.model, tiny.tokens, recipe, folder, log=lambda line: None)
+
+
+def published_loss(x, w_enc, b_enc, w_dec, b_dec, l1):
+    features = F.relu((x - b_dec) @ w_enc + b_enc)
+    x_hat = features @ w_dec + b_dec
+    return (x_hat - x).pow(2).sum(-1).mean(0) + l1 * features.sum() / len(x)
+
+
+@pytest.mark.parametrize("dense_above", [0.0, 1.0], ids=["all features", "firings"])
+def test_gradients_are_autograds_without_the_part_along_decoder_rows(dense_above, monkeypatch):
+    monkeypatch.setattr(rare_run, "DENSE_ABOVE", dense_above)
+    sae = rare_run.AutoEncoder(24, 48, seed=0)
+    x = torch.randn(50, 24)
+    sae.b_enc.data += torch.randn(48) - 1
+    sae.b_enc.data[7] = -100  # never fires
+    sae.b_dec.data += torch.randn(24)
+    weights = (sae.encoder.T, sae.b_enc, sae.decoder, sae.b_dec)
+    leaves = [w.detach().clone().requires_grad_() for w in weights]
+    loss = published_loss(x, *leaves, l1=0.3)
+    loss.backward()
+    w_enc, b_enc, w_dec, b_dec = leaves
+    output = sae.set_gradients(x, 0.3)
+    assert output["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+    fired = (x - b_dec) @ w_enc + b_enc > 0
+    assert output["firings"].tolist() == fired.sum(0).tolist() and output["firings"][7] == 0
+    for ours, leaf in (
+        (sae.encoder.grad.T, w_enc),
+        (sae.b_enc.grad, b_enc),
+        (sae.b_dec.grad, b_dec),
+    ):
+        assert torch.allclose(ours, leaf.grad, atol=1e-5)
+    along = (w_dec.grad * w_dec).sum(1, keepdim=True) * w_dec
+    assert torch.allclose(sae.decoder.grad, w_dec.grad - along, atol=1e-5)
+    assert along.abs().max() > 0.01
+
+
+def test_twenty_steps_are_those_of_a_plain_loop(tiny, tmp_path, short_windows):
+    order = {"batch": 30, "seed": 3, "buffer_rows": len(tiny.tokens)}
+    batches = activation_batches(tiny.model, tiny.tokens, POST, **order)
+    first = list(islice(batches, NORM_BATCHES))
+    scale = 24**0.5 / torch.cat(first).norm(dim=1).mean()
+    torch.manual_seed(3)
+    w_enc = torch.nn.init.kaiming_uniform_(torch.empty(24, 48))
+    w_dec = torch.nn.init.kaiming_uniform_(torch.empty(48, 24))
+    w_dec = w_dec / w_dec.norm(dim=-1, keepdim=True)
+    leaves = [w_enc, torch.zeros(48), w_dec, torch.zeros(24)]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    adam = torch.optim.Adam(leaves, lr=1e-2, betas=(0.9, 0.99))
+    for step in range(20):
+        factor = 0.25 * (step + 1) if step < 4 else 1.0 if step < 17 else (20 - step) / 4
+        adam.param_groups[0]["lr"] = 1e-2 * factor
+        adam.zero_grad()
+        published_loss(next(batches) * scale, *leaves, l1=0.3).backward()
+        w_dec = leaves[2]
+        w_dec.grad -= (w_dec.grad * w_dec.data).sum(-1, keepdim=True) * w_dec.data
+        adam.step()
+        w_dec.data /= w_dec.data.norm(dim=-1, keepdim=True)
+    found, curve = trained(tiny, tmp_path)
+    expected = {
+        "W_enc": leaves[0],
+        "b_enc": leaves[1] / scale,
+        "W_dec": leaves[2],
+        "b_dec": leaves[3] / scale,
+    }
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, atol=1e-4), name
+    assert torch.allclose(found["W_dec"].norm(dim=1), torch.ones(48))
+    assert [entry["tokens"] for entry in curve] == [150, 300, 450, 600]
+
+
+def test_an_interrupted_run_continues_to_the_same_weights(
+    tiny, tmp_path, short_windows, monkeypatch
+):
+    whole, curve = trained(tiny, tmp_path / "whole")
+    plain = rare_run.AutoEncoder.set_gradients
+    steps = []
+
+    def cut_off(self, x, l1):
+        steps.append(x)
+        if len(steps) == 13:
+            raise KeyboardInterrupt
+        return plain(self, x, l1)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rare_run.AutoEncoder, "set_gradients", cut_off)
+        trained(tiny, tmp_path / "broken")
+    resumed, resumed_curve = trained(tiny, tmp_path / "broken")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert curve == resumed_curve
+
+
+def test_the_weights_read_activations_that_are_not_scaled():
+    sae = rare_run.AutoEncoder(24, 48, seed=0)
+    sae.b_enc.data += 0.1 * torch.randn(48)
+    sae.b_dec.data += 0.1 * torch.randn(24)
+    sae.scale.fill_(1.7)
+    x = torch.randn(50, 24)
+    features = F.relu((1.7 * x - sae.b_dec) @ sae.encoder.T + sae.b_enc)
+    expected = (features @ sae.decoder + sae.b_dec) / 1.7
+    w = sae.published_layout()
+    read = F.relu((x - w["b_dec"]) @ w["W_enc"] + w["b_enc"])
+    assert torch.allclose(read @ w["W_dec"] + w["b_dec"], expected, atol=1e-5)
+
+
+def test_the_learning_rate_warms_up_and_fades():
+    factors = [rare_run.learning_rate_factor(step, 12_000) for step in (0, 99, 200, 9_600, 10_800)]
+    assert factors == pytest.approx([1 / 200, 0.5, 1, 1, 0.5])
+
+
+def test_no_training_row_is_a_held_out_row(tmp_path, monkeypatch):
+    copied = "the same licence text stands in many packages. " * 60
+    train, held_out = ["def area(width, height): ... " * 90, copied], [copied]
+    monkeypatch.setattr(text, "training_text", lambda: (train, held_out))
+    monkeypatch.setattr(rare_run.corpus, "CHUNKS_PER_BATCH", 1)
+    rows, held_out_rows = rare_run.rows_of_the_mini(tmp_path)
+    held_out_set = {tuple(row) for row in held_out_rows.tolist()}
+    assert len(rows) > 3 and len(held_out_set) > 1
+    assert not held_out_set & {tuple(row) for row in rows.tolist()}
+    assert rows.dtype == torch.int16
