@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+import torch.nn.functional as F
+
 from tools.minis import recipes
 from tools.minis.language_model import ModelRecipe
 from tools.minis.sae import SaeRecipe
@@ -56,3 +59,10 @@ TOYS = {
         (recipes.qresearch("l1", SaeRecipe(INPUT, 16, 64, l1=2.0, subtract_b_dec=False, **SMALL)),),
     ),
 }
+
+
+def published_loss(x, w_enc, b_enc, w_dec, b_dec, l1) -> torch.Tensor:
+    """The rare run's loss, written apart from the trainer."""
+    features = F.relu((x - b_dec) @ w_enc + b_enc)
+    x_hat = features @ w_dec + b_dec
+    return (x_hat - x).pow(2).sum(-1).mean(0) + l1 * features.sum() / len(x)
