@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -150,6 +151,7 @@ def recons_score(
     n_counted = row_counts.sum()
     mean_losses = row_sums.sum(-1) / n_counted
     clean, spliced, ablated = mean_losses.tolist()
+    _warn_of_no_gain(clean, ablated, f"{ablation} ablation at {site.writes}")
     return ReconsScore(
         loss=clean,
         recons_loss=spliced,
@@ -160,6 +162,18 @@ def recons_score(
         n_tokens=int(n_counted),
         ablation=ablation,
         hook=site.writes,
+    )
+
+
+def _warn_of_no_gain(clean: float, ablated: float, ablation: str) -> None:
+    """Warn of a score without a meaning: an ablation that does not raise the loss."""
+    if clean <= ablated:  # equal losses are an error, not a warning
+        return
+    warnings.warn(
+        f"the score has no meaning here: the model's own loss ({clean:.4f} nats) is not below that "
+        f"of {ablation} ({ablated:.4f}), so there is nothing to recover. Is this text the model's "
+        "kind of text? Compare recons_loss with loss instead",
+        stacklevel=5,  # the line that called the analysis, which has two decorators
     )
 
 
@@ -256,6 +270,11 @@ def reconstruction_metrics(
             f"the activations at {site.writes} are all alike, so there is no variance to explain; "
             "give more tokens"
         )
+    for total in totals:
+        n_predictions = total["predictions"]
+        if n_predictions:
+            clean, ablated = total["ce_clean"] / n_predictions, total["ce_ablated"] / n_predictions
+            _warn_of_no_gain(clean, ablated, f"zero ablation at {site.writes}")
     with_bos, without_bos = map(pooled_reconstruction, totals, means)
     rows = {}
     for name, description in RECONSTRUCTION.items():

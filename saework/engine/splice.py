@@ -64,9 +64,11 @@ def spliced_states(
 
     def at_hook(value: Tensor, hook: Any) -> Tensor | None:
         clean = value[:n_rows]  # rows below are copies
-        for new in splice(clean, clean):
-            distinct = _without_repeats(new, hook.name)
-            replacements.append(distinct)
+        # a norm fires three times if the model splits its output for queries, keys and values
+        if not replacements:
+            for new in splice(clean, clean):
+                distinct = _without_repeats(new, hook.name)
+                replacements.append(distinct)
         if wide_from is None:
             return None
         return torch.cat([clean, *replacements])
@@ -109,8 +111,9 @@ def _widest_from(model: HookedModel, hook: str, n_rows: int) -> str | None:
     own row, so the stream must be wide already.
 
     Returns:
-        None if the batch cannot be widened. A TransformerBridge has a mask of the batch's own
-        height, which only a batch of one row can be broadcast from.
+        None if the batch cannot be widened, since something as high as the batch reaches every
+        block beside the stream: a TransformerBridge's mask, Shortformer's positions, the mask of
+        a tokenizer that pads on the left. Of a batch of one row, it is broadcast.
     """
     # importing it makes modules, which nothing may do before there is a model
     from transformer_lens import HookedTransformer
@@ -118,6 +121,8 @@ def _widest_from(model: HookedModel, hook: str, n_rows: int) -> str | None:
     if n_rows == 1:
         return hook
     if not isinstance(model, HookedTransformer):
+        return None
+    if model.cfg.positional_embedding_type == "shortformer" or _pads_left(model):
         return None
     if STREAM.fullmatch(hook):
         return hook
@@ -128,6 +133,10 @@ def _widest_from(model: HookedModel, hook: str, n_rows: int) -> str | None:
     if AFTER_ATTENTION.match(hook, block.end()):
         candidates.insert(0, f"{block[0]}hook_resid_mid")
     return next((name for name in candidates if name in model.hook_dict), None)
+
+
+def _pads_left(model: HookedModel) -> bool:
+    return getattr(model.tokenizer, "padding_side", "right") == "left"
 
 
 def _widening(

@@ -717,3 +717,15 @@ def test_an_sae_that_fails_leaves_no_hooks(tiny):
 def test_an_sae_without_a_hook(tiny):
     with pytest.raises(HookError, match="does not say which hook .* give hook="):
         recons_score(tiny.model, IDENTITY, tiny.tokens)
+
+
+def test_a_score_without_a_meaning_is_warned_of(lively):
+    backwards = copy.deepcopy(lively.model)
+    backwards.unembed.W_U.mul_(-1)  # the likely tokens become the unlikely ones
+    with pytest.warns(UserWarning, match="has no meaning here: the model's own loss") as caught:
+        score = recons_score(backwards, lively.sae, lively.tokens, progress=False)
+    assert score.loss >= score.ablated_loss
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="zero ablation at blocks.0.mlp.hook_post") as caught:
+        reconstruction.reconstruction_metrics(backwards, lively.sae, lively.tokens, progress=False)
+    assert {warning.filename for warning in caught} == {__file__}

@@ -141,3 +141,34 @@ def test_the_mlp_does_not_run_for_copies_of_the_same_rows(deep):
     finally:
         deep.reset_hooks()
     assert heights == [5]
+
+
+def without_mlps(**changes):
+    """Two layers of attention alone, as course exercises have them."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    sizes = dict(n_layers=2, d_model=16, d_head=8, n_heads=2, d_vocab=50, n_ctx=32, seed=0)
+    config = HookedTransformerConfig(**sizes, attn_only=True, **changes)
+    return HookedTransformer(config).requires_grad_(False)
+
+
+@pytest.mark.parametrize("hook", ["hook_resid_pre", "hook_attn_out", "attn.hook_z"])
+@pytest.mark.parametrize("n_rows", [1, 5])
+@pytest.mark.parametrize("norm", ["LN", None])
+def test_positions_that_every_layer_adds(hook, n_rows, norm):
+    model = without_mlps(positional_embedding_type="shortformer", normalization_type=norm)
+    tokens, hook = DEEP_TOKENS[:n_rows], f"blocks.1.{hook}"
+    together = spliced_states(model, tokens, hook, splices, 3)
+    for i, ours in enumerate(together):
+        plain = [(hook, lambda x, hook, i=i: splices(x)[i - 1])] if i else []
+        expected = model.run_with_hooks(tokens, fwd_hooks=plain)
+        logits = model.unembed(ours).expand_as(expected)
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_a_tokenizer_that_pads_on_the_left(lively, monkeypatch):
+    monkeypatch.setattr(lively.model.tokenizer, "padding_side", "left")
+    hook = "blocks.0.hook_resid_mid"
+    together = spliced_states(lively.model, lively.tokens, hook, splices, 3)
+    for ours, alone in zip(together, separate_passes(lively.model, lively.tokens, hook)):
+        torch.testing.assert_close(ours.expand_as(alone), alone, rtol=0, atol=1e-5)
