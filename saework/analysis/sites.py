@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from saework.analysis.site_views import SCALE_FREE, fits_better, same_directions
 from saework.core.arguments import accepts_workbook, check_finite, check_mask
 from saework.core.errors import HookError
+from saework.core.normalised_views import fits_better, same_directions
 from saework.core.protocols import HookedModel, SparseAutoencoder, sae_metadata
 from saework.engine import forward
 from saework.engine.encoder import Encoder
 from saework.engine.masks import with_and_without_bos
-from saework.engine.site import input_width, is_transcoder, site_of
+from saework.engine.site import input_width, is_transcoder, scales_input, site_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -191,12 +191,11 @@ def find_site(
 
     own = sae_metadata(sae, "hook_name")
     hooks = {site: _usual_name(names, own) for site, names in groups.items()}
-    scales_input = _scales_input(sae)
     rows = []
     for family in families:
         varying = [site for site in family if sums[site].spread > 0]
         by_name = sorted(varying, key=lambda site: _rank_of_name(hooks[site], own))
-        for site, views in _told_apart(by_name, sums, scales_input).items():
+        for site, views in _told_apart(by_name, sums, scales_input(sae)).items():
             unexplained = float(sums[site].unexplained.sum())
             l0 = sums[site].l0 / sums[site].n
             names = ", ".join(groups[site])
@@ -209,7 +208,7 @@ def find_site(
 
 
 def _told_apart(
-    by_name: list[str], sums: Mapping[str, _SiteSums], scales_input: bool
+    by_name: list[str], sums: Mapping[str, _SiteSums], reads_the_same: bool
 ) -> dict[str, list[str]]:
     """Sites with a row of their own, and the views that share it; the preferred names first.
 
@@ -222,17 +221,12 @@ def _told_apart(
         for stream in shared:
             there = sums[stream].unexplained
             looks_better = bool(here.sum() <= there.sum())
-            if scales_input or (looks_better and not fits_better(here, there)):
+            if reads_the_same or (looks_better and not fits_better(here, there)):
                 shared[stream].append(site)
                 break
         else:
             shared[site] = []
     return shared
-
-
-def _scales_input(sae: SparseAutoencoder) -> bool:
-    config = getattr(sae, "cfg", None)
-    return getattr(config, "normalize_activations", None) in SCALE_FREE
 
 
 def _activations_by_site(

@@ -65,6 +65,7 @@ ONE_PRODUCT = (
 MID_BLOCK = re.compile(r"(blocks\.\d+)\.(ln[12]\.hook_in|hook_resid_mid)")
 GATED_HOOKS = {"hook_mlp_in": "mlp.hook_in"}
 """Hooks that a bridge fires only on request, and the one that always has the values."""
+SCALE_FREE = ("layer_norm", "constant_norm_rescale")
 RESHAPING_STATE = ("reshape_fn_in", "reshape_fn_out", "d_head", "hook_z_reshaping_mode")
 SCALING_STATE = ("x_norm_coeff", "ln_mu", "ln_std")
 
@@ -174,6 +175,12 @@ def input_width(sae: SparseAutoencoder) -> int:
 def is_transcoder(sae: SparseAutoencoder) -> bool:
     """Whether the SAE's output stands for other activations than its input."""
     return "transcoder" in (sae_architecture(sae) or "")
+
+
+def scales_input(sae: SparseAutoencoder) -> bool:
+    """Whether an SAE brings each token's input to one norm itself, whatever norm it has."""
+    config = getattr(sae, "cfg", None)
+    return getattr(config, "normalize_activations", None) in SCALE_FREE
 
 
 def _output_hook(sae: SparseAutoencoder, own: str) -> str:

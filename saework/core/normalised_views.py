@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAME_DIRECTION = 1 - 1e-5  # cosine, in float32
-SCALE_FREE = ("layer_norm", "constant_norm_rescale")  # an SAE's own scaling of its input
 
 
 def directions(x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_in"]:

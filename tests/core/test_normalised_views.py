@@ -13,7 +13,7 @@ from sae_lens.saes.sae import SAEMetadata
 from stand_ins import PlainSAE
 
 from saework import find_site
-from saework.analysis.site_views import fits_better, same_directions
+from saework.core.normalised_views import fits_better, same_directions
 from saework.engine import forward
 
 STREAM, VIEW = "blocks.0.hook_resid_pre", "blocks.0.ln1.hook_normalized"
@@ -107,9 +107,14 @@ def test_an_sae_that_scales_its_input_reads_the_same_at_both(near, tiny):
 
 
 def test_a_view_that_clearly_fits_better_keeps_its_row(lively, tiny):
-    x = forward.activations(lively.model, tiny.tokens, VIEW).flatten(0, 1)
-    mean = x.mean(0)
-    ways = torch.linalg.svd(x - mean, full_matrices=False)[2][:12].T
-    sae = PlainSAE(lambda x: (x - mean) @ ways, lambda f: f @ ways.T + mean, d_in=16, d_sae=12)
-    ranked = find_site(lively.model, sae, tiny.tokens)["hook"].tolist()
+    model = copy.deepcopy(lively.model)
+    model.embed.W_E.mul_(0.1)
+    model.pos_embed.W_pos.mul_(0.1)
+    norm = 4.0  # of the view: the root of its width
+
+    def at_the_norm_of_the_view(features):
+        return norm * torch.nn.functional.normalize(features, dim=-1)
+
+    sae = PlainSAE(lambda x: x, at_the_norm_of_the_view, d_in=16, d_sae=16)
+    ranked = find_site(model, sae, tiny.tokens)["hook"].tolist()
     assert ranked.index(VIEW) < ranked.index(STREAM)
