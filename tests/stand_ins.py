@@ -75,7 +75,7 @@ def slow_firings(model, sae, tokens, hook, mask=None, first_row=0):
                 active = [
                     (feature, value, first_row + b, p)
                     for feature, value in enumerate(values)
-                    if value > 0
+                    if value != 0
                 ]
                 table += active
                 l0.append(len(active))
@@ -83,14 +83,14 @@ def slow_firings(model, sae, tokens, hook, mask=None, first_row=0):
 
 
 def slow_strongest(table, k):
-    return first_of_each(table, order=lambda f: (-f[1], f[2], f[3]), group=lambda f: f[0], k=k)
+    return first_of_each(table, order=lambda f: (-abs(f[1]), f[2], f[3]), group=lambda f: f[0], k=k)
 
 
 def slow_samples(table):
     return first_of_each(
         table,
         order=lambda f: slow_hash(f[2], f[3]),
-        group=lambda f: (f[0], slow_bin(f[1])),
+        group=lambda f: (f[0], slow_bin(abs(f[1]))),
         k=SAMPLES_PER_BIN,
     )
 

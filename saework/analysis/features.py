@@ -85,7 +85,7 @@ def active_features(
     n: int = 10,
     hook: str | None = None,
 ) -> pd.DataFrame:
-    """The features that are active on one token, the highest first.
+    """The features that are active on one token, the largest first.
 
     Args:
         model: the model, or a Workbook alone in place of model and sae.
@@ -96,8 +96,8 @@ def active_features(
         hook: the SAE's own by default.
 
     Returns:
-        Columns ``index`` (the feature's number) and ``value`` (its activation). Equal values are
-        in the order of their index.
+        Columns ``index`` (the feature's number) and ``value`` (its activation). Largest first;
+        below zero (AbsTopK), by size. Equal sizes are in the order of their index.
 
     Raises:
         ValueError: for several rows, or a position that the text does not have.
@@ -131,8 +131,8 @@ def firing_at(
     check_finite(features, "feature activations")
     values = features.float().cpu().numpy()
     active = np.flatnonzero(values)
-    highest_first = np.argsort(-values[active], kind="stable")
-    index = active[highest_first][: check_positive(n, "n")]
+    largest_first = np.argsort(-np.abs(values[active]), kind="stable")
+    index = active[largest_first][: check_positive(n, "n")]
     return pd.DataFrame({"index": index, "value": values[index]})
 
 

@@ -161,12 +161,12 @@ def _measure(
 
 
 def _top_features(features: np.ndarray) -> list[dict[str, Any]]:
-    """The ten highest that are active, ties by index."""
-    highest_first = np.argsort(-features, kind="stable")
+    """The ten largest that are active, by size, ties by index."""
+    largest_first = np.argsort(-np.abs(features), kind="stable")
     top = []
-    for index in highest_first[:N_LISTED].tolist():
+    for index in largest_first[:N_LISTED].tolist():
         value = float(features[index])
-        if value > 0:
+        if value != 0:
             top.append({"index": index, "value": value})
     return top
 

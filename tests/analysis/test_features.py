@@ -53,6 +53,13 @@ def test_active_features(tiny, pos):
     )
 
 
+def test_active_features_of_either_sign_are_ranked_by_size(tiny):
+    either = PlainSAE(lambda x: torch.tensor([0.5, -3.0, 0.0, 2.0, -0.1]).expand(1, 1, 5), None)
+    frame = features.active_features(tiny.model, either, "text", hook=POST)
+    assert frame["index"].tolist() == [1, 3, 0, 4]
+    assert frame["value"].tolist() == pytest.approx([-3.0, 2.0, 0.5, -0.1])
+
+
 def test_active_features_ties_go_by_index(tiny):
     twins = PlainSAE(lambda x: torch.ones(*x.shape[:-1], 48), None, d_sae=48)
     assert features.active_features(tiny.model, twins, "text", hook=POST)["index"].tolist() == list(

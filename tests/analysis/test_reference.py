@@ -653,3 +653,13 @@ def test_the_packaged_reference_is_what_numpy_gives():
     assert [f["index"] for f in again["top_features_last_pos"]] == [
         f["index"] for f in stored["top_features_last_pos"]
     ]
+
+
+def test_activations_of_either_sign_are_listed_by_size(case, tmp_path):
+    row = torch.zeros(48).index_copy(0, torch.tensor([1, 3]), torch.tensor([-3.0, 2.0]))
+    either = firing(case, [])
+    either.encode = lambda x: row.expand(*x.shape[:-1], -1)
+    written = write_reference(case.model, either, PROMPT, tmp_path / "either.json", hook=HOOK)
+    listed = [{"index": 1, "value": -3.0}, {"index": 3, "value": 2.0}]
+    assert written["top_features_last_pos"] == listed
+    assert written["n_active_last_pos"] == 2

@@ -82,22 +82,20 @@ class Collector:
         self._part_total += np.bincount(feature, weights=value, minlength=d_sae)
         if len(self.cofiring_features):
             self._add_pairs(token, feature, l0)
-        if (value < 0).any():
-            is_high = value > 0
-            token, feature, value = token[is_high], feature[is_high], value[is_high]
-        self._add_above_zero(token, feature, value, places)
+        self._add_sizes(token, feature, value, places)
 
-    def _add_above_zero(
+    def _add_sizes(
         self,
         token: ndarray,
         feature: ndarray,
         value: ndarray,
         places: ndarray,
     ) -> None:
-        """Take in one block's firings above zero, whose sizes are kept."""
-        feature_and_bin = feature * BINS + bin_of(value)
+        """Take in the sizes of one block's firings, and those that may be listed."""
+        size = np.abs(value)
+        feature_and_bin = feature * BINS + bin_of(size)
         np.add.at(self.histogram, feature_and_bin, 1)
-        np.maximum.at(self.max_activation, feature, value)
+        np.maximum.at(self.max_activation, feature, size)
         if self.top_k:
             # a token is hashed once, for all features that fire on it
             score = hash_of(places)[token]
@@ -109,7 +107,7 @@ class Collector:
     def _add_to_top(self, feature: ndarray, value: ndarray, place: ndarray) -> None:
         firings = Firings(
             group=feature,
-            score=weakness_of(value),
+            score=weakness_of(np.abs(value)),
             value=value,
             place=place,
         )
@@ -169,7 +167,7 @@ class Collector:
         value = other["sample_value"]
         place = place_of(*other["sample_position"].T)
         samples = Firings(
-            group=other["sample_feature"] * BINS + bin_of(value),
+            group=other["sample_feature"] * BINS + bin_of(np.abs(value)),
             score=hash_of(place),
             value=value,
             place=place,

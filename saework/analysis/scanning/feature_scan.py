@@ -30,9 +30,8 @@ class FeatureScan:
 
     ``a + b`` merges scans of different rows.
 
-    A feature fires where it is not zero. A few SAEs have activations below zero (AbsTopK): these
-    count as firings, but ``max_activation``, ``histogram``, ``top_values`` and the sample hold
-    activations above zero only.
+    A feature fires where it is not zero. A few SAEs have activations below zero (AbsTopK): their
+    firings are counted and ranked by size, and listed with their sign.
     """
 
     n_tokens: int
@@ -40,13 +39,13 @@ class FeatureScan:
     count: Int64[Tensor, " d_sae"]
     """Tokens on which the feature fires, which means that it is not zero."""
     max_activation: Float32[Tensor, " d_sae"]
-    """The highest activation; 0 where the feature was never above zero."""
+    """The largest size of an activation; 0 where the feature did not fire."""
     l0_histogram: Int64[Tensor, " d_sae+1"]
     """Tokens by the number of features that fire on them."""
     histogram: Int64[Tensor, "d_sae bins"]
-    """Firings above zero by activation; ``bin_edges`` are the borders."""
+    """Firings by the size of the activation; ``bin_edges`` are the borders."""
     top_values: Float32[Tensor, "d_sae top_k"]
-    """The highest activations, ties by row and position; 0 where unfilled."""
+    """The activations of largest size, ties by row and position; 0 where unfilled."""
     top_positions: Int64[Tensor, "d_sae top_k 2"]
     """Their rows and positions; -1 where unfilled."""
     sample_feature: Int64[Tensor, " sample"]
@@ -112,7 +111,7 @@ class FeatureScan:
             tokenizer: the model's.
             n: examples at most.
             interval: ``(low, high)``: instead of the strongest, examples with
-                ``low <= activation < high``, from the sample that was kept of each bin, so that the
+                ``low <= size < high``, from the sample that was kept of each bin, so that the
                 middle of the range is read too.
 
         Raises:
@@ -143,12 +142,13 @@ class FeatureScan:
         own = self.sample_feature == feature
         positions = self.sample_position[own]
         values = self.sample_value[own]
-        inside = (values >= low) & (values < high)
+        sizes = values.abs()
+        inside = (sizes >= low) & (sizes < high)
         positions = positions[inside]
         values = values[inside]
         row, pos = positions.numpy().T
-        # lexsort takes the key that counts most last: the value, then the row, then the position
-        order = np.lexsort((pos, row, -values.numpy()))
+        # lexsort takes the key that counts most last: the size, then the row, then the position
+        order = np.lexsort((pos, row, -values.abs().numpy()))
         if len(order) > n:
             # evenly spaced, the strongest and (if n > 1) the weakest among them
             ranks = np.linspace(0, len(order) - 1, n)

@@ -36,7 +36,7 @@ class Firings:
     score: ndarray
     """uint64: the lower, the better."""
     value: ndarray
-    """float32: the activation, above zero."""
+    """float32: the activation, which is not zero."""
     place: ndarray
     """int64: row and position in one number, see ``place_of``."""
 
@@ -168,18 +168,18 @@ def _equal_to_a_neighbour(sorted_key: ndarray) -> ndarray:
     return np.flatnonzero(repeated)
 
 
-def bin_of(value: ndarray) -> ndarray:
-    """The histogram bin of each activation."""
-    n_edges_passed = np.searchsorted(BIN_EDGES, value, side="right")
-    # an infinite value has passed the last edge too
+def bin_of(size: ndarray) -> ndarray:
+    """The histogram bin of each activation's size, above zero."""
+    n_edges_passed = np.searchsorted(BIN_EDGES, size, side="right")
+    # an infinite size has passed the last edge too
     n_edges_passed = np.minimum(n_edges_passed, BINS)
     return n_edges_passed - 1
 
 
-def weakness_of(value: ndarray) -> ndarray:
-    """uint64: a score that is lowest for the highest activation."""
+def weakness_of(size: ndarray) -> ndarray:
+    """uint64: a score that is lowest for the largest activation, by its size above zero."""
     # the bits of floats above zero, read as whole numbers, are in the order of the floats
-    bits = value.view(np.uint32)
+    bits = size.view(np.uint32)
     weakness = (~bits).astype(np.uint64)
     weakness <<= 32
     return weakness

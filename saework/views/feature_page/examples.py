@@ -130,11 +130,12 @@ def _sampled(scan: FeatureScan, feature: int, samples: ndarray) -> Iterator[Plac
     activation = scan.sample_value.numpy()[samples]
     row_and_pos = scan.sample_position.numpy()[samples]
     histogram = scan.histogram[feature].numpy()
-    sample_bin = bin_of(activation)
+    size = np.abs(activation)
+    sample_bin = bin_of(size)
     for group, bins in enumerate(interval_bins(histogram)):
         picked = proportional_sample(sample_bin, bins, histogram)
         row, pos = row_and_pos[picked].T
-        strongest_first = np.lexsort((pos, row, -activation[picked]))
+        strongest_first = np.lexsort((pos, row, -size[picked]))
         shown = picked[strongest_first]
         yield Places.of_group(feature, group, activation[shown], row_and_pos[shown])
 

@@ -93,7 +93,7 @@ def test_every_field_for_other_dtypes(tiny, tokens, dtype, rows):
     assert_matches_slow(tiny.model, sae, tokens[:rows], hook=tiny.hook)
 
 
-def test_activations_below_zero_fire_and_have_no_size(tiny, tokens):
+def test_activations_below_zero_are_ranked_by_size_and_keep_their_sign(tiny, tokens):
     """As AbsTopK's: counted wherever they are not zero, as ``reconstruction_metrics`` counts."""
 
     class Signed:
@@ -120,9 +120,22 @@ def test_activations_below_zero_fire_and_have_no_size(tiny, tokens):
     assert torch.equal(scan.l0_histogram, torch.bincount(n_firing, minlength=25))
     assert torch.equal(scan.cofiring[0], (fires & fires[:, 7:8]).sum(0))
     torch.testing.assert_close(scan.total_activation, features.double().sum(0))
-    torch.testing.assert_close(scan.max_activation, features.amax(0).clamp(min=0))
-    assert torch.equal(scan.histogram.sum(1), (features > 0).sum(0))
-    assert (scan.top_positions[3:6] == -1).all()
+    torch.testing.assert_close(scan.max_activation, features.abs().amax(0))
+    assert torch.equal(scan.histogram.sum(1), scan.count)
+    assert (scan.top_values[3:5] < 0).all() and (scan.top_positions[3:5] >= 0).all()
+    largest_first = features.abs().sort(dim=0, descending=True, stable=True).indices[:2]
+    torch.testing.assert_close(scan.top_values[6:], features.gather(0, largest_first).T[6:])
+    halves = [
+        saework.scan(
+            tiny.model, Signed, tokens[part], hook=tiny.hook, top_k=2, first_row=part.start
+        )
+        for part in (slice(0, 2), slice(2, 6))
+    ]
+    merged = halves[0] + halves[1]
+    assert torch.equal(merged.top_values, scan.top_values)
+    assert torch.equal(merged.sample_value, scan.sample_value)
+    listed = scan.top_examples(4, tokens, tiny.tokenizer, interval=(0.3, 9.0))["activation"]
+    assert len(listed) and listed.between(-9.0, -0.3).all()
     metrics = saework.reconstruction_metrics(tiny.model, Signed, tokens, hook=tiny.hook)
     assert scan.mean_l0 == pytest.approx(float(n_firing.double().mean()))
     assert metrics.loc["l0", "with_bos"] == pytest.approx(scan.mean_l0)
