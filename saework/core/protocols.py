@@ -93,14 +93,6 @@ class HookedModel(Protocol):
     def b_U(self) -> Float[Tensor, " d_vocab"]:
         """The unembedding's bias."""
 
-    @property
-    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
-        """Output weights of every attention head."""
-
-    @property
-    def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
-        """Output weights of every MLP."""
-
     def __call__(self, tokens: Int[Tensor, "batch pos"], /, **options: Any) -> Any:
         """Tokens to logits."""
 

@@ -108,14 +108,30 @@ def direct_path(
     if branch is not None:
         layer = int(branch["layer"])
         if branch["hidden"]:
-            w_out = model.W_out[layer]
+            w_out = _weights(model, hook, layer, "mlp", "W_out")
         if branch["heads"]:
-            w_out = model.W_O[layer].flatten(0, 1)
+            w_out = _weights(model, hook, layer, "attn", "W_O")
+            w_out = w_out.reshape(-1, w_out.shape[-1])
         norms += _norms_of_branch(model, hook, layer, w_out)
     final_norm = getattr(model, "ln_final", None)
     if final_norm is not None:
         norms.append(_norm_of(final_norm, model, "ln_final"))
     return w_out, norms
+
+
+def _weights(model: HookedModel, hook: str, layer: int, part: str, name: str) -> Tensor:
+    """One layer's weights. ``model.W_out`` would stack, and so copy, those of every layer.
+
+    Raises:
+        HookError: this block has none (a hybrid model's linear attention, a mixture of experts).
+    """
+    weights = getattr(getattr(model.blocks[layer], part, None), name, None)
+    if weights is None:
+        raise HookError(
+            f"{hook} has no direct path to the logits: block {layer} of this model has no "
+            f"{part}.{name}; use a hook of the branch's output or of the residual stream"
+        )
+    return weights
 
 
 def _norms_of_branch(

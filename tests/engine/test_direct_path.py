@@ -132,3 +132,12 @@ def test_a_branch_that_joins_in_an_unknown_way(llama_bridge):
     model.blocks[1].mlp.register_forward_hook(lambda module, args, output: output.abs())
     with pytest.raises(HookError, match="how blocks.1.mlp.hook_post of this .* is not known"):
         direct_path(model, "blocks.1.mlp.hook_post")
+
+
+def test_a_block_without_the_weights():
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    sizes = dict(n_layers=1, d_model=16, d_head=8, n_heads=2, d_vocab=50, n_ctx=8)
+    model = HookedTransformer(HookedTransformerConfig(**sizes, attn_only=True))
+    with pytest.raises(HookError, match=r"block 0 of this model has no mlp\.W_out; use a hook of"):
+        direct_path(model, "blocks.0.mlp.hook_post")
