@@ -709,7 +709,7 @@ def write_byte_level_tokenizer(folder: Path, family: str, *, n_tokens: int = 320
 def hf_config(
     architecture: str, *, d_model: int = 32, n_layers: int = 2, real: bool = False, **changes
 ):
-    """A transformers config of Gemma 2, Gemma 1, Llama 3.2 or GPT-2.
+    """A transformers config of Gemma 1 to 3, Llama 3.2, Qwen 2 or 3, or GPT-2.
 
     ``real`` takes the published model's other widths.
     """
@@ -741,7 +741,9 @@ def hf_config(
         "gemma2": transformers.Gemma2Config,
         "gemma": transformers.GemmaConfig,
         "llama": transformers.LlamaConfig,
+        "gemma3": transformers.Gemma3TextConfig,
         "qwen2": transformers.Qwen2Config,
+        "qwen3": transformers.Qwen3Config,
     }[architecture]
     common = dict(
         hidden_size=d_model,

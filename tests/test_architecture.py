@@ -58,6 +58,7 @@ WHOLE_FOLDER_TESTS = {
     "test_browser.py",
     "test_full_tier.py",
     "test_notebooks.py",
+    "test_published.py",
     "test_releases.py",
 }
 

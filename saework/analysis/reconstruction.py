@@ -24,7 +24,7 @@ from saework.engine import forward
 from saework.engine.encoder import Encoder
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import counted_predictions, masked, with_and_without_bos
-from saework.engine.site import Site
+from saework.engine.site import Site, check_reconstructs
 from saework.engine.splice import spliced_states
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ def recons_score(
     if ablation not in ABLATIONS:
         allowed = ", ".join(map(repr, ABLATIONS))
         raise ValueError(f"ablation is {ablation!r}; give one of {allowed}")
+    check_reconstructs(sae)
     tokens, site, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     d_sae = sae.W_dec.shape[0]
     keep = check_mask(keep, (d_sae,), what="keep")
@@ -244,6 +245,7 @@ def reconstruction_metrics(
     >>> table["without_bos"][["ce_loss_score", "variance_explained"]].round(2).tolist()
     [0.95, 0.82]
     """
+    check_reconstructs(sae)
     tokens, site, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     counted_predictions(tokens, mask)  # that there are any
     forward.check_site(model, site, tokens)

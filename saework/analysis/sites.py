@@ -17,7 +17,13 @@ from saework.core.protocols import HookedModel, SparseAutoencoder, sae_metadata
 from saework.engine import forward
 from saework.engine.encoder import Encoder
 from saework.engine.masks import with_and_without_bos
-from saework.engine.site import input_width, is_transcoder, scales_input, site_of
+from saework.engine.site import (
+    check_reconstructs,
+    input_width,
+    is_transcoder,
+    scales_input,
+    site_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -154,6 +160,7 @@ def find_site(
     >>> find_site(book)["hook"].tolist()
     ['blocks.0.mlp.hook_post', 'blocks.0.mlp.hook_pre']
     """
+    check_reconstructs(sae)
     tokens = forward.as_tokens(model, tokens)
     mask = check_mask(mask, tokens.shape)
     _, without_bos = with_and_without_bos(model, tokens, mask)

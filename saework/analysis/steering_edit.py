@@ -15,7 +15,7 @@ from saework.core.arguments import check_feature, check_finite, check_positive
 from saework.core.errors import HookError
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine.encoder import Encoder, encode_columns
-from saework.engine.site import decoder_rows, site_of
+from saework.engine.site import check_reconstructs, decoder_rows, site_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -79,6 +79,7 @@ def steering_hooks(
     ('blocks.0.mlp.hook_post', True)
     """
     feature = check_feature(feature, sae.W_dec.shape[0])
+    check_reconstructs(sae)
     where = site_of(model, sae, hook)
     _check_settings(strength, mode, error_term, site)
     edit = _Edit(

@@ -19,7 +19,14 @@ import numpy as np
 import torch
 
 from saework.core.protocols import sae_architecture
-from saework.engine.site import ONE_PRODUCT, code_of, encode, skipped, unchanged
+from saework.engine.site import (
+    ONE_PRODUCT,
+    check_single_tokens,
+    code_of,
+    encode,
+    skipped,
+    unchanged,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -67,12 +74,7 @@ class Encoder:
         self.sae: Any = sae
         self.keep = keep
         self.plain = sae_architecture(sae) in ONE_PRODUCT
-        if code_of(sae) == "over positions":
-            raise ValueError(
-                f"the features of a {sae_architecture(sae)} SAE depend on earlier tokens of the "
-                "row, so single tokens cannot be encoded or decoded; "
-                "feature_activations and active_features encode whole rows"
-            )
+        check_single_tokens(sae)
         self._buffer: Tensor | None = None
 
     @torch.no_grad()

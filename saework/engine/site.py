@@ -183,6 +183,38 @@ def scales_input(sae: SparseAutoencoder) -> bool:
     return getattr(config, "normalize_activations", None) in SCALE_FREE
 
 
+def reconstructs(sae: SparseAutoencoder) -> bool:
+    """Whether the output stands for activations (not for one layer of a cross-layer transcoder)."""
+    return not sae_metadata(sae, "decoder_summed_over_layers")
+
+
+def check_single_tokens(sae: SparseAutoencoder) -> None:
+    """Raises: ValueError for an SAE that needs whole rows (temporal)."""
+    if code_of(sae) == "over positions":
+        raise ValueError(
+            f"the features of a {sae_architecture(sae)} SAE depend on earlier tokens of the "
+            "row, so single tokens cannot be encoded or decoded; "
+            "feature_activations and active_features encode whole rows"
+        )
+
+
+def check_reconstructs(sae: SparseAutoencoder) -> None:
+    """Refuse to put an SAE's output in the place of activations that it does not stand for.
+
+    Raises: ValueError for one layer of a cross-layer transcoder, and as ``check_single_tokens``.
+    """
+    check_single_tokens(sae)
+    if reconstructs(sae):
+        return
+    raise ValueError(
+        "this SAE is one layer of a cross-layer transcoder: its features write in every later "
+        "layer, and each layer's output is the sum over the layers before it (its config says "
+        "decoder_summed_over_layers). Alone it does not reconstruct any layer, and cannot be "
+        "spliced, steered with or ablated. scan, feature_activations, active_features and "
+        "logit_effect are right for it"
+    )
+
+
 def _output_hook(sae: SparseAutoencoder, own: str) -> str:
     """The hook that a transcoder's config names, or the SAE's own.
 

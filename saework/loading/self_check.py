@@ -12,7 +12,7 @@ from saework.analysis.sites import find_site
 from saework.core.formulas import variance_explained
 from saework.engine import forward
 from saework.engine.encoder import Encoder
-from saework.engine.site import site_of
+from saework.engine.site import encode, reconstructs, site_of
 
 if TYPE_CHECKING:
     from saework.core.protocols import WorkbookParts
@@ -30,6 +30,9 @@ def self_check(
 ) -> None:
     """Warn if L0 or the variance explained of one batch is far off.
 
+    Only L0 is checked of an SAE that cannot be spliced: one layer of a cross-layer transcoder, or
+    a temporal SAE.
+
     Memory: a few times 256 MB of features at most, whatever the SAE's width: a wide SAE is checked
     on fewer tokens.
 
@@ -38,13 +41,36 @@ def self_check(
         published_l0: mean L0; off by more than a factor of three is warned of. None: not checked.
         n_rows: the batch.
     """
-    d_sae = workbook.sae.W_dec.shape[0]
+    l0, explained, n_tokens = _batch(workbook, n_rows)
+    if published_l0 and not _is_near(l0, published_l0):
+        warnings.warn(
+            f"mean L0 is {l0:.3g} on {n_tokens} tokens "
+            f"where {published_l0:.3g} was published: {REMEDY}",
+            stacklevel=3,
+        )
+    if explained < LOWEST_VARIANCE:
+        warnings.warn(
+            f"the SAE explains {explained:.2f} of the variance on {n_tokens} tokens (BOS left "
+            f"out), below {LOWEST_VARIANCE}: {REMEDY}. "
+            f"On a few of them these leave least unexplained: {_ranking(workbook)}",
+            stacklevel=3,
+        )
+
+
+@torch.no_grad()
+def _batch(workbook: WorkbookParts, n_rows: int) -> tuple[float, float, int]:
+    """Mean L0 and variance explained (NaN where unknown) of some tokens, and their number."""
+    sae = workbook.sae
     row_length = workbook.tokens.shape[1]
-    max_tokens = max(2, CHECK_VALUES // d_sae)
+    max_tokens = max(2, CHECK_VALUES // sae.W_dec.shape[0])
     n_rows = min(n_rows, math.ceil(max_tokens / row_length))
     rows = workbook.tokens[:n_rows]
-    site = site_of(workbook.model, workbook.sae, workbook.hook)
-    x = forward.sae_input(workbook.model, workbook.sae, rows, workbook.hook)
+    site = site_of(workbook.model, sae, workbook.hook)
+    x = forward.sae_input(workbook.model, sae, rows, workbook.hook)
+    if site.code == "over positions":  # such features need whole rows, and nothing else is asked
+        features = encode(sae, x[:, :max_tokens])
+        l0 = (features[:, 1:] if row_length > 1 else features).count_nonzero(-1)
+        return float(l0.double().mean()), math.nan, l0.numel()
     replaced = x  # what the SAE's output stands for
     if site.is_transcoder:
         replaced = forward.activations(workbook.model, rows, site.writes)
@@ -52,27 +78,14 @@ def self_check(
         x, replaced = x[:, 1:], replaced[:, 1:]  # without BOS
     x = x.flatten(0, 1)[:max_tokens]
     replaced = replaced.flatten(0, 1)[:max_tokens]
-    with torch.no_grad():
-        reconstruction = Encoder(workbook.sae).reconstruct(x[None])
-    l0 = float(reconstruction.l0.double().mean())
-    if published_l0 and not _is_near(l0, published_l0):
-        warnings.warn(
-            f"mean L0 is {l0:.3g} on {len(x)} tokens "
-            f"where {published_l0:.3g} was published: {REMEDY}",
-            stacklevel=3,
-        )
+    reconstruction = Encoder(sae).reconstruct(x[None])
+    l0 = reconstruction.l0.double().mean()
     explained = math.nan
-    if len(x) > 1:
+    if len(x) > 1 and reconstructs(sae):
         # Of several heads, each token's activations count as one vector.
         x_hat = reconstruction.x_hat[0].flatten(1)
         explained = float(variance_explained(replaced.flatten(1), x_hat))
-    if explained < LOWEST_VARIANCE:
-        warnings.warn(
-            f"the SAE explains {explained:.2f} of the variance on {len(x)} tokens (BOS left out), "
-            f"below {LOWEST_VARIANCE}: {REMEDY}. "
-            f"On a few of them these leave least unexplained: {_ranking(workbook)}",
-            stacklevel=3,
-        )
+    return float(l0), explained, len(x)
 
 
 def _is_near(l0: float, published_l0: float) -> bool:

@@ -17,11 +17,13 @@ from saework import (
     Workbook,
     active_features,
     feature_activations,
+    feature_page,
     find_site,
     logit_effect,
     recons_score,
     reconstruction_metrics,
     scan,
+    steer,
     steering,
 )
 from saework.engine import site
@@ -368,6 +370,43 @@ def test_an_unknown_architecture_is_refused_by_name(tiny, analysis, monkeypatch)
     book = Workbook(tiny.model, sae, tiny.tokens, tiny.tokenizer, tiny.hook)
     with pytest.raises(ValueError, match="the architecture 'crosscoder' is not known here"):
         ANALYSES[analysis](book)
+
+
+REPLACING = {
+    "recons_score": ANALYSES["recons_score"],
+    "reconstruction_metrics": ANALYSES["reconstruction_metrics"],
+    "find_site": ANALYSES["find_site"],
+    "steer": lambda book: steer(book, "import os", 3, strength=1.0, max_new_tokens=1),
+    "steering_hooks": lambda book: steering.steering_hooks(book.model, book.sae, 3, strength=1),
+    "feature_page": lambda book: feature_page(book, 3),
+}
+
+
+@pytest.mark.parametrize("analysis", REPLACING)
+def test_one_layer_of_a_cross_layer_transcoder_replaces_nothing(
+    lively, tiny, analysis, monkeypatch
+):
+    """Its features write in every later layer: no layer's output is its own."""
+    sae = transcoder("transcoder", NORMED, MLP_OUT)
+    sae.cfg.metadata.decoder_summed_over_layers = True
+    book = Workbook(lively.model, sae, lively.tokens, tiny.tokenizer, NORMED)
+    monkeypatch.setattr(lively.model, "forward", None)  # nothing may run
+    with pytest.raises(ValueError, match=r"one layer of a cross-layer transcoder.*logit_effect"):
+        REPLACING[analysis](book)
+
+
+def test_features_of_one_layer_of_a_cross_layer_transcoder(lively):
+    sae = transcoder("transcoder", NORMED, MLP_OUT)
+    plain = copy.deepcopy(sae)
+    sae.cfg.metadata.decoder_summed_over_layers = True
+    model, tokens = lively.model, lively.tokens
+    for analysis in (feature_activations, logit_effect):
+        given = (model, sae, tokens, 3) if analysis is feature_activations else (model, sae, 3)
+        assert torch.equal(analysis(*given), analysis(given[0], plain, *given[2:]))
+    assert torch.equal(
+        scan(model, sae, tokens, progress=False).count,
+        scan(model, plain, tokens, progress=False).count,
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])

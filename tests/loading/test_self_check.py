@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
+import sae_lens
 import torch
 
 import saework
@@ -109,3 +111,25 @@ def test_check_of_a_wide_sae_takes_fewer_tokens(tiny, monkeypatch):
     monkeypatch.setattr("saework.loading.self_check.CHECK_VALUES", 50 * 48)
     (found,) = checked(tiny, 4, 40)
     assert "mean L0 is 4 on 50 tokens" in found
+
+
+@pytest.mark.parametrize("kind", ["temporal", "one layer of a cross-layer transcoder"])
+def test_only_l0_of_what_cannot_be_spliced(tiny, kind):
+    """Whole rows for a temporal SAE; no variance that is not its own for the other."""
+    if kind == "temporal":
+        config = sae_lens.TemporalSAEConfig(
+            d_in=24, d_sae=64, n_heads=1, bottleneck_factor=8, kval_topk=4
+        )
+        sae = sae_lens.TemporalSAE(config)
+    else:
+        sae = copy.deepcopy(tiny.sae)
+        sae.cfg.metadata.decoder_summed_over_layers = True
+    workbook = saework.Workbook(tiny.model, sae, tiny.tokens, tiny.tokenizer, tiny.hook)
+    with torch.no_grad():
+        x = activations(tiny.model, tiny.tokens, tiny.hook)
+        l0 = float((sae.encode(x) != 0)[:, 1:].sum(-1).double().mean())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        self_check(workbook, published_l0=l0)
+    with pytest.warns(UserWarning, match=f"mean L0 is {l0:.3g} on 114 tokens"):
+        self_check(workbook, published_l0=4 * l0)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,9 @@ from saework.core.arguments import check_finite
 from saework.core.errors import WeightsError
 from saework.core.files import read_json
 from saework.core.protocols import hook_of
+from saework.engine.site import reconstructs
 from saework.loading.hub import explained
+from saework.loading.layouts.published_config import CONFIG, PublishedConfig
 from saework.loading.layouts.sae_layout import SaeLayout, tensors_of
 
 if TYPE_CHECKING:
@@ -27,7 +30,13 @@ if TYPE_CHECKING:
     from sae_lens import SAE
     from torch import Tensor
 
-CONFIG, WEIGHTS, SPARSITY = "cfg.json", "sae_weights.safetensors", "sparsity.safetensors"
+WEIGHTS, SPARSITY = "sae_weights.safetensors", "sparsity.safetensors"
+UNREADABLE = (AttributeError, KeyError, RuntimeError, TypeError, ValueError, UnpicklingError)
+SAID_OTHERWISE = (
+    r"\s*This SAE has non-empty model_from_pretrained_kwargs",
+    "This loads the CLT layer",
+)
+"""How warnings of sae_lens begin that do not hold here: the first is honoured, the second told."""
 LOWEST_RATE = 1e-10  # a feature that never fired is stored as log10 of this
 
 
@@ -59,7 +68,8 @@ class SaeLens(SaeLayout):
         from safetensors import SafetensorError
 
         folder = paths[0].parent
-        _check_config(read_json(folder / CONFIG), folder)
+        config = PublishedConfig("sae_lens", str(folder / CONFIG), read_json(folder / CONFIG))
+        config.check()
         try:
             with warnings.catch_warnings():
                 # Older configs have keys that sae_lens has renamed since, and it warns of each.
@@ -139,57 +149,41 @@ class Registered:
 
         Raises:
             NotAvailableError: if it cannot be downloaded.
-            WeightsError: for an older config with fields that sae_lens drops.
+            WeightsError: for damaged files, or a config with fields that sae_lens passes over.
         """
         from sae_lens import SAE
+        from sae_lens.loading.pretrained_saes_directory import get_norm_scaling_factor
+        from safetensors import SafetensorError
 
+        scale = get_norm_scaling_factor(self.release, self.sae_id)
         try:
-            self._check_config()
-            sae = SAE.from_pretrained(self.release, self.sae_id)
+            published = PublishedConfig.of(self.release, self.sae_id)
+            published.check(scale)
+            with warnings.catch_warnings():
+                for said_otherwise in SAID_OTHERWISE:
+                    warnings.filterwarnings("ignore", said_otherwise, UserWarning)
+                sae = SAE.from_pretrained(self.release, self.sae_id)
         except OSError as error:
             raise explained(error, f"the SAE {self.sae_id}", self.release) from None
+        except WeightsError:
+            raise
+        except (SafetensorError, *UNREADABLE) as error:
+            raise WeightsError(
+                f"{self.release}, {self.sae_id}: its files are not of the layout that sae_lens "
+                f"reads for this release ({type(error).__name__}: {error}); download them again, "
+                "or look for a newer sae_lens"
+            ) from error
+        published.mend(sae, scale)
+        if not reconstructs(sae):
+            warnings.warn(
+                f"{self.release}, {self.sae_id} is one layer of a cross-layer transcoder: its "
+                "features and what they write are right, but alone it reconstructs nothing, so "
+                "scores, splices and steering are refused",
+                stacklevel=5,
+            )
+        for name, value in sae.state_dict().items():
+            check_finite(value, f"{self.release}, {self.sae_id}: {name}")
         return sae.eval().requires_grad_(False)
-
-    def _check_config(self) -> None:
-        """``_check_config`` of the published file, for SAEs of sae_lens's own layout."""
-        from huggingface_hub import hf_hub_download
-        from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
-        from sae_lens.loading.pretrained_saes_directory import (
-            get_config_overrides,
-            get_repo_id_and_folder_name,
-        )
-
-        if get_conversion_loader_name(self.release) != "sae_lens":
-            return
-        repository, folder = get_repo_id_and_folder_name(self.release, self.sae_id)
-        path = Path(hf_hub_download(repository, f"{folder}/{CONFIG}"))
-        config = read_json(path) | get_config_overrides(self.release, self.sae_id)
-        _check_config(config, path.parent)
-
-
-def _check_config(config: Mapping[str, Any], folder: Path) -> None:
-    """Refuse fields of older configs that change the numbers, and that sae_lens 6 drops."""
-    activation = config.get("activation_fn_str", config.get("activation_fn")) or "relu"
-    options = config.get("activation_fn_kwargs") or {}
-    k = options.get("k", config.get("k"))
-    if activation not in ("relu", "topk"):
-        raise WeightsError(
-            f"{folder}/{CONFIG} says that the activation function is {activation!r}; relu and topk "
-            "(with k) are read, and sae_lens would take any other for relu. Load this SAE with the "
-            "sae_lens that trained it, and give saework an object with encode and decode"
-        )
-    if activation == "topk" and k is None:
-        raise WeightsError(
-            f"{folder}/{CONFIG} says that the activation function is 'topk' but not how many are "
-            'kept; add "activation_fn_kwargs": {"k": ...} to it'
-        )
-    if config.get("finetuning_scaling_factor"):
-        raise WeightsError(
-            f"{folder}/{CONFIG} says finetuning_scaling_factor: activations are multiplied by the "
-            "scaling_factor of its weights before they are decoded, which sae_lens 6 does not do. "
-            "Multiply each row of W_dec by its scaling_factor, and set "
-            "finetuning_scaling_factor to false"
-        )
 
 
 def _fold_scale(sae: SAE[Any], scale: float | None, folder: Path) -> None:

@@ -16,7 +16,7 @@ from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.errors import HookError
 from saework.core.protocols import SparseAutoencoder
 from saework.core.tokens import decode_each
-from saework.engine.site import site_of
+from saework.engine.site import check_reconstructs, site_of
 from saework.loading.sae_ids import neuronpedia_id
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.ablation import ablated_losses
@@ -96,8 +96,10 @@ def measure(
         progress: whether to show bars.
 
     Raises:
-        ValueError: the scan is of another SAE or of other tokens, or has no positions.
+        ValueError: the scan is of another SAE or of other tokens, or has no positions; or one layer
+            of a cross-layer transcoder, whose ablation has no meaning.
     """
+    check_reconstructs(workbook.sae)
     features = sorted(set(features))
     if scan is None:
         scan = scan_for_pages(workbook, features, progress=progress)
