@@ -2,7 +2,7 @@
 
     python docs/gallery.py                 # docs/pictures/*.png
     python docs/gallery.py --notebooks     # build/screenshots/notebooks/NAME-THEME-N.png
-    python docs/gallery.py --notebooks 02_gelu_1l_rare_features
+    python docs/gallery.py --notebooks 04_gelu_1l_rare_features
 
 The screenshots of notebooks are for looking at; they are not committed. It needs the extra ``test``
 and an installed Chromium. The notebooks are shown as they were committed; the explorer is live.
@@ -83,12 +83,12 @@ def take_pictures(lab: labs.Lab, browser) -> None:
             keep(page, name)
     with labs.watched_page(browser, home=lab.home, size=SIZE) as watched:
         page = watched.page
-        lab.open(page, "02_gelu_1l_rare_features.ipynb")
+        lab.open(page, "04_gelu_1l_rare_features.ipynb")
         lab.theme(page, labs.LIGHT)
         page.wait_for_function(SHOWN)
         to_top(page, cell_with(page, "Cosine with the mean rare"))
         keep(page, "notebook-figure")
-        lab.open(page, "01_gelu_1l_reconstruction.ipynb")
+        lab.open(page, "03_gelu_1l_reconstruction.ipynb")
         to_top(page, cell_with(page, "ledger", last=True))
         keep(page, "notebook-ledger")
     if importlib.util.find_spec("saework.views.feature_page.write"):

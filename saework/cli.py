@@ -85,6 +85,9 @@ def _add_reproduce(commands: Commands) -> None:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="folder for the results (saework-NAME if left out)"
     )
+    command.add_argument(
+        "--verbose", action="store_true", help="also each claim's tolerance, unit, note and source"
+    )
     command.set_defaults(run=_reproduce)
 
 
@@ -110,7 +113,8 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         print(f"saework: {error}", file=sys.stderr)
         return 1
     packs = "" if is_study else ", with a replay pack beside each notebook"
-    print(f"\n{ledger}\n\nNotebooks, pages and ledger.json are in {out}{packs}")
+    table = ledger.text(verbose=arguments.verbose)
+    print(f"\n{table}\n\nNotebooks, pages and ledger.json are in {out}{packs}")
     return ledger.exit_code
 
 

@@ -56,6 +56,7 @@ def room(module: str) -> str:
 # Tests of more than one file.
 WHOLE_FOLDER_TESTS = {
     "test_browser.py",
+    "test_exercises.py",
     "test_full_tier.py",
     "test_notebooks.py",
     "test_published.py",

@@ -49,7 +49,8 @@ def one_notebook(tmp_path, monkeypatch):
 )
 def test_reproduce_exits_with_the_verdict(one_notebook, tmp_path, capsys, code, exit_code):
     one_notebook(code)
-    assert cli.main(["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out")]) == exit_code
+    command = ["reproduce", "gelu-1l-mini", "--verbose", "--out", str(tmp_path / "out")]
+    assert cli.main(command) == exit_code
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "one.ipynb",
         "one.html",
@@ -74,7 +75,7 @@ def test_a_study_is_reproduced_though_there_is_nothing_to_load(
     monkeypatch.setitem(run.NOTEBOOKS, "saebench", ("one",))
     one_notebook("ledger.record('x', 1.05)\nledger")
     assert cli.main(["reproduce", "saebench", "--out", str(tmp_path / "out")]) == 0
-    assert "saebench: 1 holds" in capsys.readouterr().out
+    assert "Published: 1 of 1 run here, all hold" in capsys.readouterr().out
 
 
 def test_an_unknown_release_is_named_with_its_neighbours(capsys):

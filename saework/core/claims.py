@@ -10,6 +10,10 @@ HOLDS = "holds"
 DIFFERS = "differs"
 NOT_RUN = "not run"
 NOT_COMPARABLE = "not comparable"
+# Of a value that this project recorded of its own weights: it repeats, and reproduces nothing.
+UNCHANGED = "unchanged"
+CHANGED = "changed"
+RECORDED = "regression value"
 
 Value: TypeAlias = "float | int | str | list"
 
@@ -18,20 +22,36 @@ _WIDEST_LIST = 48  # characters of a list in a table
 
 @dataclass(frozen=True)
 class Claim:
-    """A number (or a list of numbers, or words) that somebody published."""
+    """A number (or a list of numbers, or words) that somebody published, or that we recorded."""
 
     id: str
     """Short and unique, such as ``reconstruction/loss``."""
     value: Value
-    """What was published."""
+    """What was published, or recorded."""
     unit: str
     """Such as ``nats per token``; empty for a pure number."""
     source: str
-    """Where it was published."""
+    """Where it was published; of a recorded value it begins with ``regression value``."""
     tolerance: float
     """The largest difference that still holds, in the claim's unit. Words must be equal."""
     tier: str
     """The release on which it can be measured, such as ``gelu-1l``."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether this project recorded the value itself, of its own weights."""
+        return self.source.startswith(RECORDED)
+
+    def verdict(self, measured: Value) -> str:
+        """Whether a measured value agrees.
+
+        Raises:
+            ValueError: if it is of another form than the claim's.
+        """
+        agrees = agree(self.value, measured, self.tolerance)
+        if self.is_recorded:
+            return UNCHANGED if agrees else CHANGED
+        return HOLDS if agrees else DIFFERS
 
 
 @dataclass(frozen=True)
@@ -42,7 +62,8 @@ class Entry:
     measured: Value | None
     """None if it was not measured."""
     verdict: str
-    """``holds``, ``differs``, ``not run`` or ``not comparable``."""
+    """``holds`` or ``differs``; ``unchanged`` or ``changed`` of a recorded value; ``not run``; or
+    ``not comparable``."""
     note: str
     """A remark, or the reason why it cannot be compared."""
 

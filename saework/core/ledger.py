@@ -1,43 +1,33 @@
-"""Claims and their verdicts: recorded one by one, counted, stored, and shown as a table."""
+"""Claims and their verdicts: recorded one by one, counted, stored, and shown as two tables."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from saework.core import ledger_view
 from saework.core.claims import (
+    CHANGED,
     DIFFERS,
-    HOLDS,
     NOT_COMPARABLE,
     NOT_RUN,
     Claim,
     Entry,
-    agree,
-    as_text,
-    has_words,
     plain,
     without_nan,
 )
 from saework.core.errors import unknown
 
 LEDGER_MIME = "application/vnd.saework.ledger+json"
-_SIGN = {
-    HOLDS: "✓",
-    DIFFERS: "✗",
-    NOT_RUN: "–",
-    NOT_COMPARABLE: "?",
-}
-_HEADINGS = ("verdict", "claim", "published", "measured", "tolerance", "unit", "note", "source")
 
 
 class Ledger:
     """Claims and their verdicts, in the order in which the claims were given.
 
     Args:
-        claims: what was published.
+        claims: what was published, and what this project recorded.
         tier: the release that is loaded. Claims of other tiers are listed as not run, and not
             counted.
 
@@ -71,8 +61,7 @@ class Ledger:
         """
         claim = self._claim(id)
         value = plain(measured)
-        holds = agree(claim.value, value, claim.tolerance)
-        verdict = HOLDS if holds else DIFFERS
+        verdict = claim.verdict(value)
         self._entries[self.tier, id] = Entry(claim, without_nan(value), verdict, note)
         return verdict
 
@@ -113,13 +102,13 @@ class Ledger:
     def counts(self) -> dict[str, int]:
         """How many claims of this tier have each verdict."""
         own = [entry.verdict for entry in self.entries if entry.claim.tier == self.tier]
-        return {verdict: own.count(verdict) for verdict in _SIGN}
+        return {verdict: own.count(verdict) for verdict in ledger_view.SIGNS}
 
     @property
     def exit_code(self) -> int:
-        """0 if all claims of this tier hold, 1 if one differs, 3 if one could not be run."""
+        """0 if all claims of this tier agree, 1 if one does not, 3 if one could not be run."""
         counts = self.counts
-        if counts[DIFFERS]:
+        if counts[DIFFERS] or counts[CHANGED]:
             return 1
         return 3 if counts[NOT_RUN] or counts[NOT_COMPARABLE] else 0
 
@@ -128,6 +117,7 @@ class Ledger:
         entries = []
         for entry in self.entries:
             outcome = {
+                "kind": "recorded" if entry.claim.is_recorded else "published",
                 "measured": entry.measured,
                 "verdict": entry.verdict,
                 "note": entry.note,
@@ -135,6 +125,7 @@ class Ledger:
             entries.append(vars(entry.claim) | outcome)
         return {
             "tier": self.tier,
+            "summary": self.summary(),
             "entries": entries,
         }
 
@@ -185,57 +176,24 @@ class Ledger:
         return merged
 
     def summary(self) -> str:
-        """One line: how many claims have each verdict."""
-        counted = [f"{n} {verdict}" for verdict, n in self.counts.items() if n]
-        counts = ", ".join(counted) or "no claims"
-        line = f"{self.tier}: {counts}"
-        n_others = sum(tier != self.tier for tier, _ in self._entries)
-        if n_others:
-            line += f"; {n_others} of other tiers, not run here"
-        return line
+        """One line: how many published claims were run and hold, and how many values repeat."""
+        return ledger_view.summary(self.entries)
+
+    def text(self, *, verbose: bool = False) -> str:
+        """Both tables as text, at most 80 columns wide; one line for each claim.
+
+        Args:
+            verbose: also each claim's tolerance, unit, note and source, and the recorded values
+                that are unchanged.
+        """
+        return ledger_view.as_text(self.entries, verbose=verbose)
 
     def __repr__(self) -> str:
-        rows = [_HEADINGS, *(_cells(entry) for entry in self.entries)]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = []
-        for row in rows:
-            padded = map(str.ljust, row, widths)
-            lines.append("  ".join(padded).rstrip())
-        lines.append(self.summary())
-        return "\n".join(lines)
+        return self.text()
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         return {
             "text/plain": repr(self),
-            "text/html": self._html(),
+            "text/html": ledger_view.as_html(self.entries),
             LEDGER_MIME: self.to_dict(),
         }
-
-    def _html(self) -> str:
-        headings = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
-        rows = []
-        for entry in self.entries:
-            cells = "".join(f"<td>{escape(cell)}</td>" for cell in _cells(entry))
-            rows.append(f"<tr>{cells}</tr>")
-        return (
-            f"<table><thead><tr>{headings}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-            f"<p>{escape(self.summary())}</p>"
-        )
-
-
-def _cells(entry: Entry) -> tuple[str, ...]:
-    """The texts of one row of the table."""
-    claim = entry.claim
-    note = entry.note
-    if entry.verdict == NOT_RUN and not note:
-        note = f"needs {claim.tier}"
-    return (
-        f"{_SIGN[entry.verdict]} {entry.verdict}",
-        claim.id,
-        as_text(claim.value),
-        as_text(entry.measured, tolerance=claim.tolerance),
-        "equal" if has_words(claim.value) else as_text(claim.tolerance),
-        claim.unit,
-        note,
-        claim.source,
-    )

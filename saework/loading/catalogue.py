@@ -81,13 +81,13 @@ def _gated_model(name: str, *, weights_mb: float, tokenizer_mb: float) -> dict[s
 
 GELU_NOTEBOOKS = (
     "00_start_here",
-    "01_gelu_1l_reconstruction",
-    "02_gelu_1l_rare_features",
-    "03_gelu_1l_reading_a_feature",
+    "02_gelu_1l_reading_a_feature",
+    "03_gelu_1l_reconstruction",
+    "04_gelu_1l_rare_features",
 )
-GEMMA_SCOPE_NOTEBOOKS = ("04_gemma_scope_validation", "05_gemma_scope_frontier")
-GEMMA_2B_NOTEBOOKS = ("06_gemma_2b_residual_saes",)
-LLAMA_NOTEBOOKS = ("07_llama_steering",)
+GEMMA_SCOPE_NOTEBOOKS = ("05_gemma_scope_validation", "06_gemma_scope_frontier")
+GEMMA_2B_NOTEBOOKS = ("07_gemma_2b_residual_saes",)
+LLAMA_NOTEBOOKS = ("08_llama_steering",)
 # The validation notebook reads the first of these, the frontier notebook the seven of layer 12.
 VALIDATED = "layer_0/width_16k/average_l0_105"
 FRONTIER = (
@@ -222,19 +222,19 @@ STUDIES = {
             name="feature-ordering",
             release="gemma-mini",
             family=ORDERING,
-            notebooks=("08_feature_ordering",),
+            notebooks=("09_feature_ordering",),
         ),
         Study(
             name="feature-ordering-2b",
             release="gemma-scope-2b-pt-res",
             family=ORDERING,
-            notebooks=("08_feature_ordering",),
+            notebooks=("09_feature_ordering",),
         ),
         Study(
             name="saebench",
             release="gelu-1l-mini",
             family=("saebench",),
-            notebooks=("09_reading_saebench",),
+            notebooks=("10_reading_saebench",),
         ),
     )
 }

@@ -33,7 +33,7 @@ NOT_OURS = {"empty-table-header"}
 def lab(browser, tmp_path_factory):
     """After the browser: without one no server is started."""
     folder = tmp_path_factory.mktemp("lab")
-    for name in ("00_start_here", "02_gelu_1l_rare_features"):
+    for name in ("00_start_here", "04_gelu_1l_rare_features"):
         shutil.copy(labs.ROOT / "notebooks" / f"{name}.ipynb", folder)
     labs.write_notebook(folder / "explore.ipynb", *EXPLORE)
     with labs.jupyterlab(folder) as running:
@@ -100,7 +100,7 @@ def test_the_first_notebook_runs_from_top_to_bottom(lab, visit):
 def test_stored_figures_are_shown_once_and_come_alive_under_the_mouse(lab, visit):
     from playwright.sync_api import expect
 
-    page = visit("02_gelu_1l_rare_features.ipynb")
+    page = visit("04_gelu_1l_rare_features.ipynb")
     figures = page.locator(".jp-RenderedPlotly")
     expect(figures).to_have_count(4, timeout=WAIT)
     figure = figures.nth(1)
@@ -112,7 +112,7 @@ def test_stored_figures_are_shown_once_and_come_alive_under_the_mouse(lab, visit
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
     expect(drawing).to_be_visible(timeout=WAIT)
     expect(picture).to_be_hidden()
-    photograph(lab, page, "02_gelu_1l_rare_features")
+    photograph(lab, page, "04_gelu_1l_rare_features")
 
 
 def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
@@ -184,7 +184,7 @@ def open_page(browser):
 
 def test_a_notebooks_page_is_whole_without_a_network(open_page, axe, tmp_path):
     notebook = nbformat.read(
-        labs.ROOT / "notebooks" / "02_gelu_1l_rare_features.ipynb", as_version=4
+        labs.ROOT / "notebooks" / "04_gelu_1l_rare_features.ipynb", as_version=4
     )
     path = tmp_path / "page.html"
     path.write_text(notebook_page(notebook, title="02"), encoding="utf-8")
