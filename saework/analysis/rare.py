@@ -100,7 +100,7 @@ def rare_features(
     Warns, and gives NaN cosines, if no feature is rare.
 
     Args:
-        sae: the SAE; only ``W_enc`` and ``W_dec`` are read.
+        sae: the SAE; only ``W_enc`` (``W_dec`` where they are tied) and ``W_dec`` are read.
         firing_rate: fraction of tokens. A rate of 1e-4 needs about a million tokens.
         threshold: fraction of tokens.
         seed: for the random sets of the null.
@@ -119,7 +119,7 @@ def rare_features(
     RareFeatures(13... of 4096 below 0.001, 6... of them dead)
     ...
     """
-    w_enc = sae.W_enc.detach().float().cpu()
+    w_enc = encoder_columns(sae).detach().float().cpu()
     w_dec = sae.W_dec.detach().float().cpu()
     check_finite(w_enc, "encoder weights")
     check_finite(w_dec, "decoder weights")
