@@ -46,7 +46,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "Gemma3Text": dict(layer_types=["full_attention"] * 2, **EAGER),
 }
 MORE: dict[str, dict[str, Any]] = {
-    "GPT2": {},
+    "GPT2": dict(n_inner=24, n_head=2, num_key_value_heads=None, head_dim=None),
     "GPTNeoX": dict(num_key_value_heads=2),
     "Mistral": {},
     "Gemma": {},

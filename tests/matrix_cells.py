@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -11,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from plain_runs import HOOKS, PlainSae
+from plain_runs import PlainSae, rebuilt
 from torch import Tensor
 
 import saework
 from saework import Workbook
 from saework.analysis.steering_edit import steering_hooks
 from saework.views.explorer.feature_search import features_raising
+from saework.views.explorer.text_reading import read
 
 close = partial(torch.testing.assert_close, rtol=2e-3, atol=2e-4, check_dtype=False)
 BOS = 1
@@ -157,6 +157,16 @@ def plain_effect(cell: Cell, feature: int) -> Tensor:
     return effect
 
 
+def check_explore(cell: Cell) -> None:
+    """What the explorer shows of a text: a feature's values, and what fires on a token."""
+    row = cell.book.tokens[0]
+    reading = cell.call(read, row)
+    close(refusing(reading.values, cell.feature), cell.features[0, :, cell.feature])
+    firing = refusing(reading.firing, 4, n=1000)
+    expected = cell.features[0, 4]
+    assert sorted(firing["index"]) == expected.nonzero()[:, 0].tolist()
+
+
 def check_explorer_search(cell: Cell) -> None:
     found = cell.call(features_raising, [OTHER_TOKEN], n=3)
     for feature, value, _ in found.itertuples(index=False):
@@ -189,7 +199,8 @@ def check_feature_page(cell: Cell) -> None:
     counted = cell.book.tokens != BOS
     values = cell.features[..., feature]
     assert page.count == int((values[counted] != 0).sum())
-    assert page.mean_l0 == pytest.approx(float((cell.features[counted] != 0).sum(-1).double().mean()))
+    l0 = (cell.features[counted] != 0).sum(-1).double().mean()
+    assert page.mean_l0 == pytest.approx(float(l0))
     top = torch.tensor([example.activation for example in page.top])
     close(top, values[counted].topk(len(top)).values)
     plain = cell.plain
@@ -222,9 +233,9 @@ def check_rare_features(cell: Cell) -> None:
 
 def check_compare(cell: Cell) -> None:
     sae = cell.book.sae
-    other = copy.deepcopy(sae)
+    other = rebuilt(sae)
     noise = torch.randn(other.W_dec.shape, generator=torch.Generator().manual_seed(5))
-    other.W_dec.data = sae.W_dec.flip(0) + 0.05 * noise
+    other.W_dec = torch.nn.Parameter(sae.W_dec.flip(0) + 0.05 * noise)
     table = refusing(saework.compare, sae, other)
     unit, unit_other = (torch.nn.functional.normalize(s.W_dec, dim=-1) for s in (sae, other))
     cosine, nearest = (unit @ unit_other.T).max(1)
@@ -238,7 +249,9 @@ def check_reference(cell: Cell) -> None:
     book = cell.book
     written = cell.call(saework.write_reference, PROMPT, cell.folder / "reference.json")
     ids = book.tokenizer(PROMPT, add_special_tokens=False)["input_ids"]
-    plain = PlainSae(cell.model, book.sae, torch.tensor([[BOS, *ids]]), cell.reads, cell.writes)
+    if book.model.cfg.default_prepend_bos:  # TransformerLens says it for each family
+        ids = [BOS, *ids]
+    plain = PlainSae(cell.model, book.sae, torch.tensor([ids]), cell.reads, cell.writes)
     y_hat = plain.reconstructed(plain.x, plain.y)
     last = plain.features[0, -1]
     assert written["n_active_last_pos"] == int((last != 0).sum())
@@ -251,7 +264,7 @@ def check_reference(cell: Cell) -> None:
 
 
 def check_permute_features(cell: Cell) -> None:
-    sae = copy.deepcopy(cell.book.sae)
+    sae = rebuilt(cell.book.sae)
     order = torch.arange(cell.features.shape[-1]).flip(0)
     permuted = refusing(saework.permute_features, sae, order)
     plain = PlainSae(cell.model, permuted, cell.book.tokens, cell.reads, cell.writes)
@@ -278,7 +291,8 @@ FUNCTIONS: dict[str, Callable[[Cell], None]] = {
     "feature_activations": check_feature_activations,
     "active_features": check_active_features,
     "logit_effect": check_logit_effect,
-    "explorer's search": check_explorer_search,
+    "explore": check_explore,
+    "explore, search": check_explorer_search,
     "steer": partial(check_steering, mode="add", error_term=True),
     "steer, clamp": partial(check_steering, mode="clamp", error_term=True),
     "steer without error term": partial(check_steering, mode="add", error_term=False),
@@ -291,14 +305,17 @@ FUNCTIONS: dict[str, Callable[[Cell], None]] = {
 }
 
 
+def weights_of(sae: Any) -> dict[str, Tensor]:
+    return sae.state_dict() if isinstance(sae, torch.nn.Module) else vars(sae)
+
+
 def state_of(cell: Cell) -> dict[str, Any]:
     """What no function may change: the SAE, and the model's hooks."""
     model, sae = cell.book.model, cell.book.sae
-    weights = sae.state_dict() if isinstance(sae, torch.nn.Module) else vars(sae)
     return {
-        "weights": {name: value.clone() for name, value in weights.items()},
+        "weights": {name: value.clone() for name, value in weights_of(sae).items()},
         "attributes": {name: id(value) for name, value in vars(sae).items()},
-        "hooks": sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()),
+        "hooks": {name for name, point in model.hook_dict.items() if point.fwd_hooks},
     }
 
 
@@ -316,9 +333,8 @@ def outcome(cell: Cell, function: str) -> str:
     except Refused as refusal:
         words = str(refusal)
     after = state_of(cell)
-    assert after.pop("weights").keys() == before["weights"].keys()
+    now = after.pop("weights")
     for name, value in before.pop("weights").items():
-        now = cell.book.sae.state_dict()[name] if isinstance(cell.book.sae, torch.nn.Module) else getattr(cell.book.sae, name)
-        assert torch.equal(value, now), f"{name} of the SAE is changed"
-    assert after == before, (after["hooks"], before["hooks"], after["attributes"].keys() ^ before["attributes"].keys())
+        assert torch.equal(value, now[name]), f"{name} of the SAE is changed"
+    assert after == before
     return words

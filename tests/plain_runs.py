@@ -182,12 +182,21 @@ def _input_edited(module: Any, edit: Edit) -> Iterator[None]:
         handle.remove()
 
 
+def rebuilt(sae: Any) -> Any:
+    """A copy that shares nothing: functions that sae_lens keeps on an SAE refer to that very one."""
+    if not isinstance(sae, torch.nn.Module):
+        return copy.copy(sae)
+    other = type(sae).from_dict(sae.cfg.to_dict())
+    other.load_state_dict(sae.state_dict())
+    return other.eval().requires_grad_(False)
+
+
 class PlainSae:
     """One SAE at one place of a plain model, on some tokens."""
 
     def __init__(self, model: Any, sae: Any, tokens: Tensor, reads: str, writes: str):
         self.model, self.tokens, self.reads, self.writes = model, tokens, reads, writes
-        self.sae = copy.deepcopy(sae)
+        self.sae = rebuilt(sae)
         if getattr(self.sae, "hook_z_reshaping_mode", False):
             self.sae.turn_off_forward_pass_hook_z_reshaping()
         self.kept: dict[str, Tensor] = {}
@@ -250,7 +259,10 @@ class PlainSae:
 
     def row(self, feature: int) -> Tensor:
         """What one unit of a feature adds, for an SAE that does not rescale each token."""
-        row = self.sae.W_dec[feature]
-        cfg = getattr(self.sae, "cfg", None)
-        rescaled = getattr(cfg, "rescale_acts_by_decoder_norm", False)
-        return row / row.norm() if rescaled else row
+        scaling = getattr(getattr(self.sae, "cfg", None), "normalize_activations", "none")
+        if scaling in ("layer_norm", "constant_norm_rescale"):
+            return self.sae.W_dec[feature]
+        none_and_one = torch.zeros(1, 2, len(self.sae.W_dec))
+        none_and_one[0, 1, feature] = 1
+        none, one = self.sae.decode(none_and_one)[0]
+        return one - none

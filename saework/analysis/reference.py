@@ -136,6 +136,11 @@ def _measure(
             f"this transcoder reads {site.reads} and writes {site.writes}; "
             "a reference compares an SAE with what it reads, so give an SAE"
         )
+    if site.code == "over positions":
+        raise ValueError(
+            f"the features of a {sae_architecture(sae)} SAE are only a part of what it "
+            "reconstructs; a reference has one for all of it, so give an SAE of single tokens"
+        )
     x = sae_input(model, sae, tokens, hook)
     with unchanged(sae):
         features = check_finite(sae.encode(x.flatten(2)), "feature activations")

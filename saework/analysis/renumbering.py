@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saework.core.arguments import check_feature
+from saework.core.protocols import sae_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,8 +27,16 @@ FEATURE_AXIS = {
     "scaling_factor": 0,
 }
 """Which axis of a parameter counts the features. By name: shapes do not tell if d_in is d_sae."""
-NO_FEATURE_AXIS = ("b_dec", "topk_threshold")
-INDEPENDENT = ("standard", "jumprelu", "gated")
+NO_FEATURE_AXIS = ("b_dec", "topk_threshold", "W_skip")
+INDEPENDENT = (
+    "standard",
+    "jumprelu",
+    "gated",
+    "transcoder",
+    "skip_transcoder",
+    "jumprelu_transcoder",
+    "jumprelu_skip_transcoder",
+)
 """Architectures in which no feature depends on another."""
 
 
@@ -58,8 +67,8 @@ def permute_features(
         The same ``sae``.
 
     Raises:
-        ValueError: for an order that is no permutation, a parameter whose feature axis is not
-            known, or optimiser state of another shape than its parameter. Nothing is changed then.
+        ValueError: for an object that is no torch module, an order that is no permutation, a
+            parameter whose feature axis is not known, or optimiser state of another shape than its parameter. Nothing is changed then.
 
     >>> from saework import load
     >>> sae = load("gelu-1l-mini", n_tokens=2048, check=False).sae
@@ -68,6 +77,11 @@ def permute_features(
     >>> torch.equal(permute_features(sae, order).W_dec[-8], before)
     True
     """
+    if not isinstance(sae, torch.nn.Module):
+        raise ValueError(
+            f"this {type(sae).__name__} is no torch module, so its parameters are not listed; "
+            "permute its arrays yourself: columns of W_enc, rows of W_dec, biases"
+        )
     index = _checked_order(order, sae.W_dec.shape[0]).to(sae.W_dec.device)
     # All moves are collected, and so checked, before the first is made.
     moves = []
@@ -97,7 +111,7 @@ def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> An
 
     Returns:
         A new ``sae_lens.SAE`` of the same kind. Decoding gives these features' part of the
-        reconstruction.
+        reconstruction, ``b_dec`` (and a transcoder's skip term) included.
 
     Raises:
         ValueError: for a feature that does not exist or is given twice, or an SAE whose features
@@ -109,7 +123,12 @@ def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> An
     >>> small.cfg.d_sae, torch.equal(small.W_dec[0], sae.W_dec[985])
     (2, True)
     """
-    kind = sae.cfg.architecture()
+    kind = sae_architecture(sae)
+    if kind is None:
+        raise ValueError(
+            f"this {type(sae).__name__} has no cfg of sae_lens, so it is not known how to make a "
+            "smaller one; give a sae_lens.SAE, or take columns of W_enc and rows of W_dec"
+        )
     if kind not in INDEPENDENT:
         raise ValueError(
             f"in a {kind} SAE whether a feature is on depends on the others, so none can be taken "

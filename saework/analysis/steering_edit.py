@@ -14,7 +14,7 @@ import torch
 from saework.core.arguments import check_feature, check_finite, check_positive
 from saework.core.errors import HookError
 from saework.core.protocols import HookedModel, SparseAutoencoder
-from saework.engine.encoder import Encoder, encode_columns
+from saework.engine.encoder import Encoder, encode_columns, token_scale
 from saework.engine.site import check_reconstructs, decoder_rows, site_of
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def steering_hooks(
         sae: the SAE.
         feature: the feature's number.
         strength: in mode ``"add"``, ``delta``. In mode ``"clamp"``, the activation that the
-            feature is set to: ``delta = strength - activation of the feature`` (exact for SAEs
-            that do not rescale their input).
+            feature is set to: ``delta = strength - activation of the feature``, times the
+            token's scale for SAEs that rescale each token (``layer_norm``).
         mode: ``"add"`` or ``"clamp"``.
         error_term: base is the activations themselves; if False, the SAE's reconstruction of
             them. With it, strength 0 in mode add at the corrected site changes no bit.
@@ -130,7 +130,9 @@ class _Edit:
         delta = torch.full(x.shape[:2], self.strength, device=x.device, dtype=self.direction.dtype)
         if not self.clamp:
             return delta
-        return delta - encode_columns(self.sae, x, self.feature).to(delta)
+        delta = delta - encode_columns(self.sae, x, self.feature).to(delta)
+        scale = token_scale(self.sae, x)
+        return delta if scale is None else delta * scale[..., 0].to(delta)
 
 
 def _check_settings(strength: Any, mode: Any, error_term: Any, site: Any) -> None:

@@ -24,6 +24,8 @@ from saework.engine.site import (
     check_single_tokens,
     code_of,
     encode,
+    is_transcoder,
+    scales_input,
     skipped,
     unchanged,
 )
@@ -210,6 +212,23 @@ def encode_columns(
     if not hasattr(known, "threshold"):
         return _activate(before, None)
     return _activate(before, known.threshold[feature])
+
+
+@torch.no_grad()
+def token_scale(
+    sae: SparseAutoencoder, x: Float[Tensor, "batch pos *width"]
+) -> Float[Tensor, "batch pos 1"] | None:
+    """What an SAE that rescales each token multiplies its output with; None if it does not."""
+    if not scales_input(sae) or is_transcoder(sae):
+        return None
+    known: Any = sae
+    ones = x.new_ones(*x.shape[:2], 1)
+    # What zeros come back as is a shift. Both go in one call: the SAE forgets its scale after it.
+    ones_and_zeros = torch.stack([ones, torch.zeros_like(ones)])
+    with unchanged(sae):
+        known.process_sae_in(x.flatten(2))  # leaves each token's scale on the SAE
+        scaled, shift = known.run_time_activation_norm_fn_out(ones_and_zeros)
+    return scaled - shift
 
 
 def _in_place_of(x: Tensor, x_hat: Tensor) -> Tensor:

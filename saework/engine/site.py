@@ -25,6 +25,7 @@ from saework.core.protocols import (
     sae_architecture,
     sae_metadata,
 )
+from saework.engine.norm_edits import check_norm_edit
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -128,6 +129,7 @@ def site_of(model: HookedModel | None, sae: SparseAutoencoder, hook: str | None 
     reads = readable(model, own)
     writes = readable(model, _output_hook(sae, own))
     carrier, bypass = carrier_of(model, writes)
+    check_norm_edit(model, carrier)
     reads = carrier if reads == writes and bypass is None else reads
     d_sae, d_out = sae.W_dec.shape
     return Site(
@@ -167,9 +169,14 @@ def code_of(sae: SparseAutoencoder) -> Code:
 
 
 def input_width(sae: SparseAutoencoder) -> int:
-    """The width that an SAE reads. An SAE with tied weights has no ``W_enc``."""
+    """The width that an SAE reads."""
+    return encoder_columns(sae).shape[0]
+
+
+def encoder_columns(sae: SparseAutoencoder) -> Float[Tensor, "d_in d_sae"]:
+    """``W_enc``; an SAE with tied weights has none, and reads with its decoder rows."""
     encoder = getattr(sae, "W_enc", None)
-    return sae.W_dec.shape[1] if encoder is None else encoder.shape[0]
+    return sae.W_dec.T if encoder is None else encoder
 
 
 def is_transcoder(sae: SparseAutoencoder) -> bool:
@@ -345,10 +352,14 @@ def row_scale(sae: SparseAutoencoder) -> Float[Tensor, " d_sae"] | None:
     """What a feature's activation is multiplied with before its decoder row; None where it is 1.
 
     With ``rescale_acts_by_decoder_norm``, activations count units of a decoder row of norm one.
+    With ``constant_scalar_rescale``, they count units of an input that was multiplied first.
     """
-    if not getattr(getattr(sae, "cfg", None), "rescale_acts_by_decoder_norm", False):
-        return None
-    return 1 / sae.W_dec.norm(dim=-1)
+    config: Any = getattr(sae, "cfg", None)
+    if getattr(config, "rescale_acts_by_decoder_norm", False):
+        return 1 / sae.W_dec.norm(dim=-1)
+    if getattr(config, "normalize_activations", None) == "constant_scalar_rescale":
+        return torch.full_like(sae.W_dec[:, 0], 1 / config.activation_normalization_factor)
+    return None
 
 
 def decoder_rows(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine import forward
-from saework.engine.encoder import encode_columns
+from saework.engine.encoder import encode_columns, token_scale
 from saework.engine.losses import next_token_losses
-from saework.engine.site import decoder_rows, is_transcoder, site_of, unchanged
+from saework.engine.site import decoder_rows, site_of
 from saework.views.feature_page.examples import Places
 
 if TYPE_CHECKING:
@@ -182,17 +182,8 @@ def contribution(
     activation = encoded[rows, :, column_of_row]
     decoder_row = decoder_rows(sae, features).unsqueeze(1)
     added = activation.unsqueeze(-1) * decoder_row
-    unscale = getattr(sae, "run_time_activation_norm_fn_out", None)
-    if unscale is not None and not is_transcoder(sae):
-        # An SAE that scales its input scales its output back, and may shift it. What zeros come
-        # back as is the shift. Both go in one call: the SAE forgets its scale after it.
-        zeros = torch.zeros_like(added)
-        both = torch.stack([added, zeros])
-        with unchanged(sae):
-            cast("Any", sae).process_sae_in(x.flatten(2))  # leaves each token's scale on the SAE
-            scaled, shift = unscale(both)
-        added = scaled - shift
-    return added
+    scale = token_scale(sae, x)
+    return added if scale is None else added * scale
 
 
 def _without_features(
