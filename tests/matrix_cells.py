@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ class Cell:
     """A place of ``plain_runs.HOOKS``."""
     writes: str
     folder: Path
-    before: dict[str, Any] = field(default_factory=dict)
+    site: str
+    """The hook that always has what the SAE reads."""
 
     @cached_property
     def plain(self) -> PlainSae:
@@ -125,7 +126,7 @@ def check_find_site(cell: Cell) -> None:
     y_hat = plain.reconstructed(plain.x, plain.y)[counted].double()
     unexplained = (y - y_hat).pow(2).sum() / (y - y.mean(0)).pow(2).sum()
     names = table["names"].str.split(", ")
-    (row,) = table[names.map(lambda names: cell.book.hook in names)].itertuples()
+    (row,) = table[names.map(lambda names: cell.site in names)].itertuples()
     assert row.unexplained == pytest.approx(float(unexplained), rel=2e-3, abs=1e-5)
     l0 = (cell.features[counted] != 0).sum(-1).double().mean()
     assert row.l0 == pytest.approx(float(l0))
@@ -297,9 +298,9 @@ FUNCTIONS: dict[str, Callable[[Cell], None]] = {
     "steer, clamp": partial(check_steering, mode="clamp", error_term=True),
     "steer without error term": partial(check_steering, mode="add", error_term=False),
     "feature_page": check_feature_page,
+    "write_reference": check_reference,
     "rare_features": check_rare_features,
     "compare": check_compare,
-    "write_reference": check_reference,
     "permute_features": check_permute_features,
     "select_features": check_select_features,
 }

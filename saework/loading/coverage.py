@@ -133,6 +133,14 @@ REFUSALS = (
     ),
 )
 
+QWEN_3_5_NORM = Refusal(
+    RUNNING,
+    "TransformerLens rebuilds the norm with other weights; no registered SAE reads there",
+    "does not reach what follows as it should",
+    places=("normed",),
+)
+"""Of Qwen 3.5 alone."""
+
 
 def refusals(architecture: str, place: str) -> dict[str, Refusal]:
     """The functions that refuse an SAE of this architecture that reads at this place.
