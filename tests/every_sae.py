@@ -11,6 +11,8 @@ import torch
 from conftest import draw
 from sae_lens.saes.sae import SAEMetadata
 
+from saework.loading import coverage
+
 D_SAE = 40
 ARCHITECTURES = {
     "standard": "Standard",
@@ -57,6 +59,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "standard",
         dict(normalize_activations="expected_average_only_in"),
     ),
+    coverage.WHITENED: ("standard", dict(normalize_activations="covariance_whitening")),
+    coverage.CLT_LAYER: ("transcoder", {}),
     "heads, reshaped by itself": ("standard", dict(reshape_activations="hook_z")),
 }
 KINDS = [*ARCHITECTURES, *VARIANTS, "batchtopk, saved", "matryoshka, saved", "own object"]
@@ -80,6 +84,8 @@ def architecture_of(kind: str) -> str:
     """What sae_lens calls it; ``own object`` is none of its."""
     if kind.endswith(", saved"):
         return "jumprelu"
+    if kind in coverage.ARCHITECTURES:
+        return kind
     return VARIANTS[kind][0] if kind in VARIANTS else kind
 
 
@@ -100,6 +106,8 @@ def build(kind: str, reads: str, writes: str, folder: Path, d_in: int = 16) -> A
     if "transcoder" in architecture:
         options = options | dict(d_out=16)
     metadata = SAEMetadata(hook_name=reads, hook_name_out=writes)
+    if kind == coverage.CLT_LAYER:
+        metadata.decoder_summed_over_layers = True
     sae = sae_class(config_class(d_in=d_in, d_sae=D_SAE, metadata=metadata, **options))
     for seed, (name, weight) in enumerate(sorted(sae.named_parameters())):
         weight.data = 0.3 * draw(*weight.shape, seed=seed)

@@ -55,7 +55,7 @@ class Cell:
     @cached_property
     def feature(self) -> int:
         """The one with the highest activation behind BOS."""
-        return int(self.features[:, 1:].amax((0, 1)).argmax())
+        return int(self.features[:, 1:].abs().amax((0, 1)).argmax())
 
     @cached_property
     def row(self) -> Tensor:
@@ -74,13 +74,18 @@ def refusing(function: Callable, *args: Any, **options: Any) -> Any:
         raise Refused(str(error)) from None
 
 
+def largest(values: Tensor, n: int) -> Tensor:
+    """Along the first axis, those of largest size."""
+    return values.gather(0, values.abs().topk(n, 0).indices)
+
+
 def check_scan(cell: Cell) -> None:
     seen = cell.call(saework.scan, top_k=2, progress=False)
     flat = cell.features.flatten(0, 1)
     assert torch.equal(seen.count, (flat != 0).sum(0))
     assert seen.mean_l0 == pytest.approx(float((flat != 0).sum(-1).double().mean()))
-    close(seen.max_activation, flat.amax(0).clamp(min=0))
-    close(seen.top_values, flat.topk(2, 0).values.T.clamp(min=0))
+    close(seen.max_activation, flat.abs().amax(0))
+    close(seen.top_values, largest(flat, 2).T)
     close(seen.total_activation, flat.double().sum(0))
 
 
@@ -144,7 +149,7 @@ def check_active_features(cell: Cell) -> None:
         expected = cell.features[0, pos]
         assert sorted(found["index"]) == expected.nonzero()[:, 0].tolist()
         close(torch.tensor(found["value"].to_numpy()), expected[found["index"].tolist()])
-        assert found["value"].is_monotonic_decreasing
+        assert found["value"].abs().is_monotonic_decreasing
 
 
 def check_logit_effect(cell: Cell) -> None:
@@ -203,7 +208,7 @@ def check_feature_page(cell: Cell) -> None:
     l0 = (cell.features[counted] != 0).sum(-1).double().mean()
     assert page.mean_l0 == pytest.approx(float(l0))
     top = torch.tensor([example.activation for example in page.top])
-    close(top, values[counted].topk(len(top)).values)
+    close(top, largest(values[counted], len(top)))
     plain = cell.plain
     without = plain.with_feature(feature, 0.0)
     ablated = plain.losses(lambda x, y: torch.where(counted[..., None], without(x, y), y))

@@ -147,7 +147,8 @@ def site_of(model: HookedModel | None, sae: SparseAutoencoder, hook: str | None 
 def code_of(sae: SparseAutoencoder) -> Code:
     """How features come from the input; an object without a config is always encoded whole.
 
-    Raises: ValueError for an architecture that is not supported, or one for training alone.
+    Raises: ValueError for an architecture that is not supported, one for training alone, or an
+        input that was whitened in training.
     """
     architecture = sae_architecture(sae)
     if architecture is None:
@@ -164,6 +165,12 @@ def code_of(sae: SparseAutoencoder) -> Code:
             f"the architecture {architecture!r} is not known here; known are {', '.join(CODES)}. "
             "Give an object of your own with encode, decode, W_enc and W_dec (and no cfg), "
             "whose encode depends on each token alone"
+        )
+    if getattr(getattr(sae, "cfg", None), "normalize_activations", None) == "covariance_whitening":
+        raise ValueError(
+            "this SAE was trained on whitened activations, and its weights still read them "
+            "(normalize_activations is 'covariance_whitening'); "
+            "call sae.fold_activation_whitening(...) with the matrices of its training first"
         )
     return CODES[architecture]
 

@@ -42,11 +42,13 @@ SPLICING = (
     "recons_score",
     "recons_score, mean",
     "reconstruction_metrics",
+    "find_site",
+    "steer",
     "steer, clamp",
     "steer without error term",
     "feature_page",
-    "select_features",
 )
+"""Functions that put an SAE's output in the place of activations, or compare the two."""
 PER_FEATURE = ("standard", "jumprelu", "gated")
 JOINT = ("topk", "abstopk", "matching_pursuit")
 TRAINING = ("batchtopk", "matryoshka_batchtopk")
@@ -57,9 +59,12 @@ TRANSCODERS = (
     "jumprelu_skip_transcoder",
 )
 JUMPRELU_TRANSCODERS = TRANSCODERS[2:]
+CLT_LAYER = "one layer of a cross-layer transcoder"
+WHITENED = "any, with whitening not folded in"
 OWN = "own object"
-"""An SAE that is not sae_lens's."""
-ARCHITECTURES = (*PER_FEATURE, *JOINT, "temporal", *TRANSCODERS, *TRAINING, OWN)
+OTHERS = (CLT_LAYER, WHITENED, OWN)
+"""What sae_lens has no architecture for."""
+ARCHITECTURES = (*PER_FEATURE, *JOINT, "temporal", *TRANSCODERS, *TRAINING, *OTHERS)
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,22 @@ REFUSALS = (
         TRAINING,
     ),
     Refusal(
-        (*SPLICING[:-1], "scan", "find_site"),
+        (*SPLICING, "scan"),
         "features depend on earlier tokens of the row",
         "depend on earlier tokens",
         ("temporal",),
+    ),
+    Refusal(
+        RUNNING,
+        "its weights read whitened activations, which the hook does not hold",
+        "trained on whitened activations",
+        (WHITENED,),
+    ),
+    Refusal(
+        SPLICING,
+        "alone it reconstructs no layer",
+        "one layer of a cross-layer transcoder",
+        (CLT_LAYER,),
     ),
     Refusal(
         ("write_reference",),
@@ -110,7 +127,7 @@ REFUSALS = (
         ("write_reference",),
         "a reference compares an SAE with what it reads",
         "a reference compares an SAE with what it reads",
-        TRANSCODERS,
+        (*TRANSCODERS, CLT_LAYER),
     ),
     Refusal(
         ("write_reference",),
@@ -122,7 +139,7 @@ REFUSALS = (
         ("logit_effect", "explore, search"),
         "the hook does not write to the residual stream",
         "does not write to the residual stream",
-        tuple(name for name in ARCHITECTURES if name not in TRANSCODERS),
+        tuple(name for name in ARCHITECTURES if name not in (*TRANSCODERS, CLT_LAYER)),
         places=("mlp_in", "normed"),
     ),
     Refusal(
@@ -207,7 +224,7 @@ ARCHITECTURES_OF_LOADER = {
     "goodfire": ("standard",),
     "deepseek_r1": ("standard",),
     "temporal": ("temporal",),
-    "mntss_clt_layer_transcoder": ("transcoder",),
+    "mntss_clt_layer_transcoder": (CLT_LAYER,),
 }
 """By sae_lens's functions that read a layout, what they can give."""
 PLACE_OF_LOADER = {

@@ -111,7 +111,7 @@ def check_examples(places: Places, seen: Float[ndarray, " example"]) -> None:
     Raises:
         ValueError: other tokens were scanned.
     """
-    tolerance = 0.01 + 0.1 * places.activation
+    tolerance = 0.01 + 0.1 * np.abs(places.activation)
     wrong = np.flatnonzero(np.abs(seen - places.activation) > tolerance)
     if len(wrong):
         i = int(wrong[0])
