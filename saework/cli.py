@@ -45,13 +45,30 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_list(commands: Commands) -> None:
     command = commands.add_parser("list", help="list the releases: model, hook, licence, size")
+    command.add_argument(
+        "--all",
+        action="store_true",
+        help="all releases of sae_lens, and the functions that refuse their SAEs",
+    )
     command.set_defaults(run=_list)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from saework.loading.catalogue import releases
+    from saework.loading.coverage import coverage
 
-    print(releases().T.to_string())
+    if not arguments.all:
+        print(releases().T.to_string())
+        return 0
+    table = coverage()
+    right = table["refused"] == ""
+    table["refused"] = table["refused"].mask(right, "none")
+    print(table.to_string(index=False))
+    n_right = table.loc[right, "saes"].sum()
+    print(
+        f"\n{table['saes'].sum():,} SAEs; every function is right with {n_right:,} of them, and "
+        "with the others all functions but those that refuse"
+    )
     return 0
 
 

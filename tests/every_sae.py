@@ -11,7 +11,7 @@ import torch
 from conftest import draw
 from sae_lens.saes.sae import SAEMetadata
 
-from saework.loading import coverage
+from saework.loading import refusals
 
 D_SAE = 40
 ARCHITECTURES = {
@@ -59,8 +59,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "standard",
         dict(normalize_activations="expected_average_only_in"),
     ),
-    coverage.WHITENED: ("standard", dict(normalize_activations="covariance_whitening")),
-    coverage.CLT_LAYER: ("transcoder", {}),
+    refusals.WHITENED: ("standard", dict(normalize_activations="covariance_whitening")),
+    refusals.CLT_LAYER: ("transcoder", {}),
     "heads, reshaped by itself": ("standard", dict(reshape_activations="hook_z")),
 }
 KINDS = [*ARCHITECTURES, *VARIANTS, "batchtopk, saved", "matryoshka, saved", "own object"]
@@ -84,7 +84,7 @@ def architecture_of(kind: str) -> str:
     """What sae_lens calls it; ``own object`` is none of its."""
     if kind.endswith(", saved"):
         return "jumprelu"
-    if kind in coverage.ARCHITECTURES:
+    if kind in refusals.ARCHITECTURES:
         return kind
     return VARIANTS[kind][0] if kind in VARIANTS else kind
 
@@ -106,7 +106,7 @@ def build(kind: str, reads: str, writes: str, folder: Path, d_in: int = 16) -> A
     if "transcoder" in architecture:
         options = options | dict(d_out=16)
     metadata = SAEMetadata(hook_name=reads, hook_name_out=writes)
-    if kind == coverage.CLT_LAYER:
+    if kind == refusals.CLT_LAYER:
         metadata.decoder_summed_over_layers = True
     sae = sae_class(config_class(d_in=d_in, d_sae=D_SAE, metadata=metadata, **options))
     for seed, (name, weight) in enumerate(sorted(sae.named_parameters())):

@@ -183,7 +183,7 @@ def _input_edited(module: Any, edit: Edit) -> Iterator[None]:
 
 
 def rebuilt(sae: Any) -> Any:
-    """A copy that shares nothing: functions that sae_lens keeps on an SAE refer to that very one."""
+    """A copy that shares nothing: functions that sae_lens keeps on an SAE refer to that one."""
     if not isinstance(sae, torch.nn.Module):
         return copy.copy(sae)
     other = type(sae).from_dict(sae.cfg.to_dict())

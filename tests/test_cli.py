@@ -86,6 +86,9 @@ def test_an_unknown_release_is_named_with_its_neighbours(capsys):
 def test_list_and_preflight(capsys):
     assert cli.main(["list"]) == 0
     assert "gelu-1l-mini" in capsys.readouterr().out
+    assert cli.main(["list", "--all"]) == 0
+    listed = capsys.readouterr().out
+    assert "gpt2-small-res-jb" in listed and "SAEs; every function is right with" in listed
     assert cli.main(["preflight", "gelu-1l-mini"]) == 0
     assert "gelu-1l-mini: ready" in capsys.readouterr().out
 

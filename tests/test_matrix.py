@@ -1,7 +1,7 @@
 """Every architecture of sae_lens x every model family of its table x every function.
 
 Each cell is right (equal to a plain computation) or refused (by an error that names the property),
-as ``saework/loading/coverage.py`` says. Nothing of the caller's changes: neither the SAE's weights
+as ``saework/loading/refusals.py`` says. Nothing of the caller's changes: neither the SAE's weights
 and attributes, nor the model's hooks.
 
 The whole product would have 24 kinds of SAE x 15 families x 9 places x 20 functions = 60,000 cells.
@@ -11,8 +11,9 @@ Two things make a part of it enough:
   HookedTransformer and on one bridge.
 - How a family reads, writes and predicts does not depend on the kind of SAE, but on where it
   reads. So all families meet all functions that run the model, at all their places, with one ReLU
-  SAE and one JumpReLU transcoder with a skip term. ``find_site`` reads all places at once, so it
-  is run for three of them.
+  SAE and one JumpReLU transcoder with a skip term. The three slow ones are run at three places:
+  ``find_site`` reads all places at once, and the other two splice as ``recons_score`` and ``steer``
+  do.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from plain_runs import HOOKS, LAYER, PlainHooked, PlainHuggingFace
 
 from saework import Workbook
 from saework.engine import site
-from saework.loading import coverage
+from saework.loading import coverage, refusals
 from saework.loading.sae_ids import registry
 
-SITES_READ = ("resid_post", "hook_z", "mlp_in to mlp_out")
+SLOW = ("find_site", "reconstruction_metrics", "feature_page")
+SLOW_AT = ("resid_post", "hook_z", "mlp_in to mlp_out")
 WIDTHS = {"mlp_post": 24}
 
 
@@ -103,7 +105,7 @@ def outcomes(cell: Cell, functions: list[str]) -> dict[str, str]:
     return found
 
 
-def check(found: dict[str, str], refused: dict[str, coverage.Refusal]) -> None:
+def check(found: dict[str, str], refused: dict[str, refusals.Refusal]) -> None:
     """Those that should be refused are, and say why; all others are right."""
     unexpected = {}
     for function, result in found.items():
@@ -124,7 +126,7 @@ def test_architectures_by_functions(cell_of, family, kind):
     if kind.startswith("heads"):
         reads = writes = "hook_z"
     cell = cell_of(family, kind, reads, writes)
-    refused = coverage.refusals(architecture_of(kind), reads)
+    refused = refusals.refusals(architecture_of(kind), reads)
     check(outcomes(cell, list(FUNCTIONS)), refused)
 
 
@@ -136,10 +138,10 @@ def test_families_by_places_by_functions(cell_of, family, place):
     reads, _, writes = place.partition(" to ")
     kind = "jumprelu_skip_transcoder" if writes else "standard"
     cell = cell_of(family, kind, reads, writes or reads)
-    functions = [name for name in coverage.RUNNING if name != "find_site" or place in SITES_READ]
-    refused = coverage.refusals(kind, reads)
+    functions = [name for name in refusals.RUNNING if name not in SLOW or place in SLOW_AT]
+    refused = refusals.refusals(kind, reads)
     if family.startswith("Qwen3_5") and place == "normed":
-        refused |= dict.fromkeys(coverage.RUNNING, coverage.QWEN_3_5_NORM)
+        refused |= dict.fromkeys(refusals.RUNNING, refusals.QWEN_3_5_NORM)
     check(outcomes(cell, functions), refused)
 
 
@@ -153,16 +155,16 @@ def test_a_wrong_number_a_change_and_a_crash_are_seen(cell_of, monkeypatch):
     monkeypatch.setitem(FUNCTIONS, "scan", lambda cell: cell.none)
     assert outcomes(cell, ["scan"])["scan"].startswith("CRASH")
     with pytest.raises(AssertionError):
-        check({"scan": "right"}, {"scan": coverage.REFUSALS[0]})
+        check({"scan": "right"}, {"scan": refusals.REFUSALS[0]})
 
 
 def test_every_architecture_of_sae_lens_is_in_the_matrix():
     known = sae_lens.registry.SAE_CLASS_REGISTRY.keys()
     known |= sae_lens.registry.SAE_TRAINING_CLASS_REGISTRY.keys()
     assert known == every_sae.ARCHITECTURES.keys()
-    assert known == set(coverage.ARCHITECTURES) - {*coverage.OTHERS}
+    assert known == set(refusals.ARCHITECTURES) - {*refusals.OTHERS}
     assert known == {*site.CODES, *site.TRAINING_ONLY}
-    assert {architecture_of(kind) for kind in KINDS} == set(coverage.ARCHITECTURES)
+    assert {architecture_of(kind) for kind in KINDS} == set(refusals.ARCHITECTURES)
 
 
 def test_every_scaling_of_sae_lens_is_in_the_matrix():
@@ -173,8 +175,8 @@ def test_every_scaling_of_sae_lens_is_in_the_matrix():
 
 
 def test_every_function_is_in_the_matrix():
-    assert list(FUNCTIONS) == list(coverage.FUNCTIONS)
-    assert {name for refusal in coverage.REFUSALS for name in refusal.functions} <= {*FUNCTIONS}
+    assert list(FUNCTIONS) == list(refusals.FUNCTIONS)
+    assert {name for refusal in refusals.REFUSALS for name in refusal.functions} <= {*FUNCTIONS}
 
 
 def test_every_registered_sae_has_its_cells():

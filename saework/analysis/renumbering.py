@@ -68,7 +68,8 @@ def permute_features(
 
     Raises:
         ValueError: for an object that is no torch module, an order that is no permutation, a
-            parameter whose feature axis is not known, or optimiser state of another shape than its parameter. Nothing is changed then.
+            parameter whose feature axis is not known, or optimiser state of another shape than its
+            parameter. Nothing is changed then.
 
     >>> from saework import load
     >>> sae = load("gelu-1l-mini", n_tokens=2048, check=False).sae
@@ -77,7 +78,7 @@ def permute_features(
     >>> torch.equal(permute_features(sae, order).W_dec[-8], before)
     True
     """
-    if not isinstance(sae, torch.nn.Module):
+    if not hasattr(sae, "named_parameters"):
         raise ValueError(
             f"this {type(sae).__name__} is no torch module, so its parameters are not listed; "
             "permute its arrays yourself: columns of W_enc, rows of W_dec, biases"
