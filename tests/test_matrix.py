@@ -34,6 +34,7 @@ from saework.engine import site
 from saework.loading import coverage, refusals
 from saework.loading.sae_ids import registry
 
+HOOKED = "HookedTransformer"
 SLOW = ("find_site", "reconstruction_metrics", "feature_page")
 SLOW_AT = ("resid_post", "hook_z", "mlp_in to mlp_out")
 WIDTHS = {"mlp_post": 24}
@@ -41,6 +42,8 @@ WIDTHS = {"mlp_post": 24}
 
 def places_of(family: str) -> list[str]:
     """A ReLU SAE at each place, and transcoders."""
+    if family == HOOKED:
+        return [*PlainHooked.kinds, "normed to mlp_out"]
     parts = PARTS[family]
     left_out = {"resid_mid": parts.middle, "mlp_post": parts.hidden is not None}
     places = [place for place in HOOKS if left_out.get(place, True)]
@@ -62,7 +65,7 @@ def model_of(tiny, tmp_path_factory):
     made: dict[str, Any] = {}
 
     def get(family: str):
-        if family == "HookedTransformer":
+        if family == HOOKED:
             return tiny.model, PlainHooked(tiny.model)
         if family not in made:
             folder = tmp_path_factory.mktemp(family)
@@ -80,7 +83,7 @@ def cell_of(model_of, tokens, tiny, tmp_path):
     def get(family: str, kind: str, reads: str, writes: str) -> Cell:
         model, plain = model_of(family)
         names = {place: name for place, name in HOOKS.items()}
-        if family == "HookedTransformer":  # it has one layer
+        if family == HOOKED:  # it has one layer
             names = {place: name.replace(f"s.{LAYER}", "s.0") for place, name in names.items()}
         hook = names[reads]
         if reads == "mlp_in" and writes == "mlp_out":
@@ -117,12 +120,12 @@ def check(found: dict[str, str], refused: dict[str, refusals.Refusal]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", ["HookedTransformer", "GPT2"])
+@pytest.mark.parametrize("family", [HOOKED, "GPT2"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_architectures_by_functions(cell_of, family, kind):
     reads = writes = "resid_post"
     if "transcoder" in kind:
-        reads, writes = "normed" if family == "HookedTransformer" else "mlp_in", "mlp_out"
+        reads, writes = "normed" if family == HOOKED else "mlp_in", "mlp_out"
     if kind.startswith("heads"):
         reads = writes = "hook_z"
     cell = cell_of(family, kind, reads, writes)
@@ -132,7 +135,8 @@ def test_architectures_by_functions(cell_of, family, kind):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "family, place", [(family, place) for family in PARTS for place in places_of(family)]
+    "family, place",
+    [(family, place) for family in (HOOKED, *PARTS) for place in places_of(family)],
 )
 def test_families_by_places_by_functions(cell_of, family, place):
     reads, _, writes = place.partition(" to ")
@@ -147,7 +151,7 @@ def test_families_by_places_by_functions(cell_of, family, place):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_wrong_number_a_change_and_a_crash_are_seen(cell_of, monkeypatch):
-    cell = cell_of("HookedTransformer", "topk, rescaled by decoder norm", *["resid_post"] * 2)
+    cell = cell_of(HOOKED, "topk, rescaled by decoder norm", *["resid_post"] * 2)
     monkeypatch.setattr(site, "row_scale", lambda sae: None)
     assert outcomes(cell, ["logit_effect"])["logit_effect"].startswith("WRONG")
     monkeypatch.setitem(FUNCTIONS, "scan", lambda cell: setattr(cell.book.sae, "d_head", 1))

@@ -393,4 +393,4 @@ def encode(
 def skipped(sae: Any, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_out"] | None:
     """What a transcoder's skip connection adds to its output; None if it has none."""
     skip = getattr(sae, "W_skip", None)
-    return None if skip is None else x @ skip.T
+    return None if skip is None else x.to(skip.dtype) @ skip.T

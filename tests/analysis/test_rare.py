@@ -223,3 +223,11 @@ def test_rows_of_zeros_leave_the_medians_of_the_others(tiny):
     alone = torch.cosine_similarity(kept_enc, others, dim=-1)
     value = summary.loc["rare, leave one out", "median encoder cosine"]
     assert value == pytest.approx(float(alone.median()), abs=1e-5)
+
+
+def test_tied_weights_read_with_their_decoder_rows(tiny):
+    tied = SimpleNamespace(W_dec=tiny.sae.W_dec)
+    untied = SimpleNamespace(W_dec=tiny.sae.W_dec, W_enc=tiny.sae.W_dec.T)
+    rate = torch.linspace(0, 1, 48)
+    found, expected = (rare_features(sae, rate, threshold=0.3) for sae in (tied, untied))
+    assert torch.equal(found.cosine, expected.cosine)

@@ -6,6 +6,7 @@ That training continues unchanged is tested with the study of feature ordering.
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,3 +168,11 @@ def test_features_that_depend_on_each_other():
         ValueError, match="in a topk SAE whether a feature is on depends on the others"
     ):
         select_features(top_k_sae(), [1])
+
+
+def test_an_object_of_ones_own_is_refused(tiny):
+    own = SimpleNamespace(W_enc=tiny.sae.W_enc, W_dec=tiny.sae.W_dec)
+    with pytest.raises(ValueError, match="no torch module.*columns of W_enc, rows of W_dec"):
+        permute_features(own, torch.arange(48))
+    with pytest.raises(ValueError, match="no cfg of sae_lens.*give a sae_lens.SAE"):
+        select_features(own, [3])

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import random_sae
+from conftest import draw, random_sae
+from sae_lens import StandardSAE, StandardSAEConfig
 
 from saework.analysis.steering import steer
 from saework.analysis.steering_edit import steering_hooks
@@ -150,3 +151,19 @@ def test_the_edit_has_a_short_name():
     """TransformerLens takes the repr of each hook, and that of an SAE's weights takes long."""
     ((_, function),) = steering_hooks(None, SAE, FEATURE, strength=1.0)
     assert len(repr(function)) < 100
+
+
+@pytest.mark.parametrize("scaling", ["layer_norm", "constant_norm_rescale"])
+def test_clamping_where_each_token_is_rescaled(tiny, scaling):
+    config = StandardSAEConfig(d_in=24, d_sae=48, normalize_activations=scaling)
+    sae = StandardSAE(config)
+    sae.load_state_dict(tiny.sae.state_dict())
+    x = draw(2, 3, 24)
+    features = sae.encode(x)
+    before = sae.decode(features)
+    clamped = features.clone()
+    clamped[..., 7] = 5.0
+    sae.encode(x)  # decoding needs the scale that it leaves
+    expected = x + sae.decode(clamped) - before
+    ((_, edit),) = steering_hooks(tiny.model, sae, 7, strength=5.0, mode="clamp", hook=tiny.hook)
+    torch.testing.assert_close(edit(x), expected, rtol=1e-4, atol=1e-5)

@@ -431,3 +431,34 @@ def test_a_temporal_sae_reads_whole_rows(tiny, tied):
         book = Workbook(tiny.model, sae, tiny.tokens, tiny.tokenizer, tiny.hook)
         with pytest.raises(ValueError, match="temporal SAE depend on earlier tokens"):
             ANALYSES[refused](book)
+
+
+def test_a_skip_term_in_bfloat16(case):
+    sae = transcoder("skip", case.reads, case.writes)
+    half = copy.deepcopy(sae).to(dtype=torch.bfloat16)
+    scores = [recons_score(case.model, each, case.tokens, progress=False) for each in (sae, half)]
+    assert scores[1].recons_loss == pytest.approx(scores[0].recons_loss, rel=0.02)
+    assert find_site(case.model, half, case.tokens)["unexplained"].notna().all()
+
+
+def test_what_was_whitened_in_training_is_refused(tiny):
+    config = sae_lens.StandardSAEConfig(
+        d_in=24, d_sae=48, normalize_activations="covariance_whitening"
+    )
+    with pytest.raises(ValueError, match="trained on whitened activations.*fold_activation_white"):
+        logit_effect(tiny.model, sae_lens.StandardSAE(config), 3, hook=tiny.hook)
+
+
+def test_a_temporal_saes_rows_are_in_the_units_of_the_hook(tiny):
+    config = sae_lens.TemporalSAEConfig(
+        d_in=24,
+        d_sae=64,
+        n_heads=1,
+        bottleneck_factor=8,
+        normalize_activations="constant_scalar_rescale",
+        activation_normalization_factor=0.25,
+    )
+    sae = with_random_weights(sae_lens.TemporalSAE(config))
+    one = torch.eye(64)[None]
+    added = (sae.decode(one) - sae.decode(torch.zeros_like(one)))[0]
+    torch.testing.assert_close(site.decoder_rows(sae, slice(None)), added, rtol=1e-4, atol=1e-5)
