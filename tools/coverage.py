@@ -35,7 +35,7 @@ token, `steer` in mode clamp or without the error term. `write_reference` stands
 """
 RELEASES = """\
 Where only an SAE's own config says its architecture, the last column names what any of them
-refuses: `select_features` refuses those that are TopK, and no other.
+refuses: `select_features` refuses those whose features compete (TopK), and no other.
 """
 
 
