@@ -27,6 +27,7 @@ def box(book):
 @pytest.fixture
 def runs(book):
     """A list that grows by one each time the model runs."""
+    logit_effect(book, 0)  # the first one tries how the hook joins the stream
     counted = []
     handle = book.model.blocks[0].register_forward_pre_hook(lambda *args: counted.append(1))
     yield counted
