@@ -63,7 +63,7 @@ def feature_activations(
     [0.0, 9.2, 0.0]
     """
     feature = check_feature(feature, sae.W_dec.shape[0])
-    tokens = as_tokens(model, text_or_tokens)
+    tokens = as_tokens(model, text_or_tokens, sae)
     blocks = []
     for part in row_blocks(len(tokens), rows_at_a_time(model, tokens, None)):
         x = sae_input(model, sae, tokens[part], hook, first_row=part.start)

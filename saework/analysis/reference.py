@@ -129,7 +129,7 @@ def _measure(
     """A reference's measured values, and the last position's features, float64 ``[d_sae]``."""
     if not isinstance(prompt, str):
         raise ValueError(f"the prompt is a {type(prompt).__name__}; give text")
-    tokens = as_tokens(model, prompt)
+    tokens = as_tokens(model, prompt, sae)
     site = site_of(model, sae, hook)
     if site.is_transcoder:
         raise ValueError(

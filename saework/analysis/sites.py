@@ -161,7 +161,7 @@ def find_site(
     ['blocks.0.mlp.hook_post', 'blocks.0.mlp.hook_pre']
     """
     check_reconstructs(sae)
-    tokens = forward.as_tokens(model, tokens)
+    tokens = forward.as_tokens(model, tokens, sae)
     mask = check_mask(mask, tokens.shape)
     _, without_bos = with_and_without_bos(model, tokens, mask)
     n_counted = int(without_bos.sum())

@@ -171,7 +171,7 @@ def steer(
         hook=hook,
         seed=seed,
     )
-    tokens = _one_prompt(model, prompt, max_new_tokens)
+    tokens = _one_prompt(model, sae, prompt, max_new_tokens)
     sae_input(model, sae, tokens, hook)  # width and finiteness, before the long run
     unsteered = generate(model, tokens, [], max_new_tokens=max_new_tokens)
     steered = generate(model, tokens, hooks, max_new_tokens=max_new_tokens)
@@ -203,14 +203,16 @@ def _direction_name(direction: Any, seed: int) -> str:
     return f"random (seed {seed})" if isinstance(direction, str) else "given"
 
 
-def _one_prompt(model: HookedModel, prompt: Any, max_new_tokens: int) -> Tensor:
+def _one_prompt(
+    model: HookedModel, sae: SparseAutoencoder, prompt: Any, max_new_tokens: int
+) -> Tensor:
     """The prompt as long ``[1, pos]``, if it and the continuation fit in the model's context."""
     check_positive(max_new_tokens, "max_new_tokens")
     if getattr(model, "tokenizer", None) is None:
         raise ValueError(
             "this model has no tokenizer, so its text cannot be read; set model.tokenizer"
         )
-    tokens = as_tokens(model, prompt)
+    tokens = as_tokens(model, prompt, sae)
     n_rows, n_pos = tokens.shape
     if n_rows != 1:
         raise ValueError(

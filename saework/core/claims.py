@@ -22,7 +22,7 @@ _WIDEST_LIST = 48  # characters of a list in a table
 
 @dataclass(frozen=True)
 class Claim:
-    """A number (or a list of numbers, or words) that somebody published, or that we recorded."""
+    """A number, a list of numbers, or words: published, or recorded here."""
 
     id: str
     """Short and unique, such as ``reconstruction/loss``."""

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from saework.core.arguments import check_finite, check_mask, check_positive, check_tokens
 from saework.core.errors import HookError, unknown
-from saework.core.protocols import Hook, HookedModel, SparseAutoencoder
+from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, sae_metadata
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
 from saework.engine.model_input import check_not_random, check_padding, text_tokens
@@ -38,14 +38,18 @@ class _Reached(Exception):
     """Raised from a hook to end a forward pass that has gone far enough."""
 
 
-def as_tokens(model: HookedModel, text_or_tokens: Tokens) -> Int[Tensor, "batch pos"]:
+def as_tokens(
+    model: HookedModel, text_or_tokens: Tokens, sae: SparseAutoencoder | None = None
+) -> Int[Tensor, "batch pos"]:
     """Text or tokens to long ``[batch, pos]`` on the model's device.
 
     Args:
         model: whose vocabulary, context and device count.
         text_or_tokens: text; or tokens, taken as they are. BOS is put before text where the
-            tokenizer has one and the model's ``cfg.default_prepend_bos`` does not say otherwise;
-            never a second one, before text that begins with it (a chat template's, for example).
+            tokenizer has one and the SAE's rows began with it; never a second one, before text
+            that begins with it (a chat template's, for example).
+        sae: whose config may say ``prepend_bos``. Otherwise TransformerLens's
+            ``default_prepend_bos`` of the model decides.
 
     Raises:
         ValueError: bad tokens, text too long for the model, a lone surrogate in it, padding
@@ -53,7 +57,8 @@ def as_tokens(model: HookedModel, text_or_tokens: Tokens) -> Int[Tensor, "batch 
     """
     check_not_random(model)
     if isinstance(text_or_tokens, str):
-        text_or_tokens = text_tokens(model, text_or_tokens)
+        prepend_bos = None if sae is None else sae_metadata(sae, "prepend_bos")
+        text_or_tokens = text_tokens(model, text_or_tokens, prepend_bos=prepend_bos)
     tokens = check_tokens(text_or_tokens, d_vocab=model.cfg.d_vocab, n_ctx=model.cfg.n_ctx)
     check_padding(tokens, getattr(model, "tokenizer", None))
     return tokens.to(_device(model))
@@ -136,6 +141,7 @@ def sae_input(
         ValueError: as ``activations``.
     """
     site = site_of(model, sae, hook)
+    tokens = as_tokens(model, tokens, sae)
     x = activations(model, tokens, site.reads, first_row=first_row)
     site.check_width(site.reads, x)
     return x
@@ -288,7 +294,7 @@ def prepared(
 ) -> tuple[Int[Tensor, "batch pos"], Site, Bool[Tensor, "batch pos"] | None, int]:
     """The arguments of a pass over many tokens, checked: tokens, site, mask and rows at a time."""
     site = site_of(model, sae, hook)
-    tokens = as_tokens(model, tokens)
+    tokens = as_tokens(model, tokens, sae)
     mask = check_mask(mask, tokens.shape)
     return tokens, site, mask, rows_at_a_time(model, tokens, batch_size)
 

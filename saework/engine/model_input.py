@@ -15,8 +15,16 @@ if TYPE_CHECKING:
 MAX_ROWS_NAMED = 10
 
 
-def text_tokens(model: HookedModel, text: str) -> Int[Tensor, "1 pos"]:
+def text_tokens(
+    model: HookedModel, text: str, *, prepend_bos: bool | None = None
+) -> Int[Tensor, "1 pos"]:
     """Text to tokens, with BOS in front where the model is given one, and never with two.
+
+    Args:
+        model: whose tokenizer is used.
+        text: the text.
+        prepend_bos: whether an SAE was trained on rows that begin with BOS. By default
+            TransformerLens's own setting for the model.
 
     Raises:
         ValueError: a lone surrogate in the text.
@@ -29,14 +37,16 @@ def text_tokens(model: HookedModel, text: str) -> Int[Tensor, "1 pos"]:
             "which no tokenizer takes; remove it"
         ) from error
     # not cut to the context: a text that is too long is an error later
-    return model.to_tokens(text, prepend_bos=_needs_bos(model, text), truncate=False)
+    return model.to_tokens(text, prepend_bos=_needs_bos(model, text, prepend_bos), truncate=False)
 
 
-def _needs_bos(model: HookedModel, text: str) -> bool:
+def _needs_bos(model: HookedModel, text: str, prepend_bos: bool | None) -> bool:
     """Whether BOS has to be put before a text; Qwen, for example, has none."""
     bos = getattr(model.tokenizer, "bos_token", None)
     if bos is None or text.startswith(bos):
         return False
+    if prepend_bos is not None:
+        return prepend_bos
     return getattr(model.cfg, "default_prepend_bos", True) is not False
 
 

@@ -109,3 +109,21 @@ def test_training_mode_without_dropout_changes_nothing(tiny):
     expected = token_losses(tiny.model, tiny.tokens)
     model = copy.deepcopy(tiny.model).train()
     assert torch.equal(token_losses(model, tiny.tokens), expected)
+
+
+@pytest.mark.parametrize("model_says", [True, False])
+@pytest.mark.parametrize(("sae_says", "begins"), [(True, True), (False, False), (None, None)])
+def test_text_begins_as_the_rows_that_the_sae_was_trained_on(
+    tiny, monkeypatch, model_says, sae_says, begins
+):
+    """TransformerLens puts no BOS before a Pythia's text, but SAEs of Pythia were given one."""
+    monkeypatch.setattr(tiny.model.cfg, "default_prepend_bos", model_says)
+    sae = copy.deepcopy(tiny.sae)
+    sae.cfg.metadata.prepend_bos = sae_says
+    words = tiny.model.to_tokens("two words", prepend_bos=False)
+    begins = model_says if begins is None else begins
+    bos = torch.full((1, int(begins)), tiny.model.tokenizer.bos_token_id)
+    rows = torch.cat([bos, words], 1)
+    assert torch.equal(as_tokens(tiny.model, "two words", sae), rows)
+    expected = feature_activations(tiny.model, sae, rows[0], 7)
+    assert torch.equal(feature_activations(tiny.model, sae, "two words", 7), expected)

@@ -128,7 +128,7 @@ def read(workbook: WorkbookParts, text_or_tokens: str | Int[Tensor, "*batch pos"
     Raises:
         ValueError: for text that cannot be run, or several rows.
     """
-    tokens = as_tokens(workbook.model, text_or_tokens)
+    tokens = as_tokens(workbook.model, text_or_tokens, workbook.sae)
     if len(tokens) != 1:
         raise ValueError(f"{len(tokens)} rows were given; give text or one row")
     with torch.no_grad():
