@@ -177,14 +177,12 @@ def main(root: Path) -> None:
     from published_saes import PUBLISHED
 
     import saework
-    from saework.loading.outside_code import no_programs_started
     from saework.loading.sae_ids import registry
 
-    with no_programs_started():
-        from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup
-
     psutil.virtual_memory = lambda: SimpleNamespace(available=10**15)
-    table = registry()
+    table = registry()  # the first import of sae_lens would start git
+    from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup
+
     answers = {}
     plain: dict[str, PlainModel] = {}
     for published in PUBLISHED:

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from saework.core.arguments import check_finite
+from saework.core.parts import ONLY_WEIGHTS, check_sae
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +109,7 @@ def rare_features(
 
     Raises:
         ValueError: for another number of rates than the SAE has features, rates outside 0..1, a
-            threshold outside 0..1, or values that are not finite.
+            threshold outside 0..1, values that are not finite, or what is no SAE.
 
     Source: "Rare features are all the same" in the gelu-1l notebook. The leave-one-out cosine and
     the null are ours: a mean that contains the feature itself raises its cosine.
@@ -120,6 +121,7 @@ def rare_features(
     RareFeatures(13... of 4096 below 0.001, 6... of them dead)
     ...
     """
+    check_sae(sae, needs=ONLY_WEIGHTS)
     w_enc = encoder_columns(sae).detach().float().cpu()
     w_dec = sae.W_dec.detach().float().cpu()
     check_finite(w_enc, "encoder weights")

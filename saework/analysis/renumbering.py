@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saework.core.arguments import check_feature
+from saework.core.parts import ONLY_WEIGHTS, check_sae
 from saework.core.protocols import sae_architecture
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def permute_features(
     >>> torch.equal(permute_features(sae, order).W_dec[-8], before)
     True
     """
+    check_sae(sae, needs=ONLY_WEIGHTS)
     if not hasattr(sae, "named_parameters"):
         raise ValueError(
             f"this {type(sae).__name__} is no torch module, so its parameters are not listed; "
@@ -124,6 +126,7 @@ def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> An
     >>> small.cfg.d_sae, torch.equal(small.W_dec[0], sae.W_dec[985])
     (2, True)
     """
+    check_sae(sae)
     kind = sae_architecture(sae)
     if kind is None:
         raise ValueError(

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from saework.core.arguments import check_finite
+from saework.core.parts import ONLY_WEIGHTS, check_sae
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +41,7 @@ def compare(sae_a: SparseAutoencoder, sae_b: SparseAutoencoder) -> pd.DataFrame:
         - ``mutual``: whether each is the other's nearest.
 
     Raises:
-        ValueError: if the SAEs differ in ``d_in``, or weights are not finite.
+        ValueError: if the SAEs differ in ``d_in``, weights are not finite, or one is no SAE.
 
     >>> from saework import load
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
@@ -48,6 +49,8 @@ def compare(sae_a: SparseAutoencoder, sae_b: SparseAutoencoder) -> pd.DataFrame:
     >>> table.columns.tolist(), len(table)
     (['direction', 'feature', 'nearest', 'cosine', 'mutual'], 8192)
     """
+    check_sae(sae_a, needs=ONLY_WEIGHTS)
+    check_sae(sae_b, needs=ONLY_WEIGHTS)
     a = unit_rows(sae_a.W_dec)
     b = unit_rows(sae_b.W_dec)
     d_in_a = a.shape[1]

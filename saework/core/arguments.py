@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 import torch
 
 import saework.core.torch_setup  # noqa: F401, before the first work with torch
+from saework.core.parts import check_model, check_sae
 from saework.core.protocols import WorkbookParts
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ NOT_INTEGERS = (
     torch.complex128,
 )
 MAX_ROWS_NAMED = 10
+CHECKS_OF_PARTS: dict[str, Callable[[Any], None]] = {"model": check_model, "sae": check_sae}
 
 
 def check_tokens(
@@ -201,7 +203,8 @@ def accepts_workbook(
         brings_hook: False where the default of ``hook`` comes from another argument.
 
     Raises:
-        ValueError: (in the call) a Workbook together with any part that it brings.
+        ValueError: (in the call) a Workbook together with any part that it brings; a model or an
+            SAE that is none (``check_model``, ``check_sae``).
 
     >>> @accepts_workbook
     ... def width(model, sae, tokens, *, hook=None):
@@ -222,6 +225,10 @@ def accepts_workbook(
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> R:
         if not args or not isinstance(args[0], WorkbookParts):
+            given = dict(zip(positional, args)) | kwargs
+            for name, check in CHECKS_OF_PARTS.items():
+                if name in parts and name in given:
+                    check(given[name])
             return function(*args, **kwargs)
         workbook, *others = args
         surplus = _parts_beside_workbook(parts, others, kwargs, n_others)

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from saework.core.arguments import check_finite, check_mask, check_positive, check_tokens
 from saework.core.errors import HookError, unknown
+from saework.core.parts import check_model
 from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, sae_metadata
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
@@ -55,6 +56,7 @@ def as_tokens(
         ValueError: bad tokens, text too long for the model, a lone surrogate in it, padding
             before a token of the text, or a model whose dropout is on.
     """
+    check_model(model)
     check_not_random(model)
     if isinstance(text_or_tokens, str):
         prepend_bos = None if sae is None else sae_metadata(sae, "prepend_bos")

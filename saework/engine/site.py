@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from saework.core.errors import HookError
+from saework.core.parts import check_model, check_sae
 from saework.core.protocols import (
     Hook,
     HookedModel,
@@ -124,6 +125,9 @@ def site_of(model: HookedModel | None, sae: SparseAutoencoder, hook: str | None 
         HookError: if a hook is missing, or no edit there would reach the logits.
         ValueError: for an architecture or a property that is not supported.
     """
+    check_sae(sae)
+    if model is not None:
+        check_model(model)
     own = hook_of(sae, hook)
     code = code_of(sae)
     reads = readable(model, own)

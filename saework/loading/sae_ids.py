@@ -16,6 +16,7 @@ from saework.loading.layouts.neel import NEEL
 from saework.loading.layouts.qresearch import QRESEARCH
 from saework.loading.layouts.sae_layout import SaeLayout
 from saework.loading.layouts.sae_lens import SAE_LENS, Registered
+from saework.loading.outside_code import no_programs_started
 from saework.loading.release import FindSae, ListIds, SaeFile
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ WIDTHS = {
 @cache
 def registry() -> dict[str, Any]:
     """sae_lens's table of releases, by name."""
-    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+    with no_programs_started():  # its first import would start git for a version
+        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     return get_pretrained_saes_directory()
 

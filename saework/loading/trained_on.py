@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from saework.core.protocols import SparseAutoencoder
     from saework.loading.release import Release
 
+LAYER_IN_ID = re.compile(r"(?:^|[/_.])(?:blocks\.|layer_?|l)(\d+)")
+POINT_IN_ID = re.compile(r"hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out|z)(?![a-z])")
+USUAL_ROWS = {
+    "sequence_separator_token": ("bos",),
+    "disable_concat_sequences": (False, None),
+    "seqpos_slice": (None, [None], (None,), [None, None], (None, None)),
+    "exclude_special_tokens": (False, None),
+}
+"""What sae_lens records of rows and positions, and the values that rows here have."""
 LONGEST_ROW = 2048
 """Longer rows cost attention's memory, which grows with the square of the length."""
 
@@ -63,6 +73,31 @@ def with_own_model(release: Release, sae_id: str, sae: SparseAutoencoder) -> Rel
     return replace(release, repositories=repositories)
 
 
+def warn_of_other_hook(release: Release, sae_id: str, sae: SparseAutoencoder) -> None:
+    """Warn where sae_lens's table lists an SAE under another hook or layer than the SAE's own.
+
+    Warns:
+        UserWarning: if the two differ; it names both.
+    """
+    listed = release.find(sae_id)
+    own = sae_metadata(sae, "hook_name")
+    if listed is None or not isinstance(listed.layout, Registered) or not own:
+        return
+    differences = []
+    for pattern in (LAYER_IN_ID, POINT_IN_ID):
+        in_id = pattern.search(sae_id)
+        in_own = pattern.search(own)
+        if in_id and in_own and in_id[1] != in_own[1]:
+            differences.append(f"{in_id[1]} for {in_own[1]}")
+    if differences:
+        warnings.warn(
+            f"sae_lens's table lists this SAE of {release.name} as {sae_id}, but its own config "
+            f"says that it reads {own} ({', '.join(differences)}); {own} is taken. "
+            "find_site(...) ranks the hooks for it",
+            stacklevel=3,
+        )
+
+
 def _bare(model: str) -> str:
     """A model's name without its owner; Meta's has two spellings."""
     return model.split("/")[-1].lower().removeprefix("meta-")
@@ -76,8 +111,10 @@ def rows_of_training(sae: SparseAutoencoder, release: Release) -> tuple[int, boo
         release: whose row length an SAE gets that names none.
 
     Warns:
-        UserWarning: for a ``context_size`` that is not honoured.
+        UserWarning: for a ``context_size`` that is not honoured, and for positions or separators
+            that differ (``USUAL_ROWS``).
     """
+    _warn_of_other_rows(sae)
     prepend_bos = sae_metadata(sae, "prepend_bos") is not False
     context_size = sae_metadata(sae, "context_size")
     if context_size is None:
@@ -98,6 +135,24 @@ def rows_of_training(sae: SparseAutoencoder, release: Release) -> tuple[int, boo
     return length, prepend_bos
 
 
+def _warn_of_other_rows(sae: SparseAutoencoder) -> None:
+    """Warn of recorded facts about rows and positions that rows here do not follow."""
+    metadata = getattr(getattr(sae, "cfg", None), "metadata", None)
+    recorded = vars(metadata) if hasattr(metadata, "__dict__") else {}
+    differences = [
+        f"{name} {recorded[name]!r}"
+        for name, usual in USUAL_ROWS.items()
+        if name in recorded and recorded[name] not in usual
+    ]
+    if differences:
+        warnings.warn(
+            f"the SAE's config says {', '.join(differences)}, which is not followed: rows are "
+            "documents end to end with BOS between them, and every position counts. Leave "
+            "positions out by mask=, or build a Workbook(...) with rows of your own",
+            stacklevel=5,
+        )
+
+
 def warn_of_other_training(text_of: SparseAutoencoder, sae: SparseAutoencoder) -> None:
     """Warn where an SAE was trained on another model or on other rows than those at hand.
 
@@ -109,7 +164,7 @@ def warn_of_other_training(text_of: SparseAutoencoder, sae: SparseAutoencoder) -
         UserWarning: it names each field of the config that differs.
     """
     differences = []
-    for field in ("model_name", "prepend_bos", "context_size"):
+    for field in ("model_name", "prepend_bos", "context_size", *USUAL_ROWS):
         at_hand = sae_metadata(text_of, field)
         own = sae_metadata(sae, field)
         if field == "model_name" and at_hand and own:

@@ -15,6 +15,7 @@ from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.arguments import check_positive, check_tokens
 from saework.core.errors import HookError, unknown
 from saework.core.files import DATA
+from saework.core.parts import check_model, check_sae
 from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, hook_of, sae_metadata
 from saework.engine.site import input_width, site_of
 from saework.loading import corpus, models
@@ -32,7 +33,12 @@ from saework.loading.tokenizer_files import (
     TOKENIZER_FILES,
     read_tokenizer,
 )
-from saework.loading.trained_on import rows_of_training, warn_of_other_training, with_own_model
+from saework.loading.trained_on import (
+    rows_of_training,
+    warn_of_other_hook,
+    warn_of_other_training,
+    with_own_model,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -62,6 +68,8 @@ class Workbook:
     """The SAE's id in the release, or its path on this machine."""
 
     def __post_init__(self) -> None:
+        check_model(self.model)
+        check_sae(self.sae)
         cfg = self.model.cfg
         tokens = check_tokens(self.tokens, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx)
         object.__setattr__(self, "tokens", tokens)  # the way to set a field of a frozen dataclass
@@ -92,6 +100,7 @@ class Workbook:
         device = next(self.model.parameters()).device
         sae = _load_sae(self.release, sae_id).to(device, self.sae.W_dec.dtype)
         _check_width(self.model, sae)
+        warn_of_other_hook(self.release, str(sae_id), sae)
         warn_of_other_training(self.sae, sae)
         return replace(self, sae=sae, sae_id=str(sae_id), hook=hook_of(sae))
 
@@ -203,6 +212,7 @@ def load(
     # The small and the doubtful parts come first: a closed gate, or no corpus, costs no download.
     tokenizer = load_tokenizer(release)
     sae = _load_sae(release, sae_id).to(device, dtype)
+    warn_of_other_hook(release, sae_id, sae)
     table = release
     release = with_own_model(release, sae_id, sae)
     if release is not table:

@@ -185,12 +185,23 @@ def test_a_hook_that_is_given_comes_before_the_workbooks(book):
     assert three_parts(book, hook="hook_embed")[3] == "hook_embed"
 
 
-def test_the_parts_are_taken_as_ever():
-    assert three_parts(1, 2, 3) == (1, 2, 3, None, None)
-    assert three_parts(tokens=3, model=1, sae=2, hook="h") == (1, 2, 3, "h", None)
-    assert two_parts(1, 2, "text", feature=7) == (1, 2, "text", 7, None, 1.0)
+def test_the_parts_are_taken_as_ever(tiny):
+    parts = model, sae = (tiny.model, tiny.sae)
+    assert three_parts(*parts, 3) == (*parts, 3, None, None)
+    assert three_parts(tokens=3, model=model, sae=sae, hook="h") == (*parts, 3, "h", None)
+    assert two_parts(*parts, "text", feature=7) == (*parts, "text", 7, None, 1.0)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'tokens'"):
-        three_parts(1, 2)
+        three_parts(*parts)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_parts_are_checked_by_place_and_by_name(tiny, by_name):
+    for name, parts in (("model", (None, tiny.sae)), ("sae", (tiny.model, None))):
+        with pytest.raises(ValueError, match=f"{name} is None; give "):
+            if by_name:
+                three_parts(model=parts[0], sae=parts[1], tokens=3)
+            else:
+                three_parts(*parts, 3)
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,8 @@ def test_bos_is_put_before_text_where_the_model_is_given_one(bos_id, default, ex
         cfg.default_prepend_bos = default
     model = SimpleNamespace(
         cfg=cfg,
+        hook_dict={},
+        hooks=None,
         tokenizer=SimpleNamespace(bos_token=bos_id and "<bos>"),
         to_tokens=to_tokens,
         parameters=lambda: iter([torch.zeros(1)]),

@@ -19,6 +19,7 @@ from saework.loading.layouts.sae_lens import Registered
 from saework.loading.trained_on import (
     LONGEST_ROW,
     rows_of_training,
+    warn_of_other_hook,
     warn_of_other_training,
     with_own_model,
 )
@@ -135,3 +136,82 @@ def test_another_sae_on_rows_that_it_was_not_trained_on(tmp_path):
         warnings.simplefilter("error", UserWarning)
         book.with_sae("blocks.2.hook_resid_post")
         warn_of_other_training(sae(model_name="gpt2"), sae())
+
+
+@pytest.mark.parametrize(
+    "field,value",
+    [
+        ("sequence_separator_token", "eos"),
+        ("sequence_separator_token", None),
+        ("disable_concat_sequences", True),
+        ("seqpos_slice", [1, None]),
+        ("exclude_special_tokens", True),
+        ("exclude_special_tokens", [0, 1]),
+    ],
+)
+def test_rows_and_positions_that_are_not_followed_are_told(field, value):
+    release = catalogue.release_named(GPT2[0])
+    with pytest.warns(UserWarning, match=f"{field} .*not followed.*mask="):
+        assert rows_of_training(sae(**{field: value}), release) == (128, True)
+
+
+def test_rows_and_positions_as_they_are_here_are_not_told():
+    usual = {
+        "sequence_separator_token": "bos",
+        "disable_concat_sequences": False,
+        "seqpos_slice": (None,),
+        "exclude_special_tokens": False,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        rows_of_training(sae(**usual), catalogue.release_named(GPT2[0]))
+
+
+@pytest.mark.parametrize(
+    "name,sae_id,own,words",
+    [
+        (*GPT2, "blocks.7.hook_resid_pre", "8 for 7"),
+        (*GPT2, "blocks.8.hook_resid_post", "resid_pre for resid_post"),
+        ("llama_scope_lxr_8x", "l10r_8x", "blocks.9.hook_resid_post", "10 for 9"),
+        ("qwen-scope-3-1.7b-base-w32k-l50", "layer3", "blocks.2.hook_resid_post", "3 for 2"),
+        (
+            "gemma-scope-2b-pt-mlp",
+            "layer_0/width_16k/average_l0_119",
+            "blocks.1.hook_mlp_out",
+            "0 for 1",
+        ),
+    ],
+)
+def test_a_table_that_names_another_hook(name, sae_id, own, words):
+    release = catalogue.release_named(name)
+    with pytest.warns(UserWarning) as caught:
+        warn_of_other_hook(release, sae_id, sae(hook_name=own))
+    text = str(caught[0].message)
+    assert sae_id in text and f"{own} is taken" in text and words in text
+
+
+@pytest.mark.parametrize(
+    "name,sae_id,own",
+    [
+        (*GPT2, GPT2[1]),
+        ("gpt2-small-hook-z-kk", "blocks.3.hook_z", "blocks.3.attn.hook_z"),
+        (
+            "gpt2-small-res-jb-feature-splitting",
+            "blocks.8.hook_resid_pre_768",
+            "blocks.8.hook_resid_pre",
+        ),
+        ("gemma-scope-2b-pt-res", "embedding/width_4k/average_l0_6", "hook_embed"),
+        (
+            "sae_bench_gemma-2-2b_topk_width-2pow12_date-1109",
+            "blocks.12.hook_resid_post__trainer_0",
+            "blocks.12.hook_resid_post",
+        ),
+        ("gemma-mini", "layer_1/width_1k/average_l0_9", "blocks.0.hook_resid_post"),
+        (*GPT2, None),
+    ],
+)
+def test_a_table_that_names_the_same_hook(name, sae_id, own):
+    """Of an SAE of this package, or one that names no hook, nothing is said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warn_of_other_hook(catalogue.release_named(name), sae_id, sae(hook_name=own))

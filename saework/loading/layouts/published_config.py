@@ -7,6 +7,7 @@ fields that change the numbers. The formulas are the publishers' own code.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ DICTIONARIES = (
     "MatryoshkaBatchTopKSAE",
 )
 """The classes of dictionary_learning that sae_lens reads as what they are."""
+OF_PLACE = ("model_name", "hook_name", "context_size", "prepend_bos")
 R1_MODEL = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
 SCALE_TOLERANCE = 0.01  # relative; the table's factors are computed from rounded norms
 REMEDY = "Load it by its publisher's code, and give saework an object with encode and decode"
@@ -72,7 +74,9 @@ class PublishedConfig:
         repository, folder = get_repo_id_and_folder_name(release, sae_id)
         path = Path(hf_hub_download(repository, f"{folder}/{FILES[loader]}"))
         overrides = get_config_overrides(release, sae_id)
-        return cls(loader, str(path), read_json(path) | overrides)
+        own = read_json(path)
+        _warn_of_overrides(release, path, own, overrides)
+        return cls(loader, str(path), own | overrides)
 
     def check(self, scale: float | None = None) -> None:
         """Refuse what sae_lens would pass over.
@@ -122,6 +126,23 @@ class PublishedConfig:
             sae.cfg.metadata.model_name = R1_MODEL
         if self.loader == "mntss_clt_layer_transcoder":
             sae.cfg.metadata.decoder_summed_over_layers = True
+
+
+def _warn_of_overrides(
+    release: str, path: Path, own: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> None:
+    """Warn where sae_lens's table replaces what the SAE's own config says of its place."""
+    differences = [
+        f"{name} {own[name]!r} by {overrides[name]!r}"
+        for name in OF_PLACE
+        if own.get(name) is not None and name in overrides and own[name] != overrides[name]
+    ]
+    if differences:
+        warnings.warn(
+            f"sae_lens's table ({release}) replaces {', '.join(differences)} of {path}; if the "
+            "SAE's own config is right, load its folder instead",
+            stacklevel=7,
+        )
 
 
 def check_sae_lens(config: PublishedConfig) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+
 import pytest
 import torch
 from conftest import random_sae, weights_error
 
 from saework.loading.layouts.published_config import CHECKS, FILES, R1_MODEL, PublishedConfig
+from saework.loading.sae_ids import registry
 
 SCOPE = {
     "d_model": 4096,
@@ -104,3 +108,22 @@ def test_the_model_of_llama_scope_r1():
 
 def test_every_check_has_its_file():
     assert CHECKS.keys() == FILES.keys()
+
+
+def test_a_table_that_replaces_the_saes_own_place(tmp_path, monkeypatch):
+    """sae_lens's overrides are applied, as it does, and said."""
+    import huggingface_hub
+
+    release, sae_id = "gpt2-small-res-jb", "blocks.8.hook_resid_pre"
+    path = tmp_path / "cfg.json"
+    path.write_text(json.dumps({"model_name": "gpt2", "context_size": 64, "prepend_bos": None}))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *where: str(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert PublishedConfig.of(release, sae_id).fields["context_size"] == 64
+    overrides = {"context_size": 128, "prepend_bos": False, "dataset_path": "other"}
+    monkeypatch.setattr(registry()[release], "config_overrides", overrides)
+    with pytest.warns(UserWarning) as caught:
+        assert PublishedConfig.of(release, sae_id).fields["context_size"] == 128
+    assert "context_size 64 by 128" in str(caught[0].message)
+    assert "prepend_bos" not in str(caught[0].message)
