@@ -126,7 +126,7 @@ def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> An
     >>> small.cfg.d_sae, torch.equal(small.W_dec[0], sae.W_dec[985])
     (2, True)
     """
-    check_sae(sae)
+    check_sae(sae, needs=ONLY_WEIGHTS)
     kind = sae_architecture(sae)
     if kind is None:
         raise ValueError(
