@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import secrets
+import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ from saework.core.errors import WeightsError
 PACKAGE = Path(__file__).parent.parent
 DATA = PACKAGE / "data"
 DIGEST_CHARACTERS = 16
+NAME_CHARACTERS = 50  # of a file's name in that of its partial file; names may have 255 bytes
+ABANDONED = 3600.0  # seconds since the last write to a partial file, whose writer must be gone
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -48,14 +54,32 @@ def partial_file(path: str | Path) -> Iterator[Path]:
     ...     partial.write_text("1 2 3")
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    _remove_abandoned(path)
+    # a name of its own: others may write the same file at this moment
+    start = f".{path.name[:NAME_CHARACTERS]}."
+    partial = path.with_name(f"{start}{secrets.token_hex(8)}.partial")
+    # made here, so that whoever writes to it keeps the usual permissions
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    permissions = stat.S_IMODE(partial.stat().st_mode)
     try:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())  # on the disk before it gets its name
+        partial.chmod(permissions)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what writers of this file left that were killed."""
+    start = f".{path.name[:NAME_CHARACTERS]}."
+    pattern = re.compile(re.escape(start) + r"[0-9a-f]{16}\.partial")
+    for other in path.parent.glob(".*.partial"):
+        if pattern.fullmatch(other.name):
+            with suppress(OSError):  # another writer may have removed it
+                if time.time() - other.stat().st_mtime > ABANDONED:
+                    other.unlink()
 
 
 def write_whole(path: str | Path, content: str | bytes) -> Path:
@@ -63,9 +87,18 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
 
     Raises:
         OSError: it cannot be written.
+        ValueError: the text has half a character (a lone surrogate), which no file can hold.
     """
+    try:
+        written = content.encode() if isinstance(content, str) else content
+    except UnicodeEncodeError as error:
+        around = ascii(error.object[max(0, error.start - 20) : error.end])
+        raise ValueError(
+            f"{path} cannot be written: the text has a lone surrogate, at the end of {around}; "
+            "take it out"
+        ) from error
     with partial_file(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(written)
     return Path(path)
 
 

@@ -19,6 +19,7 @@ from saework.core.claims import (
     without_nan,
 )
 from saework.core.errors import unknown
+from saework.core.files import write_whole
 
 LEDGER_MIME = "application/vnd.saework.ledger+json"
 
@@ -147,12 +148,11 @@ class Ledger:
         """Write the ledger as JSON.
 
         Raises:
-            OSError: the file cannot be written.
+            OSError: the file cannot be written; what was there before stays.
+            ValueError: a note cannot be written as text.
         """
-        path = Path(path)
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
-        return path
+        return write_whole(path, text + "\n")
 
     @classmethod
     def merge(cls, ledgers: Iterable[Ledger]) -> Ledger:

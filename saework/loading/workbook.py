@@ -124,12 +124,19 @@ class Workbook:
         """The scan of about 10^6 tokens that the mini's builder made: counts and histograms.
 
         Raises:
-            ValueError: if none was recorded for this SAE; then scan it yourself.
+            ValueError: if none was recorded for this SAE, or if it was changed since it was
+                loaded, or has another dtype; then scan it yourself.
         """
         if self.release is not None and self.sae_id is not None:
             path = DATA / self.release.name / "scans" / scan_file(self.sae_id)
             if path.exists():
-                return FeatureScan.load(path)
+                recorded = FeatureScan.load(path)
+                if recorded.is_of(self.sae, self.hook):
+                    return recorded
+                raise ValueError(
+                    "the recorded scan is of the SAE as it is stored, in float32, and this one's "
+                    "weights, dtype or settings differ; make one with scan(model, sae, tokens)"
+                )
         raise ValueError(
             "no scan was recorded for this SAE; make one with scan(model, sae, tokens)"
         )

@@ -18,7 +18,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from saework.core.errors import unknown
-from saework.core.files import DATA, PACKAGE
+from saework.core.files import DATA, PACKAGE, write_whole
 from saework.core.ledger import LEDGER_MIME, Ledger
 from saework.loading.catalogue import NOTEBOOKS, STUDIES, release_named
 from saework.reproduction import replay
@@ -144,7 +144,7 @@ def rerun(pack: str | Path, out: str | Path) -> Path:
     if pack.resolve() != (out / pack.name).resolve():
         shutil.copy(pack, out)
     target = out / f"{name}-replay.ipynb"
-    nbformat.write(notebook, target)
+    _write_notebook(notebook, target)
     problem = execute(target, target)
     _write_page(nbformat.read(target, as_version=4), target.with_suffix(".html"), title=name)
     if problem:
@@ -192,12 +192,17 @@ def _run_notebook(notebook: str, out: Path, parameters: dict[str, Any]) -> str |
             licence=release_named(release).licence,
             parameters=parameters,
         )
-    nbformat.write(source, target)
+    _write_notebook(source, target)
     problem = execute(target, target, parameters=parameters)
     executed = replay.unwatched(nbformat.read(target, as_version=4))
-    nbformat.write(executed, target)
+    _write_notebook(executed, target)
     return problem
 
 
+def _write_notebook(notebook: NotebookNode, path: Path) -> None:
+    text = nbformat.writes(notebook)
+    write_whole(path, text if text.endswith("\n") else text + "\n")
+
+
 def _write_page(notebook: NotebookNode, path: Path, *, title: str) -> None:
-    path.write_text(page(notebook, title=title), encoding="utf-8")
+    write_whole(path, page(notebook, title=title))

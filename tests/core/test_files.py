@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -44,6 +48,75 @@ def test_a_write_that_fails_leaves_the_older_file_alone(tmp_path):
             raise RuntimeError("no more")
     assert path.read_text() == "older"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_each_writer_has_a_partial_file_of_its_own(tmp_path):
+    path = tmp_path / "some.txt"
+    mine = tmp_path / ".some.txt.partial"
+    mine.write_text("a reader's own")
+    with partial_file(path) as first, partial_file(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert first != second and not path.exists()
+    assert path.read_text() == "first"  # the outer one is done last
+    assert mine.read_text() == "a reader's own"
+    assert sorted(tmp_path.iterdir()) == [mine, path]
+
+
+def test_two_writers_and_a_reader(tmp_path):
+    path = tmp_path / "some.txt"
+    texts = ["a" * 100_000, "b" * 100_000]
+    write_whole(path, texts[0])
+    with ThreadPoolExecutor(2) as pool:
+        writers = [
+            pool.submit(lambda t=t: [write_whole(path, t) for _ in range(50)]) for t in texts
+        ]
+        read = set()
+        while not all(writer.done() for writer in writers):
+            read.add(path.read_text())
+        for writer in writers:
+            writer.result()
+    assert read <= set(texts)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_after_an_hour(tmp_path):
+    path = tmp_path / "some.txt"
+    old, new = (tmp_path / f".some.txt.{digit * 16}.partial" for digit in "01")
+    other = tmp_path / ".other.txt.0000000000000000.partial"
+    for left in (old, new, other):
+        left.write_text("half")
+    for left in (old, other):
+        os.utime(left, (time.time() - 3601,) * 2)
+    write_whole(path, "text")
+    assert sorted(tmp_path.iterdir()) == sorted([path, new, other])
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_others_may_read_what_this_process_lets_them(tmp_path, mask):
+    path = tmp_path / "some.bin"
+    before = os.umask(mask)
+    try:
+        with partial_file(path) as partial:
+            partial.unlink()  # as a library does that writes a private file of its own
+            os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_name_as_long_as_names_may_be(tmp_path):
+    path = tmp_path / ("n" * 251 + ".txt")
+    assert write_whole(path, "text").read_text() == "text"
+
+
+def test_half_a_character_is_said_before_the_file_is_touched(tmp_path):
+    path = tmp_path / "some.txt"
+    path.write_text("older")
+    words = r"some.txt cannot be written: the text has a lone surrogate, at the end of 'a note"
+    with pytest.raises(ValueError, match=words):
+        write_whole(path, "a note \ud800 here")
+    assert path.read_text() == "older" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path):

@@ -98,6 +98,16 @@ def test_a_ledger_survives_json(tmp_path):
     assert ledger._repr_mimebundle_()[LEDGER_MIME] == read.to_dict()
 
 
+def test_a_save_that_fails_leaves_the_older_ledger(tmp_path):
+    path = three_claims().save(tmp_path / "ledger.json")
+    before = path.read_bytes()
+    ledger = three_claims()
+    ledger.record("a/one", 1.5, "half a character: \ud800")
+    with pytest.raises(ValueError, match="ledger.json cannot be written: the text has a lone"):
+        ledger.save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
 def test_merge():
     one = Ledger([claim(1.0, id="a")], tier="full")
     two = Ledger([claim(2.0, id="b")], tier="full")

@@ -1,39 +1,32 @@
 """Resume a scan: save what is done, and refuse a checkpoint of another scan.
 
-Fingerprints tell whether two scans have the same SAE, model, tokens and settings.
+A digest tells whether two scans have the same SAE, model, tokens and settings.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
-
-import torch
+from typing import TYPE_CHECKING
 
 from saework.analysis.scanning.feature_scan import FeatureScan
+from saework.core.content import Content
 from saework.core.errors import WeightsError
-from saework.core.files import digest
 from saework.core.protocols import HookedModel, SparseAutoencoder
+from saework.engine.digests import check_no_hooks, model_digest
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from torch import Tensor
 
-VALUES_PER_WEIGHT = 1_000  # read of each of the model's weights
-# which values of an SAE's weights are read: every 97th, or all
-SAE_STEPS = {"W_enc": 97, "W_dec": 97, "b_enc": 1, "b_dec": 1, "threshold": 1}
-
 
 class Checkpoint:
-    """A ``FeatureScan`` file of the rows done so far, with the work's fingerprint as its note.
+    """A ``FeatureScan`` file of the rows done so far, with the work's digest as its note.
 
     Args:
         path: the file; it need not exist.
-        work: from ``work_fingerprint``.
+        work: from ``work_digest``.
 
     Raises:
         ValueError: the file's folder cannot be written to.
@@ -82,46 +75,32 @@ class Checkpoint:
             )
 
 
-def sae_fingerprint(sae: SparseAutoencoder, hook: str) -> str:
-    """Sixteen hexadecimal digits of the hook's name and of a part of the SAE's weights."""
-    parts: list[bytes] = []
-    for name, step in SAE_STEPS.items():
-        weights = getattr(sae, name, None)
-        if weights is not None:
-            parts.append(_content(weights.detach().float().flatten()[::step]))
-    return digest(hook, *parts)
-
-
-def model_fingerprint(model: HookedModel) -> str:
-    """Sixteen hexadecimal digits of the names, shapes and some values of the model's weights."""
-    parts: list[str | bytes] = []
-    for name, weights in sorted(cast(torch.nn.Module, model).named_parameters()):
-        step = max(1, weights.numel() // VALUES_PER_WEIGHT)
-        parts.append(f"{name} {tuple(weights.shape)}")
-        parts.append(_content(weights.detach().flatten()[::step].float()))
-    return digest(*parts)
-
-
-def work_fingerprint(
+def work_digest(
     model: HookedModel,
     sae: SparseAutoencoder,
-    hook: str,
+    fingerprint: str,
     tokens: Int[Tensor, "batch pos"],
     mask: Bool[Tensor, "batch pos"] | None,
     settings: dict,
 ) -> str:
-    """Fingerprint of everything that a scan's result depends on: 64 hexadecimal digits."""
-    parts = [
-        json.dumps(settings, sort_keys=True).encode(),
-        model_fingerprint(model).encode(),
-        sae_fingerprint(sae, hook).encode(),
-        str(tuple(tokens.shape)).encode(),
-        _content(tokens),
-        b"none" if mask is None else _content(mask),
-    ]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    """64 hexadecimal digits of everything that a scan's result depends on.
 
+    Args:
+        model: the model.
+        sae: the SAE.
+        fingerprint: its ``sae_digest``.
+        tokens: all rows.
+        mask: of them.
+        settings: what else was chosen.
 
-def _content(values: torch.Tensor) -> bytes:
-    """The bytes of a tensor's values."""
-    return values.cpu().contiguous().numpy().tobytes()
+    Raises:
+        ValueError: a user's function is on at a hook: what it does cannot be told from a digest.
+    """
+    check_no_hooks(model, sae)
+    content = Content()
+    content.add("settings", settings)
+    content.line("model", model_digest(model))
+    content.line("SAE", fingerprint)
+    content.add("tokens", tokens)
+    content.add("mask", mask)
+    return content.digest()

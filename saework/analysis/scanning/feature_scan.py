@@ -16,8 +16,9 @@ from saework.analysis.scanning.collector import Collector
 from saework.analysis.scanning.firings import BIN_EDGES
 from saework.core.arguments import check_feature, check_positive
 from saework.core.formulas import rate_bound
-from saework.core.protocols import Tokenizer
+from saework.core.protocols import SparseAutoencoder, Tokenizer
 from saework.core.tokens import token_df
+from saework.engine.digests import sae_digest
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Float64, Int, Int64
@@ -55,7 +56,7 @@ class FeatureScan:
     sample_position: Int64[Tensor, "sample 2"]
     """The sample's rows and positions. Their hash decides what is in it: each scan draws alike."""
     total_activation: Float64[Tensor, " d_sae"]
-    """Sum over the tokens; NaN in files written before it was kept."""
+    """Sum over the tokens; NaN in the scans recorded for the minis, which did not keep it."""
     cofiring_features: Int64[Tensor, " chosen"]
     """The features chosen for ``cofiring``."""
     cofiring: Int64[Tensor, "chosen d_sae"]
@@ -63,7 +64,7 @@ class FeatureScan:
     rows: tuple[tuple[int, int], ...]
     """Row ranges that were scanned, ``(first, past the last)``."""
     fingerprint: str
-    """Of the SAE and the hook: scans of different SAEs do not merge."""
+    """``sae_digest`` of the SAE and the hook: scans of different SAEs do not merge."""
 
     @property
     def bin_edges(self) -> Float64[Tensor, " bins+1"]:
@@ -160,7 +161,8 @@ class FeatureScan:
             return NotImplemented
         if self.fingerprint != other.fingerprint:
             raise ValueError(
-                "these scans are of different SAEs or hooks; merge scans of one SAE at one hook"
+                "these scans are of different SAEs or hooks; merge scans of one SAE at one hook, "
+                "with the same weights, dtype and settings"
             )
         if self.top_k != other.top_k:
             raise ValueError(
@@ -183,6 +185,13 @@ class FeatureScan:
         collector.absorb(vars(self))
         collector.absorb(vars(other))
         return FeatureScan.of(collector.arrays(), _joined(rows), self.fingerprint)
+
+    def is_of(self, sae: SparseAutoencoder, hook: str) -> bool:
+        """Whether this SAE was scanned, with these weights, dtype and settings, at this hook.
+
+        Time: reads the whole SAE, about 1 GB/s for each thread of torch.
+        """
+        return self.fingerprint == sae_digest(sae, hook)
 
     @classmethod
     def of(
@@ -226,7 +235,8 @@ class FeatureScan:
 
         Raises:
             FileNotFoundError: there is no such file.
-            WeightsError: the file is something else, or damaged.
+            WeightsError: the file is something else, damaged, or of an older saework, which did
+                not record all of the SAE: then scan again.
         """
         return cls.load_with_note(path)[0]
 

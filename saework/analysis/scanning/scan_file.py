@@ -23,9 +23,11 @@ ARRAYS = (
     "sample_feature",
     "sample_value",
     "sample_position",
+    "total_activation",
+    "cofiring_features",
+    "cofiring",
 )
-# not in files written before they were kept
-LATER_ARRAYS = ("total_activation", "cofiring_features", "cofiring")
+FORMAT = "2"
 # int32 in the file where that is enough
 COUNTS = ("histogram", "l0_histogram", "cofiring")
 
@@ -44,13 +46,14 @@ def write(path: str | Path, values: Mapping[str, Any], note: str) -> Path:
     from safetensors.torch import save
 
     arrays = {}
-    for name in (*ARRAYS, *LATER_ARRAYS):
+    for name in ARRAYS:
         array = values[name].contiguous()
         if name in COUNTS and array.numel() > 0:
             highest = int(array.max())
             array = array.int() if highest < 2**31 else array
         arrays[name] = array
     metadata = {
+        "format": FORMAT,
         "n_tokens": str(values["n_tokens"]),
         "rows": json.dumps(values["rows"]),
         "fingerprint": values["fingerprint"],
@@ -65,7 +68,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        WeightsError: the file is something else, or damaged.
+        WeightsError: the file is something else, damaged, or of an older saework.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -73,26 +76,39 @@ def read(path: str | Path) -> tuple[dict[str, Any], str]:
         with safe_open(path, framework="pt") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
-        digest = _digest(arrays)
-        if metadata.get("digest", digest) != digest:
+        _check_format(path, metadata)
+        if metadata["digest"] != _digest(arrays):
             raise ValueError("its numbers are not those that were written")
-        return _values(arrays, metadata), metadata.get("note", "")
+        return _values(arrays, metadata), metadata["note"]
+    except WeightsError:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path} is not a feature scan, or is damaged ({error}); scan again"
         ) from error
 
 
+def _check_format(path: str | Path, metadata: dict[str, str]) -> None:
+    """Raises: KeyError for what is no scan, WeightsError for a scan of another saework."""
+    fingerprint = metadata["fingerprint"]
+    file_format = metadata.get("format", "1")
+    if file_format == "1":
+        raise WeightsError(
+            f"{path} was written by an older saework. Its fingerprint {fingerprint} is of a few of "
+            "the SAE's weights only, so it cannot be told whether your SAE was scanned; delete the "
+            "file and scan again"
+        )
+    if file_format != FORMAT:
+        raise WeightsError(
+            f"{path} is a scan of format {file_format}, and this saework reads format {FORMAT}; "
+            "update saework, or scan again"
+        )
+
+
 def _values(arrays: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[str, Any]:
     """Raises: KeyError or ValueError if a part is missing, or there is one too many."""
-    d_sae = len(arrays["count"])
-    unknown_sums = {
-        "total_activation": torch.full((d_sae,), torch.nan, dtype=torch.float64),
-        "cofiring_features": torch.zeros(0, dtype=torch.int64),
-        "cofiring": torch.zeros(0, d_sae, dtype=torch.int64),
-    }
-    values: dict[str, Any] = unknown_sums | arrays
-    if values.keys() != {*ARRAYS, *LATER_ARRAYS}:
+    values: dict[str, Any] = dict(arrays)
+    if values.keys() != {*ARRAYS}:
         names = ", ".join(sorted(arrays))
         raise ValueError(f"it holds {names}")
     for name in COUNTS:

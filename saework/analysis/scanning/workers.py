@@ -2,14 +2,18 @@
 
 Parts are added to a collector in their order, whichever worker is ready first. So the result is the
 same to the last bit, if the workers use as many threads as this process.
+
+A process forked from one that used torch's threads waits for ever for threads that it does not
+have. So a forked worker uses one thread, from before its first operation on.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,11 +21,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from saework.analysis.scanning.checkpoint import model_fingerprint, sae_fingerprint
 from saework.analysis.scanning.collector import Collector
 from saework.analysis.scanning.firings import place_of
+from saework.analysis.scanning.process_pools import check_pool, start_method
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine import forward
+from saework.engine.digests import check_no_hooks, model_digest, sae_digest
 from saework.engine.encoder import BLOCK, Encoder
 
 AHEAD = 64  # parts given to an executor before the first of them is done
@@ -107,6 +112,18 @@ def in_this_process(
         yield rows
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What a worker must have before it scans its first part of a call."""
+
+    digests: dict[str, str]
+    """Of the caller's model and SAE."""
+    call: str
+    """Each call of ``scan`` has its own: weights may have been edited since the last one."""
+    one_thread: bool
+    """Whether the worker is a forked process."""
+
+
 def by_workers(
     collector: Collector,
     job: Job,
@@ -117,8 +134,18 @@ def by_workers(
     executor: Executor,
     rebuild: Rebuild,
 ) -> Iterator[Rows]:
-    """Parts are added in their order, whichever is ready first; after a failure none waits."""
-    expected = _fingerprints(model, sae, job.hook)
+    """Parts are added in their order, whichever is ready first; after a failure none waits.
+
+    Raises:
+        ValueError: the executor cannot work with ``rebuild``, or a worker finds the work at fault.
+        RuntimeError: the executor failed.
+    """
+    check_pool(executor, rebuild, model)
+    expected = Expected(
+        digests=_digests(model, sae, job.hook),
+        call=secrets.token_hex(8),
+        one_thread=start_method(executor) == "fork",
+    )
     not_submitted = deque(work)
     futures: deque[Future] = deque()
     try:
@@ -133,8 +160,7 @@ def by_workers(
             except Exception as error:  # each kind of executor fails in its own way
                 raise RuntimeError(
                     f"the executor failed after {n_done} of {len(work)} parts "
-                    f"({type(error).__name__}: {error}). With checkpoint=, the same call with "
-                    "a new executor continues from there"
+                    f"({type(error).__name__}: {error}). {_remedy(error, n_done)}"
                 ) from error
             collector.absorb(part)
             bar.update(rows.tokens.size)
@@ -144,28 +170,55 @@ def by_workers(
             future.cancel()
 
 
-# A worker's own model and encoder, kept from one part to the next, with their fingerprints.
+def _remedy(error: Exception, n_done: int) -> str:
+    if n_done > 0 or not isinstance(error, BrokenExecutor):
+        return "With checkpoint=, the same call with a new executor continues from there"
+    return (
+        "A worker ended before its first part was done; what it printed says why. Usual causes: no "
+        "memory for one more model and SAE in each worker (give fewer workers); a script that "
+        "starts the pool outside of if __name__ == '__main__':; a rebuild= that fails in a new "
+        "process (try it alone in a new Python)"
+    )
+
+
+# A worker's own model and encoder, kept from one part to the next.
 _worker = threading.local()
 
 
-def _scan_part(rebuild: Rebuild, expected: dict[str, str], job: Job, rows: Rows) -> dict:
+def _scan_part(rebuild: Rebuild, expected: Expected, job: Job, rows: Rows) -> dict:
     """What a worker does: model and SAE are made once, and then used for each part."""
-    if getattr(_worker, "fingerprints", None) != expected:
-        model, sae = rebuild()
-        fingerprints = _fingerprints(model, sae, job.hook)
-        others = [name for name in expected if fingerprints[name] != expected[name]]
-        if others:
-            raise ValueError(
-                f"rebuild= gives another {' and '.join(others)} than scan was given; "
-                "it must load the same weights"
-            )
-        _worker.fingerprints = fingerprints
-        _worker.model = model
-        _worker.encode = Encoder(sae)
+    if expected.one_thread:
+        torch.set_num_threads(1)
+    if getattr(_worker, "call", None) != expected.call:
+        _prepare(rebuild, expected, job.hook)
     collector = job.collector(_worker.encode.sae.W_dec.shape[0])
     job.collect(collector, _worker.model, _worker.encode, rows)
     return collector.arrays()
 
 
-def _fingerprints(model: HookedModel, sae: SparseAutoencoder, hook: str) -> dict[str, str]:
-    return {"model": model_fingerprint(model), "SAE": sae_fingerprint(sae, hook)}
+def _prepare(rebuild: Rebuild, expected: Expected, hook: str) -> None:
+    """Keep model and SAE in the worker: those of the call before, or else made new.
+
+    Raises: ValueError if they are not the caller's.
+    """
+    if hasattr(_worker, "encode"):
+        kept = _digests(_worker.model, _worker.encode.sae, hook)
+        if kept == expected.digests:
+            _worker.call = expected.call
+            return
+    model, sae = rebuild()
+    digests = _digests(model, sae, hook)
+    others = [name for name, given in expected.digests.items() if digests[name] != given]
+    if others:
+        raise ValueError(
+            f"rebuild= gives another {' and '.join(others)} than scan was given; "
+            "it must load the same weights, with the same dtype and settings"
+        )
+    _worker.model = model
+    _worker.encode = Encoder(sae)
+    _worker.call = expected.call
+
+
+def _digests(model: HookedModel, sae: SparseAutoencoder, hook: str) -> dict[str, str]:
+    check_no_hooks(model, sae)
+    return {"model": model_digest(model), "SAE": sae_digest(sae, hook)}

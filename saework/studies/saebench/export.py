@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -96,8 +97,13 @@ def export(
         "prepend_bos": True,
     }
     folder = Path(folder)
-    cast("Any", sae).save_model(folder)
-    _add_metadata(folder / "cfg.json", metadata)
+    folder.mkdir(parents=True, exist_ok=True)
+    # files of an earlier export stay until the new ones are whole
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
+        cast("Any", sae).save_model(partial)
+        _add_metadata(Path(partial) / "cfg.json", metadata)
+        for file in Path(partial).iterdir():
+            file.replace(folder / file.name)
     script = folder / "run_core.py"
     commands = SCRIPT.format(
         packages=PACKAGES,

@@ -69,7 +69,7 @@ def explore(
 
     Raises:
         ValueError: for a first feature that does not exist, a text that cannot be run, or a scan
-            of another width.
+            of another SAE.
     """
     return Explorer(workbook, feature, text, scan)
 
@@ -86,6 +86,11 @@ class Explorer(widgets.VBox):
             raise ValueError(
                 f"the scan has {len(scan.count)} features and this SAE {d_sae}; "
                 "give a scan of this SAE, or leave scan= out"
+            )
+        if scan is not None and not scan.is_of(workbook.sae, workbook.hook):
+            raise ValueError(
+                "this scan is of another SAE or hook than the workbook's (weights, dtype and "
+                "settings count); make it with scan(workbook), or leave scan= out"
             )
         reading = read(workbook, text)
         controls = make_controls(feature=feature, text=text, d_sae=d_sae)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from saework.analysis.scanning.checkpoint import sae_fingerprint
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.analysis.scanning.run_scan import scan as scan_tokens
 from saework.core.tokens import not_bos
@@ -60,7 +59,7 @@ def check_scan(scan: FeatureScan, workbook: Workbook) -> None:
     Raises:
         ValueError: it cannot.
     """
-    if scan.fingerprint != sae_fingerprint(workbook.sae, workbook.hook):
+    if not scan.is_of(workbook.sae, workbook.hook):
         raise ValueError(
             "this scan is of another SAE or hook than the workbook's; make it with "
             "scan(workbook.model, workbook.sae, workbook.tokens, hook=workbook.hook), "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import random
 import resource
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import random_sae
-from stand_ins import assert_same
+from stand_ins import assert_same, top_k_sae
 
 import saework
 from saework import FeatureScan
@@ -134,7 +133,8 @@ def test_killed_at_any_moment_many_times(scan, tmp_path):
     kills = 0
     while True:
         child = in_a_child(lambda: scan(checkpoint=path, progress=False))
-        time.sleep(rng.uniform(0.01, 0.12))
+        # longer from one kill to the next, so that a busy machine gets through as well
+        time.sleep(rng.uniform(0.01, 0.12) * (1 + kills / 20))
         os.kill(child, signal.SIGKILL)
         code = exit_code(child)
         assert code in {0, -signal.SIGKILL}
@@ -164,6 +164,9 @@ def test_killed_while_the_file_is_written(scan, half_done, replaced, rows_done):
 
     assert exit_code(in_a_child(work)) == -signal.SIGKILL
     assert FeatureScan.load(half_done).rows == ((0, rows_done),)
+    an_hour_ago = time.time() - 3601
+    for left in half_done.parent.glob(".*.partial"):
+        os.utime(left, (an_hour_ago, an_hour_ago))
     assert_same(scan(checkpoint=half_done), scan())
     assert [path.name for path in half_done.parent.iterdir()] == [half_done.name], (
         "what the killed scan left is gone"
@@ -263,28 +266,104 @@ def test_a_disk_that_is_full_later_stops_nothing(scan, half_done):
     assert [path.name for path in half_done.parent.iterdir()] == [half_done.name]
 
 
-def test_the_fingerprint_of_an_sae(tiny):
-    """Stored in each scan's file: it must never change."""
-    expected = hashlib.sha256(tiny.hook.encode())
-    for values in (tiny.sae.W_enc.flatten()[::97], tiny.sae.W_dec.flatten()[::97]):
-        expected.update(values.numpy().tobytes())
-    for values in (tiny.sae.b_enc, tiny.sae.b_dec):
-        expected.update(values.numpy().tobytes())
-    assert checkpoint.sae_fingerprint(tiny.sae, tiny.hook) == expected.hexdigest()[:16]
+class Shifted:
+    """An own SAE with a threshold, and no config."""
+
+    def __init__(self, sae, threshold):
+        self.W_enc, self.W_dec, self.threshold = sae.W_enc, sae.W_dec, threshold
+
+    def encode(self, x):
+        before = x @ self.W_enc
+        return before * (before > self.threshold)
+
+    def decode(self, features):
+        return features @ self.W_dec
 
 
-@pytest.mark.parametrize("sae_id", ["run1", "run2"])
-def test_the_bundled_scans_are_of_the_bundled_saes(sae_id):
-    book = saework.load("gelu-1l-mini", sae_id, n_tokens=2048, check=False)
-    fingerprint = checkpoint.sae_fingerprint(book.sae, book.hook)
-    assert book.recorded_scan().fingerprint == fingerprint
+def top_k(k):
+    sae = top_k_sae()
+    sae.cfg.k = sae.activation_fn.k = k
+    return sae
 
 
-def test_the_fingerprint_of_a_model(tiny):
-    expected = hashlib.sha256()
-    for name, weights in sorted(tiny.model.named_parameters()):
-        values = weights.flatten().numpy()
-        if len(values) >= 2_000:
-            values = values[:: len(values) // 1_000]
-        expected.update(f"{name} {tuple(weights.shape)}".encode() + values.tobytes())
-    assert checkpoint.model_fingerprint(tiny.model) == expected.hexdigest()[:16]
+def another_weight(sae):
+    """Another SAE in one number of its 2,376, for an input that is large."""
+    sae = copy.deepcopy(sae)
+    sae.W_enc[5, 6] += 50.0
+    return sae
+
+
+def b_dec_subtracted(sae):
+    sae = copy.deepcopy(sae)
+    sae.cfg.apply_b_dec_to_input = not sae.cfg.apply_b_dec_to_input
+    return sae
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda t: top_k(4), lambda t: top_k(16)),
+        (lambda t: Shifted(t.sae, 0.0), lambda t: Shifted(t.sae, 0.5)),
+        (lambda t: t.sae, lambda t: another_weight(t.sae)),
+        (lambda t: t.sae, lambda t: b_dec_subtracted(t.sae)),
+    ],
+    ids=["k", "threshold", "weight", "b_dec"],
+)
+def test_another_sae_of_the_same_width(scan, tiny, interrupted, first, second):
+    """Neither its checkpoint nor its scan is taken for this one's."""
+    one, other = first(tiny), second(tiny)
+    path = interrupted(sae=one, hook=tiny.hook)
+    with pytest.raises(WeightsError, match="is of another scan"):
+        scan(checkpoint=path, sae=other, hook=tiny.hook)
+    whole = scan(sae=one, hook=tiny.hook)
+    later = scan(sae=other, hook=tiny.hook, first_row=1000)
+    assert not torch.equal(whole.count, later.count)
+    with pytest.raises(ValueError, match="scans are of different SAEs or hooks; .* settings"):
+        whole + later
+    assert whole.is_of(one, tiny.hook) and not whole.is_of(other, tiny.hook)
+    assert not whole.is_of(one, "blocks.0.hook_resid_post")
+
+
+def test_another_dtype(scan, tiny, interrupted):
+    def in_bfloat16():
+        model = copy.deepcopy(tiny.model).to(torch.bfloat16)
+        return {"model": model, "sae": copy.deepcopy(tiny.sae).to(dtype=torch.bfloat16)}
+
+    path = interrupted(**in_bfloat16())
+    with pytest.raises(WeightsError, match="is of another scan"):
+        scan(checkpoint=path)
+    assert_same(scan(checkpoint=path, **in_bfloat16()), scan(**in_bfloat16()))
+
+
+def test_one_weight_of_the_model(scan, tiny, half_done):
+    model = copy.deepcopy(tiny.model)
+    model.blocks[0].mlp.W_in[3, 7] += 1.0
+    with pytest.raises(WeightsError, match="is of another scan"):
+        scan(checkpoint=half_done, model=model)
+
+
+def test_a_model_with_a_hook_has_no_checkpoint(scan, tiny, half_done):
+    model = copy.deepcopy(tiny.model)
+    model.add_perma_hook(tiny.hook, lambda value, hook: 2 * value)
+    with pytest.raises(ValueError, match="the model has a function on at blocks.0.mlp.hook_post"):
+        scan(checkpoint=half_done, model=model)
+    assert not torch.equal(scan(model=model).count, scan().count), "without one it is scanned"
+
+
+@pytest.mark.parametrize(
+    ("name", "sae_id"),
+    [
+        ("gelu-1l-mini", "run1"),
+        ("gelu-1l-mini", "run2"),
+        ("gemma-mini", "blocks.0.hook_resid_post"),
+        ("gemma-mini", "blocks.2.hook_resid_post"),
+        ("llama-mini", "l2"),
+    ],
+)
+def test_the_bundled_scans_are_of_the_bundled_saes(name, sae_id):
+    book = saework.load(name, sae_id, n_tokens=2048, check=False)
+    assert book.recorded_scan().is_of(book.sae, book.hook)
+    book.sae.W_enc[5, 7] += 1e-3
+    words = "recorded scan is of the SAE as it is stored, in float32, and this one's weights, dtype"
+    with pytest.raises(ValueError, match=words):
+        book.recorded_scan()

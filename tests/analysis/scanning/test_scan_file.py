@@ -1,4 +1,4 @@
-"""Scans as files: whole, damaged, of something else, and of the first release."""
+"""Scans as files: whole, damaged, of something else, and of other formats."""
 
 from __future__ import annotations
 
@@ -39,13 +39,25 @@ def test_damaged_files(whole, tmp_path):
         FeatureScan.load(tmp_path / "missing.safetensors")
 
 
-def test_files_of_the_first_release_have_no_sums(whole, tmp_path):
-    arrays = {name: getattr(whole, name).contiguous() for name in scan_file.ARRAYS}
-    metadata = {"n_tokens": "120", "rows": "[[0, 6]]", "fingerprint": whole.fingerprint}
+@pytest.mark.parametrize(
+    ("file_format", "words"),
+    [
+        (
+            None,
+            "was written by an older saework. Its fingerprint 0123abcd is of a few of the SAE's "
+            "weights only, .*; delete the file and scan again",
+        ),
+        ("3", "is a scan of format 3, and this saework reads format 2; update saework, or scan"),
+    ],
+)
+def test_files_of_other_formats(whole, tmp_path, file_format, words):
+    arrays = {name: getattr(whole, name).contiguous() for name in scan_file.ARRAYS[:9]}
+    metadata = {"n_tokens": "120", "rows": "[[0, 6]]", "fingerprint": "0123abcd"}
+    if file_format:
+        metadata["format"] = file_format
     save_file(arrays, tmp_path / "old.safetensors", metadata=metadata)
-    old = FeatureScan.load(tmp_path / "old.safetensors")
-    assert_same(old, whole, but=("total_activation",))
-    assert old.total_activation.isnan().all() and old.cofiring.shape == (0, 48)
+    with pytest.raises(WeightsError, match=f"old.safetensors {words}"):
+        FeatureScan.load(tmp_path / "old.safetensors")
 
 
 @pytest.fixture
@@ -71,6 +83,7 @@ def test_what_is_in_a_file(whole, parts_of):
         expected.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
         expected.update(array.numpy().tobytes())
     assert metadata == {
+        "format": "2",
         "n_tokens": "120",
         "rows": "[[0, 6]]",
         "fingerprint": whole.fingerprint,
@@ -99,8 +112,9 @@ def test_numbers_that_were_changed(whole, parts_of, tmp_path):
 
 def test_an_array_too_many(whole, parts_of, tmp_path):
     arrays, metadata = parts_of(whole)
-    metadata.pop("digest")
-    save_file(arrays | {"labels": torch.zeros(3)}, tmp_path / "more", metadata=metadata)
+    arrays["labels"] = torch.zeros(3)
+    metadata["digest"] = scan_file._digest(arrays)
+    save_file(arrays, tmp_path / "more", metadata=metadata)
     with pytest.raises(WeightsError, match="it holds .*labels"):
         FeatureScan.load(tmp_path / "more")
 

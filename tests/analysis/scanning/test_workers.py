@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import pickle
@@ -151,17 +152,78 @@ def test_two_processes_and_a_resumed_scan(scan, expected, one_thread, tmp_path):
 
 def test_an_executor_whose_processes_die(scan, one_thread):
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(one_thread)) as executor:
-        words = r"the executor failed after 0 of 8 parts \(BrokenProcessPool"
+        words = (
+            r"the executor failed after 0 of 8 parts \(BrokenProcessPool: .*\). A worker ended "
+            "before its first part was done; what it printed says why. Usual causes: no memory .*; "
+            "a script that starts the pool outside of if __name__ == '__main__':; a rebuild= that "
+            "fails in a new process"
+        )
         with pytest.raises(RuntimeError, match=words):
             scan(executor=executor, rebuild=dies)
 
 
 def test_a_worker_that_makes_something_else(scan, workbook):
     other = workbook.model, workbook.with_sae("run2").sae
-    words = "rebuild= gives another SAE than scan was given; it must load the same weights"
+    words = (
+        "rebuild= gives another SAE than scan was given; it must load the same weights, "
+        "with the same dtype and settings"
+    )
     with ThreadPoolExecutor(1) as executor:
         with pytest.raises(ValueError, match=words):
             scan(executor=executor, rebuild=lambda: other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model, sae: sae.W_enc[3, 5].add_(1.0),
+        lambda model, sae: setattr(sae.cfg, "apply_b_dec_to_input", False),
+        lambda model, sae: model.blocks[0].mlp.W_in[3, 5].add_(1.0),
+    ],
+    ids=["weight", "config", "model"],
+)
+def test_a_worker_whose_parts_differ_a_little(scan, workbook, change):
+    model, sae = copy.deepcopy((workbook.model, workbook.sae))
+    change(model, sae)
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(ValueError, match="rebuild= gives another (SAE|model) than scan was"):
+            scan(executor=executor, rebuild=lambda: (model, sae))
+
+
+def test_a_worker_with_a_hook(scan, workbook):
+    model = copy.deepcopy(workbook.model)
+    model.add_perma_hook(workbook.hook, lambda value, hook: 2 * value)
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(ValueError, match="the model has a function on at blocks.0.mlp"):
+            scan(executor=executor, rebuild=lambda: (model, workbook.sae))
+
+
+def test_what_a_worker_keeps_may_have_been_edited(scan, workbook):
+    """The next call sees it, and makes the parts again."""
+    sae = copy.deepcopy(workbook.sae)
+    made = []
+
+    def rebuild():
+        made.append(sae)
+        return workbook.model, copy.deepcopy(workbook.sae) if len(made) > 1 else sae
+
+    with ThreadPoolExecutor(1) as executor:
+        first = scan(executor=executor, rebuild=rebuild)
+        sae.W_enc[3, 5] += 1.0
+        assert_same(scan(executor=executor, rebuild=rebuild), first)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"executor": "threads", "rebuild": gelu_mini}, "executor is a str, which has no submit"),
+        ({"executor": Backwards(), "rebuild": 3}, "rebuild is a int; give a function without"),
+    ],
+)
+def test_what_is_no_executor_or_no_function(scan, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        scan(**arguments)
 
 
 def test_what_a_worker_finds_wrong_is_said_as_it_is(scan, workbook):
