@@ -85,7 +85,8 @@ def compared(published, book, plain: PlainModel, tokens) -> dict:
 
     import saework
     from saework.engine import forward
-    from saework.engine.site import encode, site_of, unchanged
+    from saework.engine.architectures import encode, unchanged
+    from saework.engine.site import site_of
 
     w = published.weights()
     read, clean = plain.run(tokens, published)

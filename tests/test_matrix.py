@@ -30,7 +30,7 @@ from matrix_cells import FUNCTIONS, Cell, outcome
 from plain_runs import HOOKS, LAYER, PlainHooked, PlainHuggingFace
 
 from saework import Workbook
-from saework.engine import site
+from saework.engine import architectures
 from saework.loading import coverage, refusals
 from saework.loading.sae_ids import registry
 
@@ -152,7 +152,7 @@ def test_families_by_places_by_functions(cell_of, family, place):
 @pytest.mark.filterwarnings("ignore")
 def test_a_wrong_number_a_change_and_a_crash_are_seen(cell_of, monkeypatch):
     cell = cell_of(HOOKED, "topk, rescaled by decoder norm", *["resid_post"] * 2)
-    monkeypatch.setattr(site, "row_scale", lambda sae: None)
+    monkeypatch.setattr(architectures, "row_scale", lambda sae: None)
     assert outcomes(cell, ["logit_effect"])["logit_effect"].startswith("WRONG")
     monkeypatch.setitem(FUNCTIONS, "scan", lambda cell: setattr(cell.book.sae, "d_head", 1))
     assert outcomes(cell, ["scan"])["scan"].startswith("WRONG")
@@ -167,7 +167,7 @@ def test_every_architecture_of_sae_lens_is_in_the_matrix():
     known |= sae_lens.registry.SAE_TRAINING_CLASS_REGISTRY.keys()
     assert known == every_sae.ARCHITECTURES.keys()
     assert known == set(refusals.ARCHITECTURES) - {*refusals.OTHERS}
-    assert known == {*site.CODES, *site.TRAINING_ONLY}
+    assert known == {*architectures.CODES, *architectures.TRAINING_ONLY}
     assert {architecture_of(kind) for kind in KINDS} == set(refusals.ARCHITECTURES)
 
 

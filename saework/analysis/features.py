@@ -16,10 +16,11 @@ from saework.core.arguments import (
     check_tokens,
 )
 from saework.core.protocols import HookedModel, SparseAutoencoder
+from saework.engine.architectures import code_of, decoder_rows, encode, row_scale
 from saework.engine.direct_path import direct_path
 from saework.engine.encoder import encode_columns
 from saework.engine.forward import as_tokens, row_blocks, rows_at_a_time, sae_input
-from saework.engine.site import code_of, decoder_rows, encode, row_scale, site_of
+from saework.engine.site import site_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

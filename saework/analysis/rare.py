@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from saework.core.protocols import SparseAutoencoder
-from saework.engine.site import encoder_columns
+from saework.engine.architectures import encoder_columns
 
 NULL_SETS = 20
 

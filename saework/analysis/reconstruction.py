@@ -21,10 +21,11 @@ from saework.core.reconstruction_formulas import (
     reconstruction_sums,
 )
 from saework.engine import forward
+from saework.engine.architectures import check_reconstructs
 from saework.engine.encoder import Encoder
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import counted_predictions, masked, with_and_without_bos
-from saework.engine.site import Site, check_reconstructs
+from saework.engine.site import Site
 from saework.engine.splice import spliced_states
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from saework.core.errors import HookError
 from saework.core.files import write_whole
 from saework.core.ledger import Claim
 from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of, sae_architecture
+from saework.engine.architectures import unchanged
 from saework.engine.forward import as_tokens, sae_input
-from saework.engine.site import site_of, unchanged
+from saework.engine.site import site_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,15 +15,15 @@ from saework.core.errors import HookError
 from saework.core.normalised_views import fits_better, same_directions
 from saework.core.protocols import HookedModel, SparseAutoencoder, sae_metadata
 from saework.engine import forward
-from saework.engine.encoder import Encoder
-from saework.engine.masks import with_and_without_bos
-from saework.engine.site import (
+from saework.engine.architectures import (
     check_reconstructs,
     input_width,
     is_transcoder,
     scales_input,
-    site_of,
 )
+from saework.engine.encoder import Encoder
+from saework.engine.masks import with_and_without_bos
+from saework.engine.site import site_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

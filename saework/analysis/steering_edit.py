@@ -14,8 +14,9 @@ import torch
 from saework.core.arguments import check_feature, check_finite, check_positive
 from saework.core.errors import HookError
 from saework.core.protocols import HookedModel, SparseAutoencoder
+from saework.engine.architectures import check_reconstructs, decoder_rows
 from saework.engine.encoder import Encoder, encode_columns, token_scale
-from saework.engine.site import check_reconstructs, decoder_rows, site_of
+from saework.engine.site import site_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -18,7 +18,8 @@ import torch
 
 from saework.core.content import FUNCTIONS, PLAIN, Content, attributes
 from saework.core.protocols import HookedModel, SparseAutoencoder, sae_architecture
-from saework.engine.site import RESHAPING_STATE, SCALING_STATE, site_of
+from saework.engine.architectures import RESHAPING_STATE, SCALING_STATE
+from saework.engine.site import site_of
 
 COUNTED_DEFAULTS = (
     "apply_b_dec_to_input",

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from saework.core.protocols import sae_architecture
-from saework.engine.site import (
+from saework.engine.architectures import (
     ONE_PRODUCT,
     check_single_tokens,
     code_of,

@@ -11,8 +11,9 @@ import torch
 from saework.analysis.sites import find_site
 from saework.core.formulas import variance_explained
 from saework.engine import forward
+from saework.engine.architectures import encode, reconstructs
 from saework.engine.encoder import Encoder
-from saework.engine.site import encode, reconstructs, site_of
+from saework.engine.site import site_of
 
 if TYPE_CHECKING:
     from saework.core.protocols import WorkbookParts

@@ -17,7 +17,8 @@ from saework.core.errors import HookError, unknown
 from saework.core.files import DATA
 from saework.core.parts import check_model, check_sae
 from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, hook_of, sae_metadata
-from saework.engine.site import input_width, site_of
+from saework.engine.architectures import input_width
+from saework.engine.site import site_of
 from saework.loading import corpus, models
 from saework.loading.catalogue import release_named
 from saework.loading.layouts.neel import NEEL

@@ -20,7 +20,7 @@ from saework.core.arguments import check_finite
 from saework.core.errors import WeightsError
 from saework.core.files import read_json
 from saework.core.protocols import hook_of
-from saework.engine.site import reconstructs
+from saework.engine.architectures import reconstructs
 from saework.loading.hub import explained
 from saework.loading.layouts.published_config import CONFIG, PublishedConfig
 from saework.loading.layouts.sae_layout import SaeLayout, tensors_of

@@ -12,9 +12,10 @@ import torch
 
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine import forward
+from saework.engine.architectures import decoder_rows
 from saework.engine.encoder import encode_columns, token_scale
 from saework.engine.losses import next_token_losses
-from saework.engine.site import decoder_rows, site_of
+from saework.engine.site import site_of
 from saework.views.feature_page.examples import Places
 
 if TYPE_CHECKING:

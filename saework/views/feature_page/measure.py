@@ -16,7 +16,8 @@ from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.errors import HookError
 from saework.core.protocols import SparseAutoencoder
 from saework.core.tokens import decode_each
-from saework.engine.site import check_reconstructs, site_of
+from saework.engine.architectures import check_reconstructs
+from saework.engine.site import site_of
 from saework.loading.sae_ids import neuronpedia_id
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.ablation import ablated_losses
