@@ -143,7 +143,8 @@ def sae_input(
         ValueError: as ``activations``.
     """
     site = site_of(model, sae, hook)
-    tokens = as_tokens(model, tokens, sae)
+    if isinstance(tokens, str):  # what begins it depends on the SAE
+        tokens = as_tokens(model, tokens, sae)
     x = activations(model, tokens, site.reads, first_row=first_row)
     site.check_width(site.reads, x)
     return x

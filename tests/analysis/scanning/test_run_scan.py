@@ -108,7 +108,8 @@ def test_activations_below_zero_are_ranked_by_size_and_keep_their_sign(tiny, tok
 
         decode = staticmethod(lambda features: features)
 
-    scan = saework.scan(tiny.model, Signed, tokens, hook=tiny.hook, top_k=2, cofiring=[7])
+    sae = Signed()
+    scan = saework.scan(tiny.model, sae, tokens, hook=tiny.hook, top_k=2, cofiring=[7])
     x = saework.engine.forward.activations(tiny.model, tokens, tiny.hook).flatten(0, 1)
     features = Signed.encode(x)
     fires = features != 0
@@ -127,7 +128,7 @@ def test_activations_below_zero_are_ranked_by_size_and_keep_their_sign(tiny, tok
     torch.testing.assert_close(scan.top_values[6:], features.gather(0, largest_first).T[6:])
     halves = [
         saework.scan(
-            tiny.model, Signed, tokens[part], hook=tiny.hook, top_k=2, first_row=part.start
+            tiny.model, sae, tokens[part], hook=tiny.hook, top_k=2, first_row=part.start
         )
         for part in (slice(0, 2), slice(2, 6))
     ]
@@ -136,7 +137,7 @@ def test_activations_below_zero_are_ranked_by_size_and_keep_their_sign(tiny, tok
     assert torch.equal(merged.sample_value, scan.sample_value)
     listed = scan.top_examples(4, tokens, tiny.tokenizer, interval=(0.3, 9.0))["activation"]
     assert len(listed) and listed.between(-9.0, -0.3).all()
-    metrics = saework.reconstruction_metrics(tiny.model, Signed, tokens, hook=tiny.hook)
+    metrics = saework.reconstruction_metrics(tiny.model, sae, tokens, hook=tiny.hook)
     assert scan.mean_l0 == pytest.approx(float(n_firing.double().mean()))
     assert metrics.loc["l0", "with_bos"] == pytest.approx(scan.mean_l0)
 
