@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 TALL_PX = 420
 PANEL_ROW_PX = 300
+WIDE_DECADES = 3
+MANY = 100_000
 RATE_AXIS = "firing rate (fraction of tokens)"
 
 
@@ -40,6 +42,7 @@ def histogram(
     bins: int = 40,
     limits: tuple[float, float] | None = None,
     percent: bool = True,
+    outline: bool = False,
 ) -> go.Figure:
     """Histograms over one another, each as a share of its own group.
 
@@ -50,6 +53,7 @@ def histogram(
         bins: how many bars.
         limits: of the x axis; by default those of the values.
         percent: share of the group in per cent; otherwise counts.
+        outline: lines in place of filled bars, for groups that overlap.
 
     Raises:
         ValueError: if there is no finite value, or more groups than colours.
@@ -67,11 +71,15 @@ def histogram(
         heights = np.histogram(group, edges)[0]
         if percent:
             heights = 100 * heights / max(1, len(group))
+        label = f"{name} ({len(group):,})"
+        if outline:
+            figure.add_trace(_outline(heights, edges, label, i))
+            continue
         figure.add_bar(
             x=_centres(edges),
             y=heights,
             width=np.diff(edges),
-            name=f"{name} ({len(group):,})",
+            name=label,
             marker=bar_marker(i),
             opacity=0.65 if len(values) > 1 else 1,
         )
@@ -139,7 +147,12 @@ def scatter(
 
 
 def line(
-    groups: Mapping[str, tuple[ArrayLike, ArrayLike]], *, title: str, x: str, y: str
+    groups: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    log_x: bool = False,
 ) -> go.Figure:
     """Lines by group, with a symbol at each point.
 
@@ -148,6 +161,8 @@ def line(
         title: the figure's title.
         x: the label of the x axis, with its unit.
         y: the label of the y axis, with its unit.
+        log_x: whether the x axis is logarithmic, with ticks at 1, 2 and 5 (or at powers of ten,
+            where it covers three decades or more).
 
     Raises:
         ValueError: if there are more groups than colours.
@@ -162,7 +177,12 @@ def line(
             line={"color": COLOURS[i], "dash": DASHES[i]},
             marker={"symbol": SYMBOLS[i], "size": 7},
         )
-    return with_look(figure, title=title, x=x, y=y)
+    with_look(figure, title=title, x=x, y=y)
+    if log_x:
+        ticks = _log_ticks([trace.x for trace in figure.data])
+        labels = [f"{tick:,g}" if tick < MANY else f"{tick:,.0f}" for tick in ticks]
+        figure.update_xaxes(type="log", tickvals=ticks, ticktext=labels)
+    return figure
 
 
 def sorted_rates(rates: ArrayLike, steps: Sequence[int], *, title: str, floor: float) -> go.Figure:
@@ -306,6 +326,26 @@ def _interval_points(frame: pd.DataFrame) -> go.Scatter:
         marker=marker,
         showlegend=False,
     )
+
+
+def _outline(heights: np.ndarray, edges: np.ndarray, name: str, i: int) -> go.Scatter:
+    """A histogram as a line of steps from the axis and back to it."""
+    return go.Scatter(
+        x=np.repeat(edges, 2),
+        y=np.concatenate([[0], np.repeat(heights, 2), [0]]),
+        mode="lines",
+        name=name,
+        line={"color": COLOURS[i], "dash": DASHES[i], "width": 2},
+    )
+
+
+def _log_ticks(values: Sequence[ArrayLike]) -> list[float]:
+    """Powers of ten around the positive values; 2 and 5 times those below three decades."""
+    numbers = np.concatenate([np.asarray(group, dtype=float) for group in values])
+    exponents = np.log10(numbers[numbers > 0])
+    low, high = int(np.floor(exponents.min())), int(np.ceil(exponents.max()))
+    steps = [1] if high - low > WIDE_DECADES else [1, 2, 5]
+    return [step * 10.0**exponent for exponent in range(low, high + 1) for step in steps]
 
 
 def _centres(edges: np.ndarray) -> np.ndarray:

@@ -31,6 +31,15 @@ def test_histogram_counts():
     assert figure.layout.yaxis.title.text == "count"
 
 
+def test_an_outline_has_the_heights_of_the_bars():
+    values = {"all": [0.1, 0.2, 0.9]}
+    figure = plots.histogram(values, title="", x="", bins=2, limits=(0, 1), outline=True)
+    (steps,) = figure.data
+    assert isinstance(steps, go.Scatter) and steps.name == "all (3)"
+    assert list(steps.x) == [0, 0, 0.5, 0.5, 1, 1]
+    assert list(steps.y) == pytest.approx([0, 200 / 3, 200 / 3, 100 / 3, 100 / 3, 0])
+
+
 def test_histogram_of_one_value():
     assert sum(plots.histogram({"all": [5.0]}, title="", x="").data[0].y) == 100
 
@@ -57,6 +66,21 @@ def test_points_and_lines_by_group(draw, kind):
         ("run2", [5], [6]),
     ]
     assert axes(figure) == ("A title", "log10 firing rate", "count")
+
+
+@pytest.mark.parametrize(
+    "xs, ticks",
+    [
+        ([9, 52], [1, 2, 5, 10, 20, 50, 100, 200, 500]),
+        ([0, 1000, 1e7], [1e3, 1e4, 1e5, 1e6, 1e7]),
+    ],
+)
+def test_line_can_have_a_log_axis_with_readable_ticks(xs, ticks):
+    figure = plots.line({"a": (xs, xs)}, **LABELS, log_x=True)
+    axis = figure.layout.xaxis
+    assert axis.type == "log" and list(axis.tickvals) == ticks
+    assert axis.ticktext[-1] == f"{ticks[-1]:,.0f}"
+    assert plots.line({"a": (xs, xs)}, **LABELS).layout.xaxis.type is None
 
 
 def test_scatter_can_have_a_log_axis():
