@@ -127,9 +127,7 @@ def test_activations_below_zero_are_ranked_by_size_and_keep_their_sign(tiny, tok
     largest_first = features.abs().sort(dim=0, descending=True, stable=True).indices[:2]
     torch.testing.assert_close(scan.top_values[6:], features.gather(0, largest_first).T[6:])
     halves = [
-        saework.scan(
-            tiny.model, sae, tokens[part], hook=tiny.hook, top_k=2, first_row=part.start
-        )
+        saework.scan(tiny.model, sae, tokens[part], hook=tiny.hook, top_k=2, first_row=part.start)
         for part in (slice(0, 2), slice(2, 6))
     ]
     merged = halves[0] + halves[1]
