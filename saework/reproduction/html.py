@@ -41,7 +41,8 @@ def page(notebook: NotebookNode, *, title: str) -> str:
     notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
     drop_widgets(notebook)
     _draw_figures(notebook)
-    exporter = HTMLExporter(raw_template=_PAGE, embed_images=True, exclude_anchor_links=True)
+    # embed_images=True would close each <details> right behind its summary: answers would be seen
+    exporter = HTMLExporter(raw_template=_PAGE, exclude_anchor_links=True)
     html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
     return html
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+import nbformat
 import plotly.graph_objects as go
 from stand_ins import executed_notebook
 
@@ -44,6 +45,15 @@ def test_a_page_fetches_nothing_and_embeds_plotly_once():
     assert html.count("Plotly.newPlot(") >= 2
     assert len(re.findall(r"plotly\.js v\d", html)) == 1
     assert "cdnjs" not in re.sub(r"<script.*?</script>", "", html, flags=re.S)
+
+
+def test_what_is_folded_stays_folded():
+    folded = "<details><summary>Solution</summary>\n\nAnswer:\n\n```python\n42\n```\n\n</details>"
+    notebook = executed_notebook({"text/plain": "1"})
+    notebook.cells.append(nbformat.v4.new_markdown_cell(f"{folded}\n\nAfter it."))
+    html = page(notebook, title="a page")
+    inside = html[html.index("<summary>Solution") : html.index("</details>")]
+    assert "Answer:" in inside and "42" in inside and "After it" not in inside
 
 
 def test_the_check_of_pages_can_fail():
