@@ -9,6 +9,7 @@ import torch
 from saework.core.arguments import check_feature
 from saework.core.parts import ONLY_WEIGHTS, check_sae
 from saework.core.protocols import sae_architecture
+from saework.engine.architectures import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,15 +30,7 @@ FEATURE_AXIS = {
 }
 """Which axis of a parameter counts the features. By name: shapes do not tell if d_in is d_sae."""
 NO_FEATURE_AXIS = ("b_dec", "topk_threshold", "W_skip")
-INDEPENDENT = (
-    "standard",
-    "jumprelu",
-    "gated",
-    "transcoder",
-    "skip_transcoder",
-    "jumprelu_transcoder",
-    "jumprelu_skip_transcoder",
-)
+INDEPENDENT = tuple(name for name, code in CODES.items() if code == "per feature")
 """Architectures in which no feature depends on another."""
 
 

@@ -1,7 +1,7 @@
 """What a scan keeps of each feature, gathered block by block or from the results of other scans.
 
 A feature fires where it is not zero. Features of some SAEs (AbsTopK) can be below zero: such
-firings are counted, but histogram, lists and maximum hold activations above zero only.
+firings are counted and ranked by their size, and listed with their sign.
 
 Counts are integers, and lists break ties by position. So neither depends on the order in which
 blocks come. A firing is kept only as long as it may still end up in a list (``Shortlist``): that
