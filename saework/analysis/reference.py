@@ -214,7 +214,7 @@ def validate(
     >>> for id, value in validate(book, reference).items():
     ...     _ = ledger.record(id, value)
     >>> {entry.verdict for entry in ledger.entries}
-    {'holds'}
+    {'unchanged'}
     """
     d_sae, d_in = sae.W_dec.shape
     if (d_in, d_sae) != (reference["d_in"], reference["d_sae"]):
