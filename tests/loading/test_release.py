@@ -49,8 +49,9 @@ def test_the_files_of_a_load():
 
 def test_the_next_run():
     gelu, gemma = release_named("gelu-1l-mini"), release_named("gemma-mini")
-    ids = ("run1", "run2", "a/file", None)
-    assert [gelu.another_run(sae_id) for sae_id in ids] == ["run2", "run1", None, None]
+    ids = ("run1", "run2", "run3", "a/file", None)
+    others = ["run2", "run3", "run1", None, None]
+    assert [gelu.another_run(sae_id) for sae_id in ids] == others
     for sae_id in gemma.ids():
         near = gemma.another_run(sae_id)
         assert near != sae_id

@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,6 @@ from tools.minis.card import model_card
 from tools.minis.claims import RARE_RATE, MeasuredSae, feature_claims
 from tools.minis.labels import python_labels
 from tools.minis.recipes import RECIPES, PlannedSae, Recipe
-from tools.minis.sae import train_sae
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -81,31 +80,61 @@ def build(
     }
     claims: list[dict[str, Any]] = []
     for planned in recipe.saes:
-        folder = work / _slug(planned)
-        weights, curve = train_sae(model, rows, planned.recipe, folder, device=device)
-        sae_id, files = write_sae(weights, planned, model, held_out, out / "sae")
-        measured = measure(planned, sae_id, files, model, rows, held_out, bundled, out)
-        card["saes"][sae_id] = {
-            "layout": planned.layout.name,
-            "files": list(files),
-            "recipe": asdict(planned.recipe),
-            "curve": curve,
-            **_measurements(measured, held_out),
-        }
-        claims += planned.claims(measured)
-        if recipe.story and recipe.story[0] == sae_id:
-            claims += feature_claims(measured, recipe.story[1])
+        made = _make_sae(planned, model, rows, held_out, bundled, work, out, device=device)
+        card["saes"][made.id] = made.card
+        claims += made.claims
+        if recipe.story and recipe.story[0] == made.id:
+            claims += feature_claims(made.measured, recipe.story[1])
     card["tokens"] = {
         "training": rows.numel(),
         "held_out": held_out.numel(),
         "bundled": bundled.numel(),
     }
-    _write_json(out / "card.json", card)
-    _write_json(out / "claims.json", claims)
-    (out / "README.md").write_text(model_card(name, card), encoding="utf-8")
+    _write_records(name, card, claims, out)
     minutes = (time.monotonic() - started) / 60
     print(f"built {name} in {out}, {minutes:.0f} minutes of this process")
     return out
+
+
+def add(name: str, sae_id: str, *, work: Path, out: Path | None = None) -> Path:
+    """Train one SAE of a mini's recipe on the packaged model, and add it to the mini.
+
+    The text is that of this machine, so a later machine has a few documents more or fewer than the
+    model was trained on. A training row that is also a held-out one (copied text) is dropped.
+
+    Args:
+        name: of the mini (gelu-1l-mini: other layouts of models and rows are not read here).
+        sae_id: as in the recipe.
+        work: folder for checkpoints.
+        out: in place of the mini's folder in the package.
+
+    Raises:
+        UnknownNameError: for an SAE that the recipe does not have.
+    """
+    recipe = RECIPES[name]
+    planned = {sae.id: sae for sae in recipe.saes}.get(sae_id)
+    if planned is None:
+        ids = [sae.id for sae in recipe.saes]
+        raise unknown("SAE id", sae_id, ids, see=f"The recipe has {', '.join(ids)}.")
+    out = out or DATA / name
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer = read_tokenizer(out / "tokenizer")
+    model = NEEL.read(out / "model", tokenizer)
+    rows, held_out = packaged_rows(tokenizer, work)
+    bundled = _bundled_rows(recipe.model, tokenizer, out)
+    made = _make_sae(planned, model, rows, held_out, bundled, work, out, device="cpu")
+    card = json.loads((out / "card.json").read_text(encoding="utf-8"))
+    card["saes"][made.id] = made.card
+    claims = json.loads((out / "claims.json").read_text(encoding="utf-8"))
+    others = [claim for claim in claims if f"/{made.id}/" not in claim["id"]]
+    _write_records(name, card, others + made.claims, out)
+    return out
+
+
+def _write_records(name: str, card: dict[str, Any], claims: list[Any], out: Path) -> None:
+    _write_json(out / "card.json", card)
+    _write_json(out / "claims.json", claims)
+    (out / "README.md").write_text(model_card(name, card), encoding="utf-8")
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -140,6 +169,20 @@ def training_rows(
             rows = _cut(recipe)(texts, tokenizer, length=recipe.n_ctx)
             parts.append(corpus.shuffled(rows).to(torch.int16))
         language_model.save_whole(tuple(parts), cached)
+    return torch.load(cached, weights_only=True)
+
+
+def packaged_rows(
+    tokenizer: Tokenizer, work: Path
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """As ``training_rows``, cut by a packaged tokenizer; no training row is a held-out one."""
+    cached = work / "rows.pt"
+    if not cached.exists():
+        cut = [corpus.tokenize_rows(texts, tokenizer) for texts in text.training_text()]
+        rows, held_out = (corpus.shuffled(part).to(torch.int16) for part in cut)
+        seen = set(map(tuple, held_out.tolist()))
+        is_new = [tuple(row) not in seen for row in rows.tolist()]
+        language_model.save_whole((rows[torch.tensor(is_new)], held_out), cached)
     return torch.load(cached, weights_only=True)
 
 
@@ -205,6 +248,45 @@ def _slug(planned: PlannedSae) -> str:
     recipe = planned.recipe
     penalty = recipe.l1 or recipe.target_l0
     return f"sae_{recipe.hook}_{recipe.d_sae}_{penalty}_{recipe.seed}"
+
+
+@dataclass(frozen=True)
+class MadeSae:
+    """An SAE that was trained, stored and measured."""
+
+    id: str
+    measured: MeasuredSae
+    card: dict[str, Any]
+    """What the card says of it."""
+    claims: list[dict[str, Any]]
+
+
+def _make_sae(
+    planned: PlannedSae,
+    model: HookedModel,
+    rows: Int[Tensor, "batch pos"],
+    held_out: Int[Tensor, "batch pos"],
+    bundled: Int[Tensor, "batch pos"],
+    work: Path,
+    out: Path,
+    *,
+    device: str,
+) -> MadeSae:
+    weights, curve = planned.train(
+        model, rows, planned.recipe, work / _slug(planned), device=device
+    )
+    sae_id, files = write_sae(weights, planned, model, held_out, out / "sae")
+    measured = measure(planned, sae_id, files, model, rows, held_out, bundled, out)
+    card = {
+        "layout": planned.layout.name,
+        "files": list(files),
+        "recipe": asdict(planned.recipe),
+        "curve": curve,
+        **_measurements(measured, held_out),
+    }
+    if planned.trainer:
+        card["trainer"] = planned.trainer
+    return MadeSae(sae_id, measured, card, planned.claims(measured))
 
 
 def write_sae(
@@ -311,7 +393,7 @@ def _score(score: ReconsScore) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``build NAME`` or ``freeze-text FILE...``."""
+    """``build NAME``, ``add NAME SAE`` or ``freeze-text FILE...``."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.minis.build", description="Build the offline minis."
     )
@@ -320,6 +402,10 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("name")
     command.add_argument("--work", type=Path, help="folder for checkpoints (by default build/NAME)")
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    command = commands.add_parser("add", help="train one SAE more on a packaged mini")
+    command.add_argument("name")
+    command.add_argument("sae")
+    command.add_argument("--work", type=Path, help="folder for checkpoints (by default build/NAME)")
     command = commands.add_parser(
         "freeze-text", help="make the bundled text from files of this project"
     )
@@ -328,6 +414,9 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "build":
         work = arguments.work or Path("build") / arguments.name
         build(arguments.name, work=work, device=arguments.device)
+    elif arguments.command == "add":
+        work = arguments.work or Path("build") / arguments.name
+        add(arguments.name, arguments.sae, work=work)
     else:
         n = freeze_text(arguments.files, BUNDLED_TEXT / TEXT_FILE)
         print(f"{n} documents")

@@ -18,6 +18,9 @@ ARCHITECTURE = {
     "soft-capped logits, every other layer local)",
     "llama": "Llama (RMSNorm, gated SiLU, rotary positions)",
 }
+PUBLISHED_LOOP = """
+  Where the table says *published loop*: Neel Nanda's published `AutoEncoder` and loss in plain \
+torch, nothing resampled."""
 CARD = """\
 # {name}
 
@@ -31,7 +34,7 @@ They stand in the layout of {stands_for}.
 - **SAEs:** trained by sae_lens on activations scaled to mean norm sqrt(d_in); decoder rows of \
 unit norm as stored. ReLU with an L1
   penalty, or JumpReLU with sae_lens's quadratic penalty around a target L0 (Gemma Scope 2's; the \
-first Gemma Scope had a linear one).
+first Gemma Scope had a linear one).{other_trainer}
 - **Data:** the sources of one machine's Python standard library, and the descriptions and \
 docstrings of its packages
   ({training:,} tokens; one document in 25 held out: {held_out:,} tokens). None of it is bundled. \
@@ -82,7 +85,7 @@ claims about language models: the model is tiny, its text narrow, its training m
 numbers are regression values and
 reproduce nothing.
 
-Made by `python -m tools.minis.build build {name}`. Licence: MIT.
+Made by `python -m tools.minis.build build {name}`{added}. Licence: MIT.
 """
 
 
@@ -104,8 +107,12 @@ def model_card(name: str, card: dict[str, Any]) -> str:
         f"| {step:,} | {train:.3f} | {held_out:.3f} |"
         for step, train, held_out in card["model"]["curve"]
     ]
+    added = [sae_id for sae_id, sae in saes.items() if "trainer" in sae]
+    commands = [f", `python -m tools.minis.build add {name} {sae_id}`" for sae_id in added]
     return CARD.format(
         name=name,
+        other_trainer=PUBLISHED_LOOP if added else "",
+        added="".join(commands),
         saes=_counted(len(saes), "sparse autoencoder"),
         stands_for=STANDS_FOR[recipe["architecture"]],
         layers=_counted(recipe["n_layers"], "layer"),
@@ -136,7 +143,7 @@ def _row(sae_id: str, sae: dict[str, Any]) -> str:
         f"`{recipe['hook']}`",
         f"{recipe['d_in']} to {recipe['d_sae']:,}",
         f"{n_tokens:,} tokens{without_bos}, seed {recipe['seed']}, {penalty}, "
-        f"learning rate {recipe['lr']:g}",
+        f"learning rate {recipe['lr']:g}" + (f", {sae['trainer']}" if "trainer" in sae else ""),
         f"{sae['held_out']['score']:.2%}",
         f"{sae['bundled']['score']:.2%}",
         f"{sae['variance_explained']:.3f}",

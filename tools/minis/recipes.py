@@ -13,9 +13,9 @@ from saework.loading.layouts.qresearch import QRESEARCH
 from saework.loading.layouts.sae_layout import SaeLayout
 from saework.loading.layouts.sae_lens import SAE_LENS
 from saework.loading.sae_ids import GELU_1L_RUNS
-from tools.minis import claims
+from tools.minis import claims, rare_run
 from tools.minis.language_model import ModelRecipe
-from tools.minis.sae import SaeRecipe
+from tools.minis.sae import SaeRecipe, train_sae
 
 ROW_LENGTH = 128
 
@@ -36,6 +36,10 @@ class PlannedSae:
     """What its config says of the training."""
     scan: bool = True
     """Whether the scan of 1.2 million tokens is stored."""
+    train: Callable[..., tuple[dict[str, Any], list[dict[str, Any]]]] = train_sae
+    """The function that trains it: by default sae_lens's trainer."""
+    trainer: str = ""
+    """What the card calls another function than sae_lens's trainer."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Recipe:
 
 def gelu_run(name: str, recipe: SaeRecipe) -> PlannedSae:
     """A run in Neel Nanda's layout, under the number of the published one."""
+    return _neel_run(name, str(GELU_1L_RUNS[name]), recipe)
+
+
+def _neel_run(name: str, place: str, recipe: SaeRecipe, **options: Any) -> PlannedSae:
     record = {
         "seed": recipe.seed,
         "batch_size": recipe.batch,
@@ -58,8 +66,7 @@ def gelu_run(name: str, recipe: SaeRecipe) -> PlannedSae:
         "l1_coeff": recipe.l1,
         "seq_len": ROW_LENGTH,
     }
-    place = str(GELU_1L_RUNS[name])
-    return PlannedSae(name, NEEL, place, recipe, claims.score_claims, record)
+    return PlannedSae(name, NEEL, place, recipe, claims.score_claims, record, **options)
 
 
 def gemma_scope(folder: str, recipe: SaeRecipe) -> PlannedSae:
@@ -123,6 +130,9 @@ RECIPES = {
         saes=(
             gelu_run("run1", _gelu_recipe(seed=1)),
             gelu_run("run2", _gelu_recipe(seed=2)),
+            _neel_run(
+                "run3", "3", rare_run.RARE_RUN, train=rare_run.train, trainer="published loop"
+            ),
         ),
         story=("run1", 3018),  # fires on the name after "def"
     ),

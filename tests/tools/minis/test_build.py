@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from toys import DOCUMENTS, TOYS
+from toys import DOCUMENTS, RELU, TOYS
 
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.claims import Claim
@@ -15,7 +16,7 @@ from saework.core.files import DATA
 from saework.loading.catalogue import SAE_LAYOUTS, release_named
 from saework.loading.sae_ids import card_of
 from saework.loading.weights_files import read_tensors
-from tools.minis import build, text
+from tools.minis import build, rare_run, text
 from tools.minis import sae as sae_trainer
 
 
@@ -69,6 +70,61 @@ def test_a_build_writes_what_the_loader_reads(name, toy_text, tmp_path):
     assert {claim.id.split("/")[0] for claim in claims} <= published
 
 
+def test_an_sae_is_added_to_a_packaged_mini(toy_text, tmp_path, monkeypatch):
+    name = "gelu-1l-mini"
+    toy = TOYS[name]
+    out = build.build(name, work=tmp_path / "work", device="cpu", recipe=toy, out=tmp_path / "mini")
+    before = {
+        sae_id: json.loads((out / "card.json").read_text())["saes"][sae_id]
+        for sae_id in ("run1", "run2")
+    }
+    recipe = replace(RELU, steps=8, seed=3)
+    monkeypatch.setattr(rare_run, "WINDOW_STEPS", 4)
+    planned = replace(
+        toy.saes[0],
+        id="run3",
+        place="3",
+        recipe=recipe,
+        train=rare_run.train,
+        trainer="published loop",
+    )
+    monkeypatch.setitem(build.RECIPES, name, replace(toy, saes=(*toy.saes, planned)))
+    for _ in range(2):  # a second time replaces it
+        build.add(name, "run3", work=tmp_path / "added", out=out)
+        card = json.loads((out / "card.json").read_text())
+        claims = json.loads((out / "claims.json").read_text())
+        assert list(card["saes"]) == ["run1", "run2", "run3"]
+        assert {key: card["saes"][key] for key in before} == before
+        assert len(card["saes"]["run3"]["curve"]) == 2
+        assert len({claim["id"] for claim in claims}) == len(claims)
+    rows, held_out = build.packaged_rows(
+        build.read_tokenizer(out / "tokenizer"), tmp_path / "added"
+    )
+    model = build.NEEL.read(out / "model", build.read_tokenizer(out / "tokenizer"))
+    weights, _ = rare_run.train(model, rows, recipe, tmp_path / "again")
+    stored = read_tensors(out / "sae" / "3.pt")
+    for key, value in weights.items():
+        assert torch.equal(stored[key], value.half()), key
+    text_of_card = (out / "README.md").read_text()
+    assert "published loop |" in text_of_card and "build add gelu-1l-mini run3`" in text_of_card
+    assert any(claim["id"] == "reconstruction/run3/score" for claim in claims)
+    with pytest.raises(UnknownNameError, match="run1, run2, run3"):
+        build.add(name, "run4", work=tmp_path / "added", out=out)
+
+
+def test_no_training_row_is_a_held_out_row(tmp_path, monkeypatch):
+    copied = "the same licence text stands in many packages. " * 60
+    train, held_out = ["def area(width, height): ... " * 90, copied], [copied]
+    monkeypatch.setattr(text, "training_text", lambda: (train, held_out))
+    monkeypatch.setattr(build.corpus, "CHUNKS_PER_BATCH", 1)
+    tokenizer = build.read_tokenizer(DATA / "gelu-1l-mini" / "tokenizer")
+    rows, held_out_rows = build.packaged_rows(tokenizer, tmp_path)
+    held_out_set = {tuple(row) for row in held_out_rows.tolist()}
+    assert len(rows) > 3 and len(held_out_set) > 1
+    assert not held_out_set & {tuple(row) for row in rows.tolist()}
+    assert rows.dtype == torch.int16
+
+
 def test_the_gelu_mini_reaches_its_targets():
     card = card_of("gelu-1l-mini")
     assert card["tokens"]["bundled"] >= 60_000
@@ -100,7 +156,7 @@ def test_packaged_weights_stay_small():
         for path in DATA.rglob("*")
         if path.is_file() and "notebooks" not in path.parts
     )
-    assert size < 40e6
+    assert size < 50e6
     release = release_named("gelu-1l-mini")
     assert read_tensors(release.repositories["sae"].fetch("25.pt"))["W_enc"].dtype == torch.float16
 

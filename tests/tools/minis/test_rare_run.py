@@ -10,7 +10,7 @@ from stand_ins import POST
 from toys import published_loss
 
 from saework.engine.activation_batches import activation_batches
-from tools.minis import rare_run, text
+from tools.minis import rare_run
 from tools.minis.sae import NORM_BATCHES, SaeRecipe
 
 RECIPE = SaeRecipe(POST, 24, 48, l1=0.3, steps=20, batch=30, lr=1e-2, seed=3)
@@ -85,15 +85,3 @@ def test_an_interrupted_run_continues_to_the_same_weights(
 def test_the_learning_rate_warms_up_and_fades():
     factors = [rare_run.learning_rate_factor(step, 12_000) for step in (0, 99, 200, 9_600, 10_800)]
     assert factors == pytest.approx([1 / 200, 0.5, 1, 1, 0.5])
-
-
-def test_no_training_row_is_a_held_out_row(tmp_path, monkeypatch):
-    copied = "the same licence text stands in many packages. " * 60
-    train, held_out = ["def area(width, height): ... " * 90, copied], [copied]
-    monkeypatch.setattr(text, "training_text", lambda: (train, held_out))
-    monkeypatch.setattr(rare_run.corpus, "CHUNKS_PER_BATCH", 1)
-    rows, held_out_rows = rare_run.rows_of_the_mini(tmp_path)
-    held_out_set = {tuple(row) for row in held_out_rows.tolist()}
-    assert len(rows) > 3 and len(held_out_set) > 1
-    assert not held_out_set & {tuple(row) for row in rows.tolist()}
-    assert rows.dtype == torch.int16
