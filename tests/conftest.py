@@ -17,8 +17,10 @@ from saework.views.tables import RAW_MIME
 
 os.environ.update(ENVIRONMENT)  # the notebooks' kernels inherit it
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # before torch is imported; threads that wait for each other waste both cores
+    # Threads that wait for each other waste both cores. The variable is for the programs that tests
+    # start: torch has read it already.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 # tests that need the local Hub start a process of their own
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
