@@ -131,7 +131,9 @@ def test_the_gelu_mini_reaches_its_targets():
     for sae in card["saes"].values():
         assert sae["scan_tokens"] >= 1_000_000
         assert sae["held_out"]["score"] >= 0.9112 and sae["bundled"]["score"] >= 0.88
-        assert sae["mean_l0"] <= 40 and sae["dead_fraction"] < 0.2
+        assert sae["mean_l0"] <= 45 and sae["dead_fraction"] < 0.2
+    rare = {sae_id: sae["rare_fraction"] for sae_id, sae in card["saes"].items()}
+    assert rare["run3"] > 0.5 > 20 * rare["run2"], "the phenomenon of the rare features' notebook"
 
 
 def test_the_gemma_and_llama_minis_hold_what_the_notebooks_need():
