@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 
 from saework.analysis.reconstruction import ReconsScore, recons_score
 from saework.analysis.scanning.feature_scan import FeatureScan
@@ -32,7 +33,7 @@ from saework.loading.sae_ids import scan_file
 from saework.loading.tokenizer_files import read_tokenizer
 from tools.minis import language_model, text
 from tools.minis.card import model_card
-from tools.minis.claims import RARE_RATE, MeasuredSae, feature_claims
+from tools.minis.claims import RARE_RATE, MeasuredSae, feature_claims, probing_claims
 from tools.minis.labels import python_labels
 from tools.minis.recipes import RECIPES, PlannedSae, Recipe
 
@@ -47,6 +48,7 @@ HELD_OUT_ROWS = 512
 VARIANCE_ROWS = 128
 SHORT_SCAN_ROWS = 1024
 TEXT_FILE = "data/train-00000-of-00001.parquet"
+LABELS_FILE = Path("text", "labels.safetensors")
 
 
 def build(
@@ -85,6 +87,7 @@ def build(
         claims += made.claims
         if recipe.story and recipe.story[0] == made.id:
             claims += feature_claims(made.measured, recipe.story[1])
+            claims += probing_claims(made.measured, load_file(out / LABELS_FILE))
     card["tokens"] = {
         "training": rows.numel(),
         "held_out": held_out.numel(),
@@ -225,7 +228,7 @@ def _bundled_rows(
     """Rows of the bundled text; where they are the published cut, stores their true labels too."""
     texts = documents.read_parquet(BUNDLED_TEXT / TEXT_FILE)
     if recipe.architecture == "gelu":
-        _write_labels(texts, tokenizer, recipe, out / "text" / "labels.safetensors")
+        _write_labels(texts, tokenizer, recipe, out / LABELS_FILE)
     rows = _cut(recipe)(texts, tokenizer, length=recipe.n_ctx)
     return corpus.shuffled(rows)
 

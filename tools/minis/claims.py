@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from saework.analysis.features import logit_effect
+from saework.analysis.probing import sparse_probe
 from saework.analysis.rare import rare_features
 from saework.analysis.reconstruction import ReconsScore, reconstruction_metrics
 from saework.analysis.scanning.feature_scan import FeatureScan
@@ -17,7 +18,9 @@ from saework.engine.forward import sae_input
 from saework.loading.corpus import STEERING_PASSAGE
 
 if TYPE_CHECKING:
-    from jaxtyping import Int
+    from collections.abc import Mapping
+
+    from jaxtyping import Bool, Int
     from torch import Tensor
 
     from saework.core.protocols import HookedModel
@@ -27,6 +30,9 @@ PER_TOKEN = "features per token"
 RARE_RATE = 1e-4
 # Rows that a notebook measures on: the first 4,096 tokens, and the first 8,192.
 FRONTIER_ROWS, CARD_ROWS = 32, 64
+PROBE_ROWS = 192
+PROBE_SIZES = (1, 50)
+PROBED = ("defined_name", "keyword")
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,24 @@ def feature_claims(measured: MeasuredSae, feature: int) -> list[dict[str, Any]]:
         regression("feature/top_logit_tokens", tokens, "", 0),
         regression("feature/top_logits", logits, "logits per unit of activation", 1e-3),
     ]
+
+
+def probing_claims(
+    measured: MeasuredSae, labels: Mapping[str, Bool[Tensor, "batch pos"]]
+) -> list[dict[str, Any]]:
+    """Sparse probes with 1 and with 50 features or neurons, on the first 192 rows, without BOS."""
+    model, sae = measured.model, measured.sae
+    x = sae_input(model, sae, measured.bundled[:PROBE_ROWS])[:, 1:]
+    sources = {"features": sae.encode(x), "neurons": x}
+    unit = "balanced accuracy and F1 at k = 1, then at k = 50"
+    claims = []
+    for name in PROBED:
+        label = labels[name][: len(x), 1:]
+        for source, values in sources.items():
+            table = sparse_probe(values, label, k=PROBE_SIZES, draws=3)
+            scores = table[["accuracy", "f1"]].to_numpy().ravel().tolist()
+            claims.append(regression(f"probing/{name}/{source}", scores, unit, 0.02))
+    return claims
 
 
 def regression(id: str, value: Any, unit: str, tolerance: float) -> dict[str, Any]:

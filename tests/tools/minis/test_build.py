@@ -16,7 +16,7 @@ from saework.core.files import DATA
 from saework.loading.catalogue import SAE_LAYOUTS, release_named
 from saework.loading.sae_ids import card_of
 from saework.loading.weights_files import read_tensors
-from tools.minis import build, rare_run, text
+from tools.minis import build, claims, rare_run, text
 from tools.minis import sae as sae_trainer
 
 
@@ -25,6 +25,7 @@ def toy_text(monkeypatch):
     monkeypatch.setattr(text, "training_text", lambda: (DOCUMENTS[:36], DOCUMENTS[36:]))
     monkeypatch.setattr(build, "SCAN_TOKENS", 2560)
     monkeypatch.setattr(build, "HELD_OUT_ROWS", 8)
+    monkeypatch.setattr(claims, "PROBE_SIZES", (1, 8))
     monkeypatch.setattr(build.documents, "read_parquet", lambda path: DOCUMENTS[:12])
 
 
@@ -65,9 +66,9 @@ def test_a_build_writes_what_the_loader_reads(name, toy_text, tmp_path):
         return {(path.relative_to(folder).parts[0], path.suffix) for path in made}
 
     assert kinds(out) == kinds(DATA / name)
-    claims = [Claim(**row, tier=name) for row in json.loads((out / "claims.json").read_text())]
+    written = [Claim(**row, tier=name) for row in json.loads((out / "claims.json").read_text())]
     published = {claim.id.split("/")[0] for claim in release_named(name).claims()}
-    assert {claim.id.split("/")[0] for claim in claims} <= published
+    assert {claim.id.split("/")[0] for claim in written} <= published
 
 
 def test_an_sae_is_added_to_a_packaged_mini(toy_text, tmp_path, monkeypatch):
@@ -92,11 +93,11 @@ def test_an_sae_is_added_to_a_packaged_mini(toy_text, tmp_path, monkeypatch):
     for _ in range(2):  # a second time replaces it
         build.add(name, "run3", work=tmp_path / "added", out=out)
         card = json.loads((out / "card.json").read_text())
-        claims = json.loads((out / "claims.json").read_text())
+        written = json.loads((out / "claims.json").read_text())
         assert list(card["saes"]) == ["run1", "run2", "run3"]
         assert {key: card["saes"][key] for key in before} == before
         assert len(card["saes"]["run3"]["curve"]) == 2
-        assert len({claim["id"] for claim in claims}) == len(claims)
+        assert len({claim["id"] for claim in written}) == len(written)
     rows, held_out = build.packaged_rows(
         build.read_tokenizer(out / "tokenizer"), tmp_path / "added"
     )
@@ -107,7 +108,7 @@ def test_an_sae_is_added_to_a_packaged_mini(toy_text, tmp_path, monkeypatch):
         assert torch.equal(stored[key], value.half()), key
     text_of_card = (out / "README.md").read_text()
     assert "published loop |" in text_of_card and "build add gelu-1l-mini run3`" in text_of_card
-    assert any(claim["id"] == "reconstruction/run3/score" for claim in claims)
+    assert any(claim["id"] == "reconstruction/run3/score" for claim in written)
     with pytest.raises(UnknownNameError, match="run1, run2, run3"):
         build.add(name, "run4", work=tmp_path / "added", out=out)
 

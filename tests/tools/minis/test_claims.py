@@ -41,6 +41,15 @@ def test_the_feature_of_the_story_as_stored(measured, stored):
     assert logits["value"] == pytest.approx(stored["feature/top_logits"]["value"], abs=1e-3)
 
 
+def test_the_sparse_probes_as_stored(measured, stored):
+    labels = load("gelu-1l-mini", check=False).labels()
+    found = claims.probing_claims(measured, labels)
+    assert len(found) == 4
+    for row in found:
+        recorded = stored[row["id"]]["value"]
+        assert row["value"] == pytest.approx(recorded, abs=row["tolerance"])
+
+
 def test_the_minis_of_the_steering_notebook_as_stored():
     book = load("llama-mini", n_tokens=1024, check=False)
     rows = json.loads((DATA / "llama-mini" / "claims.json").read_text(encoding="utf-8"))
