@@ -104,7 +104,7 @@ _RELEASES = {
             full=("gelu-1l",),
             model_layout=NEEL_MODEL,
             text=published,
-            notebooks=GELU_NOTEBOOKS,
+            notebooks=(*GELU_NOTEBOOKS, "11_sparse_probing"),  # only its text has true labels
         ),
         Release(
             name="gelu-1l",
