@@ -42,7 +42,7 @@ class Finding(NamedTuple):
     finding: str
 
 
-STATEMENT_KEYS = ("run", "metric", "before", "after")
+STATEMENT_KEYS = ("run", "metric", "after")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Statement:
     run: str
     metric: str
     before: float
+    """As stated; where no number was, that of ``against``'s own record."""
     after: float
     against: str | None = None
     """The run that ``before`` belongs to."""
@@ -81,12 +82,14 @@ def lint(
         evaluations: what ``read`` returns; or several of those by name, in the order of the runs.
         target_l0: features per token that the SAEs were meant to have; by default what each run's
             training record says.
-        stated: improvements that somebody stated, each with ``run``, ``metric``, ``before`` and
-            ``after``. Optional are ``against`` (the run that ``before`` belongs to) and ``better``
-            ("higher" or "lower", where the metric's name does not say).
+        stated: improvements that somebody stated, each with ``run``, ``metric`` and ``after``, and
+            with ``before``, or ``against`` (the run that it is compared with), or both. Where no
+            ``before`` was stated, the record of ``against`` gives it. ``better`` is "higher" or
+            "lower", where the metric's name does not say.
     Returns: one row per finding: ``run``, ``evaluation``, ``check``, ``finding`` (a sentence).
     Raises:
-        ValueError: for a statement that lacks a name, or whose better direction is unknown.
+        ValueError: for a statement that lacks a name or a number to compare with, or whose better
+            direction is unknown.
 
     >>> from saework import saebench
     >>> run_0 = saebench.read(saebench.EXAMPLES / "run_0.json")
@@ -102,7 +105,7 @@ def lint(
     findings += _trainers(runs)
     findings += _resolution(runs)
     for mapping in stated:
-        statement = _statement(mapping)
+        statement = _statement(mapping, runs)
         findings += _stated(statement, runs)
         findings += _quoted(statement, runs)
     return pd.DataFrame(findings, columns=list(Finding._fields))
@@ -221,21 +224,37 @@ def _neighbours(a: float, b: float) -> str:
     )
 
 
-def _statement(mapping: Mapping[str, Any]) -> Statement:
+def _statement(mapping: Mapping[str, Any], runs: Runs) -> Statement:
     missing = [key for key in STATEMENT_KEYS if key not in mapping]
     if missing:
         raise ValueError(
             f"the statement {dict(mapping)} lacks {', '.join(missing)}; "
-            f"give {', '.join(STATEMENT_KEYS)}"
+            f"give {', '.join(STATEMENT_KEYS)}, and before or against"
         )
     return Statement(
         run=mapping["run"],
         metric=mapping["metric"],
-        before=mapping["before"],
+        before=_before(mapping, runs),
         after=mapping["after"],
         against=mapping.get("against"),
         better=mapping.get("better"),
     )
+
+
+def _before(mapping: Mapping[str, Any], runs: Runs) -> float:
+    """The number that a statement compares with: its own, or that of the run it names."""
+    before = mapping.get("before")
+    if before is not None:
+        return before
+    against = mapping.get("against")
+    run = runs.get(against, {}) if against is not None else {}
+    recorded = _recorded(mapping["metric"], run)
+    if not recorded:
+        raise ValueError(
+            f"the statement {dict(mapping)} has no before, and no run named by against has this "
+            "metric; give before, or against with such a run"
+        )
+    return recorded[0]
 
 
 def _stated(statement: Statement, runs: Runs) -> Iterator[Finding]:
@@ -244,10 +263,10 @@ def _stated(statement: Statement, runs: Runs) -> Iterator[Finding]:
     better = statement.better or _better(statement.metric)
     if before == after:
         objection = "the two are equal"
-    elif (after > before) != (better == "higher"):
-        objection = f"{better} is better, so it got worse"
     elif steps_apart(before, after) <= 1:
         objection = f"they are {_neighbours(before, after)}"
+    elif (after > before) != (better == "higher"):
+        objection = f"{better} is better, so it got worse"
     else:
         return
     sentence = (
