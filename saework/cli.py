@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIRST_STEPS = """\
+saework: published SAE analyses, reproduced in notebooks
+
+  saework reproduce gelu-1l-mini   run the first notebooks here, offline
+  saework notebooks DIR            copy the notebooks, to open them in JupyterLab
+  saework list                     the releases
+  saework --help                   all commands"""
 Commands = Any
 """What ``add_subparsers`` returns; argparse has no public name for its type."""
 
@@ -21,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
         argv: the words typed after ``saework``; by default those of this process.
     """
     arguments = _parser().parse_args(argv)
+    if "run" not in arguments:
+        print(FIRST_STEPS)
+        return 0
     try:
         return arguments.run(arguments)
     except (ValueError, OSError) as error:
@@ -32,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="saework", description="Published SAE analyses, reproduced in notebooks."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"saework {version('saework')}")
+    commands = parser.add_subparsers(metavar="COMMAND")
     _add_list(commands)
     _add_preflight(commands)
     _add_reproduce(commands)
@@ -58,7 +73,7 @@ def _list(arguments: argparse.Namespace) -> int:
     from saework.loading.coverage import coverage
 
     if not arguments.all:
-        print(releases().T.to_string())
+        _print_releases(releases())
         return 0
     table = coverage()
     right = table["refused"] == ""
@@ -70,6 +85,18 @@ def _list(arguments: argparse.Namespace) -> int:
         "with the others all functions but those that refuse"
     )
     return 0
+
+
+def _print_releases(table: pd.DataFrame) -> None:
+    """One release a line, at most 80 columns."""
+    print(f"{'release':24}{'model':32}{'download':>9}{'memory':>7} account")
+    for name, row in table.iterrows():
+        size_mb = row["download_mb"]
+        download = "offline" if row["offline"] else f"{size_mb / 1000:.1f} GB"
+        memory = f"{row['memory_gb']:g} GB"
+        account = {True: "yes", False: "no", None: "?"}[row["gated"]]
+        print(f"{name:24}{row['model']:32}{download:>9}{memory:>7} {account}")
+    print("\nMore columns: saework.releases(). Other releases of sae_lens: saework list --all")
 
 
 def _add_preflight(commands: Commands) -> None:
@@ -111,7 +138,6 @@ def _add_reproduce(commands: Commands) -> None:
 def _reproduce(arguments: argparse.Namespace) -> int:
     from saework.loading.catalogue import STUDIES, release_named
     from saework.loading.requirements import preflight
-    from saework.reproduction.run import reproduce
 
     name = arguments.name
     is_study = name in STUDIES
@@ -122,6 +148,8 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     print(report)
     if not report.ok:
         return 3
+    from saework.reproduction.run import reproduce
+
     out = arguments.out or Path(f"saework-{name}")
     parameters = _train(name, out) if is_study else None
     try:
@@ -181,10 +209,14 @@ def _add_page(commands: Commands) -> None:
 
 
 def _page(arguments: argparse.Namespace) -> int:
+    from saework.loading.catalogue import release_named
+
+    features = _numbers(arguments.features)
+    release_named(arguments.name)  # a typo is told before the slow imports
+    print(f"loading {arguments.name}", flush=True)
     from saework.loading.workbook import load
     from saework.views.feature_page.write import feature_pages, write_pages
 
-    features = _numbers(arguments.features)
     book = load(arguments.name, arguments.sae_id, n_tokens=arguments.tokens)
     other_id = book.release.another_run(book.sae_id) if book.release else None
     other = book.with_sae(other_id) if other_id else None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from importlib.metadata import version
 
 import nbformat
 import pytest
@@ -91,6 +94,46 @@ def test_list_and_preflight(capsys):
     assert "gpt2-small-res-jb" in listed and "SAEs; every function is right with" in listed
     assert cli.main(["preflight", "gelu-1l-mini"]) == 0
     assert "gelu-1l-mini: ready" in capsys.readouterr().out
+
+
+def test_the_releases_fit_into_eighty_columns(capsys):
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    listed = {line.split()[0]: line.split()[2:] for line in lines[1:8]}
+    assert listed["gelu-1l-mini"] == ["offline", "1", "GB", "no"]
+    assert listed["gemma-2b-res-jb"] == ["5.3", "GB", "13", "GB", "yes"]
+
+
+def test_without_a_command_the_first_steps_are_shown(capsys):
+    assert cli.main([]) == 0
+    assert "saework reproduce gelu-1l-mini" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"saework {version('saework')}\n"
+
+
+SLOW = {"torch", "pandas", "sae_lens", "nbconvert"}
+AFTER = f'\nimport sys\nprint(*({SLOW} & set(sys.modules)), "end")'
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "too_slow"),
+    [
+        ([], 0, SLOW),
+        (["list"], 0, {"sae_lens", "nbconvert"}),
+        (["preflight", "gelu-1l-mini"], 0, {"sae_lens", "nbconvert"}),
+        (["reproduce", "gelu-1l-mni"], 2, {"sae_lens", "nbconvert"}),
+        (["page", "gpt2-smal-res-jb", "7"], 2, {"sae_lens", "nbconvert"}),
+    ],
+)
+def test_a_first_answer_imports_nothing_slow(words, exit_code, too_slow):
+    code = f"from saework import cli\nassert cli.main({words!r}) == {exit_code}{AFTER}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert imported & (too_slow | {"end"}) == {"end"}
 
 
 def test_notebooks_are_copied_and_never_overwritten(tmp_path, capsys):

@@ -21,7 +21,13 @@ from saework.loading.layouts.sae_lens import SAE_LENS
 from saework.loading.model_layouts import HUGGINGFACE, ModelLayout
 from saework.loading.model_layouts import NEEL as NEEL_MODEL
 from saework.loading.release import Release, Study, claims_of_family
-from saework.loading.sae_ids import GELU_1L_RUNS, LLAMA_SAE, registered_ids, registry
+from saework.loading.sae_ids import (
+    GELU_1L_RUNS,
+    LLAMA_SAE,
+    registered_ids,
+    registered_names,
+    registry,
+)
 from saework.loading.text_sources import (
     PARQUET_FILES,
     TextSource,
@@ -260,11 +266,11 @@ def release_named(name: str) -> Release:
     """
     if name in _RELEASES:
         return _RELEASES[name]
-    if name not in registry():
+    if name not in registered_names():
         raise unknown(
             "release",
             name,
-            [*_RELEASES, *registry()],
+            [*_RELEASES, *registered_names()],
             see="saework.releases() lists the curated ones; any release of sae_lens loads too.",
         )
     listed = registry()[name]

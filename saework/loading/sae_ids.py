@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saework.core.errors import UnknownNameError
@@ -41,6 +44,21 @@ def registry() -> dict[str, Any]:
         from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
     return get_pretrained_saes_directory()
+
+
+@cache
+def registered_names() -> list[str]:
+    """The names of sae_lens's releases, without the seconds that sae_lens takes to import.
+
+    They are the keys at the top level of the YAML file that sae_lens reads itself.
+    """
+    package = find_spec("sae_lens")
+    if "sae_lens" in sys.modules or package is None or package.origin is None:
+        return list(registry())
+    path = Path(package.origin).parent / "pretrained_saes.yaml"
+    if not path.exists():
+        return list(registry())
+    return re.findall(r"^([^\s#:]+):", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def registered_ids(release: str) -> ListIds:

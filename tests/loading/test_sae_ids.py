@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +22,16 @@ def test_a_run_of_gelu_1l_or_a_checkpoint():
         "12": ("12_cfg.json", "12.pt"),
     }
     assert sae_ids.gelu_1l_sae("run3") is None
+
+
+@pytest.mark.parametrize("hidden", [None, "pretrained_saes.yaml"])
+def test_the_names_of_releases_are_those_of_sae_lens(hidden, monkeypatch):
+    monkeypatch.delitem(sys.modules, "sae_lens")
+    if hidden:  # a later sae_lens may keep its table elsewhere
+        exists = Path.exists
+        monkeypatch.setattr(Path, "exists", lambda path: path.name != hidden and exists(path))
+    names = sae_ids.registered_names.__wrapped__()
+    assert names == list(sae_ids.registry()) and len(names) > 100
 
 
 def test_each_sae_of_gemma_scope_is_at_its_layers_output():
