@@ -40,6 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"saework: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        kept = getattr(arguments, "kept", "run the command again")
+        print(f"\nsaework: stopped; {kept}", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -151,6 +155,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     from saework.reproduction.run import reproduce
 
     out = arguments.out or Path(f"saework-{name}")
+    arguments.kept = f"what was finished is in {out}; the same command runs the notebooks again"
     parameters = _train(name, out) if is_study else None
     try:
         ledger = reproduce(name, out, parameters=parameters)
@@ -159,7 +164,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         return 1
     packs = "" if is_study else ", with a replay pack beside each notebook"
     table = ledger.text(verbose=arguments.verbose)
-    print(f"\n{table}\n\nNotebooks, pages and ledger.json are in {out}{packs}")
+    print(f"\n{table}\n\nStart with {out / 'index.html'}: notebooks, pages, ledger.json{packs}")
     return ledger.exit_code
 
 

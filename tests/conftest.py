@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from saework.core.ledger import LEDGER_MIME
+from saework.reproduction.execute import ENVIRONMENT
 from saework.reproduction.html import PLOTLY_MIME
-from saework.reproduction.run import ENVIRONMENT
 from saework.views.tables import RAW_MIME
 
 os.environ.update(ENVIRONMENT)  # the notebooks' kernels inherit it

@@ -59,6 +59,7 @@ def test_reproduce_exits_with_the_verdict(one_notebook, tmp_path, capsys, code, 
         "one.html",
         "one.safetensors",
         "ledger.json",
+        "index.html",
     }
     ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
     assert Ledger.from_dict(ledger).exit_code == exit_code
@@ -79,6 +80,16 @@ def test_a_study_is_reproduced_though_there_is_nothing_to_load(
     one_notebook("ledger.record('x', 1.05)\nledger")
     assert cli.main(["reproduce", "saebench", "--out", str(tmp_path / "out")]) == 0
     assert "Published: 1 of 1 run here, all hold" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_what_is_kept(one_notebook, tmp_path, monkeypatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "reproduce", interrupted)
+    out = tmp_path / "out"
+    assert cli.main(["reproduce", "gelu-1l-mini", "--out", str(out)]) == 130
+    assert f"saework: stopped; what was finished is in {out}" in capsys.readouterr().err
 
 
 def test_an_unknown_release_is_named_with_its_neighbours(capsys):

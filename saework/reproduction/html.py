@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html import escape
 
 import nbformat
@@ -26,15 +27,22 @@ _PAGE = """{%- extends 'lab/index.html.j2' -%}
   --jp-mirror-editor-number-color: #1d6b1d;
   --jp-mirror-editor-operator-color: #8a00d4;
 }
-</style>{%- endblock -%}"""
+nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
+</style>{%- endblock -%}
+{%- block body_header -%}{{ super() }}
+{%- if resources.neighbours %}<nav class="neighbours" aria-label="pages of this run">
+{%- for words, target in resources.neighbours %} <a href="{{ target | e }}">{{ words | e }}</a>
+{%- endfor %}</nav>{% endif -%}
+{%- endblock -%}"""
 
 
-def page(notebook: NotebookNode, *, title: str) -> str:
+def page(notebook: NotebookNode, *, title: str, neighbours: Sequence[tuple[str, str]] = ()) -> str:
     """A notebook as one HTML file; plotly's script is embedded once.
 
     Args:
         notebook: from ``nbformat``; it is not changed.
         title: of the page.
+        neighbours: links to other pages, each as its words and its file.
     """
     from nbconvert import HTMLExporter
 
@@ -43,7 +51,8 @@ def page(notebook: NotebookNode, *, title: str) -> str:
     _draw_figures(notebook)
     # embed_images=True would close each <details> right behind its summary: answers would be seen
     exporter = HTMLExporter(raw_template=_PAGE, exclude_anchor_links=True)
-    html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
+    resources = {"metadata": {"name": title}, "neighbours": list(neighbours)}
+    html, _ = exporter.from_notebook_node(notebook, resources=resources)
     return html
 
 

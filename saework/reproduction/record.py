@@ -11,8 +11,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from saework.reproduction import pictures
+from saework.reproduction.execute import execute
 from saework.reproduction.html import PLOTLY_MIME, drop_widgets, outputs_with
-from saework.reproduction.run import execute
 from saework.views.tables import RAW_MIME, near_rounding_edge
 
 BADGE_START = "[![Open In Colab]"

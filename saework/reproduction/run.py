@@ -1,31 +1,32 @@
 """The notebooks as a whole: copied, executed, and run again from a pack.
 
-papermill executes them, nbconvert makes the pages. What is ours is which notebooks belong to a
-release, and how the ledgers in their outputs become one.
+``execute`` runs them, ``html`` makes the pages. Here stands which notebooks belong to a release,
+and how the ledgers in their outputs become one.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
+from tqdm.auto import tqdm
 
 from saework.core.errors import unknown
 from saework.core.files import DATA, PACKAGE, write_whole
 from saework.core.ledger import LEDGER_MIME, Ledger
 from saework.loading.catalogue import NOTEBOOKS, STUDIES, release_named
 from saework.reproduction import replay
+from saework.reproduction.execute import execute, several_at_a_time, workers_for
 from saework.reproduction.html import outputs_with, page
-
-# Figures as data (JupyterLab draws them), and no progress bars: outputs are the same everywhere.
-ENVIRONMENT = {"PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
+from saework.reproduction.index_page import INDEX, Page, index_page, title_of
 
 
 def notebook_folder() -> Path:
@@ -67,19 +68,20 @@ def reproduce(
     out: str | Path,
     *,
     parameters: dict[str, Any] | None = None,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], object] = tqdm.write,
 ) -> Ledger:
     """Execute the notebooks of a release or a study, and return their ledger.
 
-    Writes the executed notebooks, a self-contained page of each, and the ledger; and a replay pack
-    of each notebook of a release (``rerun`` reads it). A notebook that fails is written as far as
-    it came; its claims stay "not run", and the others are still run.
+    Writes the executed notebooks, a self-contained page of each, an index of the pages, and the
+    ledger; and a replay pack of each notebook of a release (``rerun`` reads it). A notebook that
+    fails is written as far as it came; its claims stay "not run", and the others are still run.
+    Two run at a time where the machine has two cores and the memory.
 
     Args:
         name: of the release or study.
         out: the folder to write to.
         parameters: of the notebooks, besides ``RELEASE``.
-        say: what takes a line before each notebook.
+        say: what takes a line before and after each notebook.
 
     Raises:
         UnknownNameError: if there is no set of notebooks for the name.
@@ -93,24 +95,65 @@ def reproduce(
             NOTEBOOKS,
             see=f"There are sets for {', '.join(NOTEBOOKS)}; load({name!r}) works in your own.",
         )
-    out = Path(out)
+    out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
+    problems = _run_all(NOTEBOOKS[name], out, {"RELEASE": name, **(parameters or {})}, say)
     ledgers: list[Ledger] = []
-    problems: list[str] = []
-    notebooks = NOTEBOOKS[name]
-    for number, notebook in enumerate(notebooks, 1):
-        say(f"[{number}/{len(notebooks)}] {notebook}")
-        problem = _run_notebook(notebook, out, {"RELEASE": name, **(parameters or {})})
-        if problem:
-            problems.append(f"{notebook}: {problem}")
+    pages: list[Page] = []
+    for notebook, problem in problems.items():
         executed = nbformat.read(out / f"{notebook}.ipynb", as_version=4)
         ledgers += ledgers_in(executed)
-        _write_page(executed, out / f"{notebook}.html", title=notebook)
+        has_pack = (out / f"{notebook}.safetensors").exists()
+        pages.append(Page(notebook, title_of(executed), problem, has_pack))
     ledger = Ledger.merge(ledgers) if ledgers else Ledger([], tier=name)
     ledger.save(out / "ledger.json")
-    if problems:
-        raise RuntimeError("notebooks failed:\n" + "\n".join(problems))
+    write_whole(out / INDEX, index_page(name, pages, ledger, when=datetime.now()))
+    failed = [f"{notebook}: {problem}" for notebook, problem in problems.items() if problem]
+    if failed:
+        raise RuntimeError("notebooks failed:\n" + "\n".join(failed))
     return ledger
+
+
+def _run_all(
+    notebooks: Sequence[str], out: Path, parameters: dict[str, Any], say: Callable[[str], object]
+) -> dict[str, str | None]:
+    """Run notebooks, and write their pages; returns what went wrong with each, or None."""
+    sources = {name: _source(name, out, parameters) for name in notebooks}
+    n_cells = sum(len(source.cells) for source in sources.values())
+    release = parameters["RELEASE"]
+    n_workers = 1 if release in STUDIES else workers_for(release_named(release).memory_gb)
+    page_lock = Lock()  # nbconvert's exporters are not made for threads
+    with tqdm(total=n_cells, unit="cell", disable=not sys.stderr.isatty()) as bar:
+
+        def run(numbered: tuple[int, str]) -> str | None:
+            number, name = numbered
+            place = f"[{number}/{len(notebooks)}] {name}"
+            say(place)
+
+            def on_cell(cell: NotebookNode, cell_index: int) -> None:
+                bar.update()
+                bar.set_postfix_str(f"{name}, cell {cell_index + 1}")
+
+            problem = _run_notebook(sources[name], name, out, parameters, on_cell)
+            executed = nbformat.read(out / f"{name}.ipynb", as_version=4)
+            path = out / f"{name}.html"
+            with page_lock:
+                _write_page(executed, path, title=name, neighbours=_neighbours(name, notebooks))
+            say(f"{place}: {'failed, see ' if problem else ''}{path}")
+            return problem
+
+        numbered = list(enumerate(notebooks, 1))
+        problems = several_at_a_time(run, numbered, n_workers=n_workers, folder=out)
+    return dict(zip(notebooks, problems))
+
+
+def _neighbours(name: str, notebooks: Sequence[str]) -> list[tuple[str, str]]:
+    """Links of a page: the index, and the pages before and after it."""
+    at = notebooks.index(name)
+    links = [("all pages", INDEX)]
+    links += [(f"previous: {other}", f"{other}.html") for other in notebooks[max(0, at - 1) : at]]
+    links += [(f"next: {other}", f"{other}.html") for other in notebooks[at + 1 : at + 2]]
+    return links
 
 
 def rerun(pack: str | Path, out: str | Path) -> Path:
@@ -152,48 +195,38 @@ def rerun(pack: str | Path, out: str | Path) -> Path:
     return target
 
 
-def execute(source: Path, target: Path, *, parameters: dict[str, Any] | None = None) -> str | None:
-    """Run a notebook from top to bottom with papermill; returns what went wrong, or None."""
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    os.environ.update(ENVIRONMENT)  # kernels inherit it
-    try:
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            parameters=parameters or {},
-            kernel_name="python3",
-            cwd=str(target.parent),
-            progress_bar=sys.stderr.isatty(),
-            log_output=False,
-        )
-    except PapermillExecutionError as error:
-        return f"{error.ename}: {error.evalue}"
-    return None
-
-
 def ledgers_in(notebook: NotebookNode) -> list[Ledger]:
     """The ledgers that an executed notebook displayed."""
     outputs = outputs_with(notebook, LEDGER_MIME)
     return [Ledger.from_dict(output["data"][LEDGER_MIME]) for output in outputs]
 
 
-def _run_notebook(notebook: str, out: Path, parameters: dict[str, Any]) -> str | None:
+def _source(notebook: str, out: Path, parameters: dict[str, Any]) -> NotebookNode:
+    """A notebook as it will be run: one of a release is watched, and leaves a pack."""
+    source = nbformat.read(notebook_folder() / f"{notebook}.ipynb", as_version=4)
+    release = parameters["RELEASE"]
+    if release in STUDIES:
+        return source
+    return replay.watched(
+        source,
+        out / f"{notebook}.safetensors",
+        name=notebook,
+        licence=release_named(release).licence,
+        parameters=parameters,
+    )
+
+
+def _run_notebook(
+    source: NotebookNode,
+    notebook: str,
+    out: Path,
+    parameters: dict[str, Any],
+    on_cell: Callable[..., None],
+) -> str | None:
     """Execute one notebook in ``out``, with its pack; returns what went wrong, or None."""
     target = out / f"{notebook}.ipynb"
-    source = nbformat.read(notebook_folder() / target.name, as_version=4)
-    release = parameters["RELEASE"]
-    if release not in STUDIES:
-        source = replay.watched(
-            source,
-            (out / f"{notebook}.safetensors").absolute(),
-            name=notebook,
-            licence=release_named(release).licence,
-            parameters=parameters,
-        )
     _write_notebook(source, target)
-    problem = execute(target, target, parameters=parameters)
+    problem = execute(target, target, parameters=parameters, on_cell=on_cell)
     executed = replay.unwatched(nbformat.read(target, as_version=4))
     _write_notebook(executed, target)
     return problem
@@ -204,5 +237,11 @@ def _write_notebook(notebook: NotebookNode, path: Path) -> None:
     write_whole(path, text if text.endswith("\n") else text + "\n")
 
 
-def _write_page(notebook: NotebookNode, path: Path, *, title: str) -> None:
-    write_whole(path, page(notebook, title=title))
+def _write_page(
+    notebook: NotebookNode,
+    path: Path,
+    *,
+    title: str,
+    neighbours: Sequence[tuple[str, str]] = (),
+) -> None:
+    write_whole(path, page(notebook, title=title, neighbours=neighbours))

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from saework.reproduction.run import execute
+from saework.reproduction.execute import execute
 
 ROOT = Path(__file__).parents[2]
 PATHS = [  # the notebooks whose exercises have this form

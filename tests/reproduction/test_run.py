@@ -65,21 +65,29 @@ def test_every_notebook_is_run_though_one_fails(folder, tmp_path, monkeypatch):
     lines = []
     with pytest.raises(RuntimeError, match="notebooks failed:\nbad: ZeroDivisionError"):
         run.reproduce("saebench", tmp_path / "out", parameters={"NAME": "good"}, say=lines.append)
-    assert lines == ["[1/2] bad", "[2/2] good"]
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"bad.ipynb", "bad.html", "good.ipynb", "good.html", "ledger.json"}
+    out = tmp_path / "out"
+    first, second = "[1/2] bad", "[2/2] good"
+    failed, done = f"{first}: failed, see {out / 'bad.html'}", f"{second}: {out / 'good.html'}"
+    assert lines == [first, failed, second, done]
+    names = {path.name for path in out.iterdir()}
+    written = {"bad.ipynb", "bad.html", "good.ipynb", "good.html", "ledger.json", "index.html"}
+    assert names == written
+    index = (out / "index.html").read_text()
+    assert "failed: ZeroDivisionError" in index and 'href="good.html"' in index
+    assert 'href="index.html"' in (out / "good.html").read_text()
     executed = nbformat.read(tmp_path / "out" / "good.ipynb", as_version=4)
     (ledger,) = run.ledgers_in(executed)
     assert ledger.tier == "saebench" and ledger.exit_code == 0
     assert '"holds"' in (tmp_path / "out" / "ledger.json").read_text()
 
 
-def test_what_went_wrong_is_returned(tmp_path):
-    write(tmp_path / "one.ipynb", "x = 1", "raise KeyError(x)")
-    target = tmp_path / "two.ipynb"
-    assert run.execute(tmp_path / "one.ipynb", target, parameters={"x": 2}) == "KeyError: 2"
-    write(tmp_path / "one.ipynb", "x = 1", "assert x == 1")
-    assert run.execute(tmp_path / "one.ipynb", target) is None
+def test_a_page_links_to_its_neighbours():
+    assert run._neighbours("b", ("a", "b", "c")) == [
+        ("all pages", "index.html"),
+        ("previous: a", "a.html"),
+        ("next: c", "c.html"),
+    ]
+    assert run._neighbours("a", ("a",)) == [("all pages", "index.html")]
 
 
 def test_a_ledger_is_read_from_what_a_notebook_displayed():
