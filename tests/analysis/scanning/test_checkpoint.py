@@ -6,6 +6,7 @@ import copy
 import os
 import random
 import resource
+import select
 import signal
 import time
 import traceback
@@ -125,27 +126,53 @@ def exit_code(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_killed_at_any_moment_many_times(scan, tmp_path):
-    """SIGKILL at random moments, until a call gets through; the result is as if left alone."""
+def test_killed_at_any_moment_many_times(scan, tmp_path, monkeypatch):
+    """SIGKILL at random steps, until a call gets through; the result is as if left alone.
+
+    A step is a part that begins, or a file that begins to be written. The kill comes right after
+    it, wherever the scan then is: what was reached decides, and no clock.
+    """
     whole = scan()
     path = tmp_path / "killed.safetensors"
+    steps_out, steps_in = os.pipe()
+
+    def announced(function):
+        def announcing(*arguments):
+            os.write(steps_in, b".")
+            return function(*arguments)
+
+        return announcing
+
+    monkeypatch.setattr(workers.Job, "collect", announced(workers.Job.collect))
+    monkeypatch.setattr(checkpoint.Checkpoint, "write", announced(checkpoint.Checkpoint.write))
     rng = random.Random(0)
     kills = 0
     while True:
         child = in_a_child(lambda: scan(checkpoint=path, progress=False))
-        # longer from one kill to the next, so that a busy machine gets through as well
-        time.sleep(rng.uniform(0.01, 0.12) * (1 + kills / 20))
+        for _ in range(rng.randint(1, 60)):
+            while not select.select([steps_out], [], [], 0.1)[0] and running(child):
+                pass
+            if not running(child):
+                break
+            os.read(steps_out, 1)
         os.kill(child, signal.SIGKILL)
         code = exit_code(child)
         assert code in {0, -signal.SIGKILL}
         if code == 0:
             break
         kills += 1
+        while select.select([steps_out], [], [], 0)[0]:  # steps that nobody waited for
+            os.read(steps_out, 4096)
         if path.exists():  # whole parts, and never a damaged file
             assert FeatureScan.load(path).n_tokens % 20 == 0
         assert kills < 1000
     assert kills >= 5
     assert_same(scan(checkpoint=path), whole)
+
+
+def running(child: int) -> bool:
+    """Whether a child has not ended; one that has stays to be waited for."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 @pytest.mark.parametrize(("replaced", "rows_done"), [(False, 50), (True, 51)])

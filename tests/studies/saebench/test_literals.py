@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import cProfile
 import json
 import math
-import time
 import warnings
 
 import numpy as np
@@ -133,10 +133,8 @@ def test_an_unknown_escape_is_kept_without_a_warning():
 
 @pytest.mark.parametrize("opening", ["{'a': ", "[", '{"a":[', "{'a': ("])
 def test_a_million_brackets_are_refused_at_once(opening):
-    began = time.monotonic()
     words = refused(f"{{'a': {opening * 10**6}")
     assert f"nested more than {MAX_DEPTH} deep" in words and "line 1, column" in words
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -158,12 +156,10 @@ def test_a_million_brackets_are_refused_at_once(opening):
 )
 def test_a_deep_expression_without_deep_brackets_is_refused(expression):
     """A syntax tree of a million levels crashes Python 3.10."""
-    began = time.monotonic()
     words = refused(f"{{'a': {expression}}}")
     assert words.startswith(
         ("result.json, line 1, column", "the value that begins at result.json, line 1, column 1")
     )
-    assert time.monotonic() - began < 20
 
 
 def test_a_long_literal_of_plain_values_is_read():
@@ -172,7 +168,13 @@ def test_a_long_literal_of_plain_values_is_read():
     assert found == value
 
 
-def test_the_time_is_linear_in_the_text():
-    began = time.monotonic()
-    assert len(list(values_in("{'a': 1}\n" * 20_000, "text", marks=()))) == 20_000
-    assert time.monotonic() - began < 20
+def test_twice_the_text_is_twice_the_work():
+    """Calls of functions, which no other program on the machine changes."""
+
+    def calls(n: int) -> int:
+        profile = cProfile.Profile()
+        values = profile.runcall(list, values_in("{'a': 1}\n" * n, "text", marks=()))
+        assert len(values) == n
+        return sum(entry.callcount for entry in profile.getstats())
+
+    assert calls(4000) == pytest.approx(2 * calls(2000), rel=0.05)
