@@ -296,3 +296,20 @@ def test_the_file_that_saebench_wrote_is_what_we_measure():
         "ce_loss_without_sae": "ce_loss_clean",
     }.items():
         assert theirs.value(name) == pytest.approx(ours[own], rel=1e-3), name
+
+
+def test_a_call_in_a_text_is_refused_where_it_stands(tmp_path):
+    path = tmp_path / "log.txt"
+    opened = "open('/etc/passwd').read()"
+    path.write_text(f"Results: {{'eval_type_id': 'core', 'eval_result_metrics': {opened}}}")
+    assert error_of(path).startswith("log.txt, line 1, column 58: 'open' is a call")
+
+
+def test_the_recorded_claims_are_the_numbers_that_saebench_wrote():
+    claims = json.loads((EXAMPLES / "claims.json").read_text(encoding="utf-8"))
+    evaluation = read(EXAMPLES / "core_gelu_1l_mini.json")["core"]
+    assert len(claims) == 8
+    for claim in claims:
+        metric = claim["id"].removeprefix("core/")
+        assert claim["value"] == evaluation.value(metric)
+        assert claim["source"].startswith("regression value: SAEBench 0.6.0")
