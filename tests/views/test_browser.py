@@ -144,6 +144,7 @@ def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
     fires.select_option(index=1)
     changed(heatmap, before)
     assert feature.input_value() != "526"
+    page.get_by_label("Search for", exact=True).select_option(index=1)
     search = page.get_by_label("Search token", exact=True)
     search.fill("·return")
     search.press("Enter")
@@ -161,6 +162,56 @@ def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):
     assert page.get_by_role("spinbutton").count() == 4, (
         "each number has a box that the keyboard reaches"
     )
+
+
+def test_keys_stay_in_the_explorer(lab, visit):
+    """Real keys on each kind of control: the notebook keeps its cells and its active one."""
+    from playwright.sync_api import expect
+
+    page = visit("explore.ipynb")
+    assert errors_in(lab.run_all(page)) == []
+    guarded = page.locator(".saework-explorer select[data-lm-suppress-shortcuts]")
+    expect(guarded).to_have_count(3, timeout=WAIT)
+
+    def notebook() -> list:
+        return page.evaluate(
+            """() => {
+                const content = jupyterapp.shell.currentWidget.content;
+                return [content.activeCellIndex, content.widgets.length, content.mode];
+            }"""
+        )
+
+    fires = page.get_by_label("Fires here", exact=True)
+    expect(fires.locator("option").nth(1)).to_be_attached(timeout=WAIT)
+    feature = page.get_by_label("Feature", exact=True)
+    heatmap = page.locator(labs.HEATMAP).first
+    controls = [
+        fires,
+        page.get_by_label("Search for", exact=True),
+        page.get_by_label("Pin scale", exact=True),
+        page.get_by_role("button", name="Next example"),
+        page.get_by_role("slider", name="Token"),
+        page.get_by_label("Text", exact=True),
+        feature,
+    ]
+    for control in controls:
+        control.focus()
+        before = notebook()
+        for key in ("x", "d", "d", "a", "ArrowDown", "ArrowUp"):
+            page.keyboard.press(key)
+        assert notebook() == before, control
+        expect(control).to_be_focused()
+    # The arrows do what they do in a list: the next feature is chosen and shown.
+    page.keyboard.press("Escape")
+    first = fires.locator("option").first.inner_text().split(":")[0]
+    second = fires.locator("option").nth(1).inner_text().split(":")[0]
+    fires.focus()
+    page.keyboard.press("Home")
+    expect(feature).to_have_value(first, timeout=WAIT)
+    before = heatmap.inner_html()
+    page.keyboard.press("ArrowDown")
+    expect(feature).to_have_value(second, timeout=WAIT)
+    changed(heatmap, before)
 
 
 @pytest.fixture

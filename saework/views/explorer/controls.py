@@ -14,8 +14,8 @@ import ipywidgets as widgets
 MAX_EXAMPLES = 20  # of one feature
 BY_LOGIT, BY_EXAMPLES = "logit", "examples"
 SEARCHES = (
+    ("features that fire on it (their strongest examples)", BY_EXAMPLES),
     ("features that raise its logit most (direct path)", BY_LOGIT),
-    ("features with their strongest examples on it", BY_EXAMPLES),
 )
 
 

@@ -1,4 +1,4 @@
-"""The explorer: type text, choose a feature, watch the heatmap. Core ipywidgets, no server."""
+"""The explorer: type text, choose a feature, watch the heatmap. Widgets, no server."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from saework.views.explorer.feature_search import (
     token_forms,
     token_words,
 )
+from saework.views.explorer.keyboard import BOX, keyboard_guards
 from saework.views.explorer.text_reading import read
 from saework.views.heatmap import TokenHeatmap
 
@@ -94,7 +95,9 @@ class Explorer(widgets.VBox):
             )
         reading = read(workbook, text)
         controls = make_controls(feature=feature, text=text, d_sae=d_sae)
-        super().__init__(children=controls.arranged(), layout=widgets.Layout(width="auto"))
+        children = [*keyboard_guards(), *controls.arranged()]
+        super().__init__(children=children, layout=widgets.Layout(width="auto"))
+        self.add_class(BOX)
 
         self.text = controls.text
         self.feature = controls.feature
@@ -213,7 +216,7 @@ class Explorer(widgets.VBox):
             options = raising_options(workbook, tokens)
         else:
             scan = self._examples_scan()
-            options = example_options(scan, workbook.tokens, tokens)
+            options = example_options(scan, workbook.tokens, tokens, workbook.tokenizer)
         set_options(self.found, options)
         words = token_words(tokens, workbook.tokenizer)
         order = "strongest first" if options else "none has its strongest examples there"

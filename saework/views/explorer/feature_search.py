@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -25,6 +26,7 @@ TYPED_SIGNS = str.maketrans(
         TAB: "\t",
     }
 )
+N_TOP_TOKENS = 3
 Option = tuple[str, int]
 """What a list shows, and the feature that it stands for."""
 
@@ -44,14 +46,27 @@ def example_options(
     scan: FeatureScan,
     rows: Int[Tensor, "batch pos"],
     tokens: list[int],
+    tokenizer: Tokenizer,
 ) -> list[Option]:
-    """``features_on`` for a list, each feature with its counts."""
+    """``features_on`` for a list, each feature with its counts and its most frequent tokens."""
     found = features_on(scan, rows, tokens)
     options = []
     for feature, n_on_tokens, n_examples in found.itertuples(index=False):
-        label = f"{feature}: {n_on_tokens} of {n_examples} examples"
+        top = " ".join(_top_tokens(scan, rows, feature, tokenizer))
+        label = f"{feature}: {n_on_tokens} of {n_examples} examples (top tokens: {top})"
         options.append((label, feature))
     return options
+
+
+def _top_tokens(
+    scan: FeatureScan, rows: Int[Tensor, "batch pos"], feature: int, tokenizer: Tokenizer
+) -> list[str]:
+    """The tokens on which the most of a feature's examples are; ties by strength."""
+    places = scan.top_positions[feature]
+    kept = places[places[:, 0] >= 0]
+    ids = rows.cpu()[kept[:, 0], kept[:, 1]].tolist()
+    common = [token for token, _ in Counter(ids).most_common(N_TOP_TOKENS)]
+    return [visible(string) for string in str_tokens(common, tokenizer)]
 
 
 def token_words(tokens: list[int], tokenizer: Tokenizer) -> str:

@@ -14,6 +14,7 @@ from saework.views.explorer import examples
 from saework.views.explorer.controls import Controls
 from saework.views.explorer.explorer import explore
 from saework.views.explorer.feature_search import features_on
+from saework.views.explorer.keyboard import BOX, KeyboardGuard
 from saework.views.heatmap import token_heatmap
 
 TEXT = "def f(x): # a note"
@@ -103,9 +104,11 @@ def parts_of(widget) -> list:
     ]
 
 
-def test_all_parts_are_core_widgets(box):
-    """Drawn by what each front end has already: no script of ours, nothing to install."""
-    parts = parts_of(box)
+def test_all_parts_but_the_keyboard_guard_are_core_widgets(box):
+    """Drawn by what each front end has already."""
+    guards = [part for part in parts_of(box) if isinstance(part, KeyboardGuard)]
+    assert len(guards) == 1 and BOX in box._dom_classes
+    parts = [part for part in parts_of(box) if part not in guards]
     assert {(part._view_module, part._model_module) for part in parts} == {
         ("@jupyter-widgets/controls",) * 2
     }
@@ -128,6 +131,7 @@ def test_another_feature_token_scale_or_search_runs_no_model(box, runs):
     box.second.value = 9
     box.token.value = 2
     box.fires.index = 0
+    box.search_by.value = "logit"
     box.search.value = "return"
     box.found.index = 1
     assert runs == []
@@ -220,6 +224,7 @@ def test_a_search_ranks_features_by_their_direct_effect_on_the_tokens_logit(book
     assert [len(form) for form in ids] == [1, 1]
     (bare,), (spaced,) = ids
     effects = torch.stack([logit_effect(book.model, book.sae, feature) for feature in range(48)])
+    box.search_by.value = "logit"
     box.search.value = "return"
     best = effects[:, [bare, spaced]].max(1).values
     assert [value for _, value in box.found.options] == best.argsort(descending=True)[:20].tolist()
@@ -262,9 +267,13 @@ def test_a_search_counts_the_strongest_examples_on_the_token(book):
     assert found["value"].tolist() == [counts[feature] for feature in expected]
     assert found["of"].tolist() == [len(places[feature]) for feature in expected]
     box = explore(book, 7, TEXT, scan=kept)
-    box.search_by.value = "examples"
     box.search.value = texts[token]
     assert [value for _, value in box.found.options] == expected
+    label, feature = box.found.options[0]
+    ids = [int(book.tokens[place]) for place in places[feature]]
+    most = max(ids.count(i) for i in ids)
+    first = next(i for i in ids if ids.count(i) == most)
+    assert f"(top tokens: {visible(str_tokens([first], book.tokenizer)[0])}" in label
 
 
 @pytest.mark.parametrize(
@@ -332,6 +341,7 @@ def test_without_a_scan_one_is_made_once_when_examples_are_asked_for(book, monke
         lambda *args, **kwargs: made.append(scan(*args, **kwargs)) or made[-1],
     )
     box = explore(book, 7, TEXT)
+    box.search_by.value = "logit"
     box.search.value = "return"
     assert box.found.options and made == []
     box.next.click()

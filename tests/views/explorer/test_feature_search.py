@@ -93,10 +93,11 @@ def test_a_feature_found_by_its_examples_says_how_many(book, kept):
     row, pos = kept.top_positions[7, 0].tolist()
     token = int(book.tokens[row, pos])
     found = features_on(kept, book.tokens, [token])
-    options = example_options(kept, book.tokens, [token])
+    options = example_options(kept, book.tokens, [token], book.tokenizer)
     assert [feature for _, feature in options] == found["index"].tolist()
     first = found.iloc[0]
-    assert options[0][0] == f"{first['index']}: {first['value']} of {first['of']} examples"
+    counts = f"{first['index']}: {first['value']} of {first['of']} examples"
+    assert options[0][0].startswith(f"{counts} (top tokens: ")
 
 
 def test_the_tokens_of_a_search_in_words(tiny):
