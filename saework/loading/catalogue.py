@@ -87,6 +87,7 @@ def _gated_model(name: str, *, weights_mb: float, tokenizer_mb: float) -> dict[s
 
 GELU_NOTEBOOKS = (
     "00_start_here",
+    "01_train_an_sae",
     "02_gelu_1l_reading_a_feature",
     "03_gelu_1l_reconstruction",
     "04_gelu_1l_rare_features",
