@@ -12,6 +12,12 @@ import torch
 
 from saework.core.arguments import check_finite
 from saework.core.parts import ONLY_WEIGHTS, check_sae
+from saework.core.unit_directions import (
+    NULL_SETS,
+    UnitDirections,
+    leave_one_out,
+    unit_directions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +27,6 @@ if TYPE_CHECKING:
 
     from saework.core.protocols import SparseAutoencoder
 from saework.engine.architectures import encoder_columns
-
-NULL_SETS = 20
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,15 @@ class RareFeatures:
     """The same leave-one-out cosine in 20 random sets of features that are not rare, one set after
     the other. Each set is as large as the rare set. If fewer features are not rare, there is one
     set of all of these."""
+    encoder_norm: Float[Tensor, " d_sae"]
+    """Length of each encoder column. Look at it before you average columns."""
+    own_cosine: Float[Tensor, " d_sae"]
+    """Cosine of each encoder column with its own decoder row; NaN for an SAE that writes in another
+    space than it reads (a transcoder of another width)."""
+    encoder: UnitDirections
+    """The encoder columns at length one, and without what all columns share."""
+    decoder: UnitDirections
+    """The decoder rows in the same way."""
 
     @property
     def is_dead(self) -> Bool[Tensor, " d_sae"]:
@@ -76,6 +89,24 @@ class RareFeatures:
         for name, cosine in leave_one_out.items():
             rows[name] = (len(cosine), _median(cosine), math.nan)
         columns = ["n", "median encoder cosine", "median decoder cosine"]
+        return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+    def normalised(self) -> pd.DataFrame:
+        """Leave-one-out cosines at length one: encoder and decoder, each beside its null.
+
+        Columns: ``rare`` (median of the rare features), ``null`` (median of random sets of
+        features that are not rare), ``null 5%`` and ``null 95%``.
+        """
+        rows = {}
+        for side, found in (("encoder", self.encoder), ("decoder", self.decoder)):
+            projected = (found.projected_cosine, found.projected_null)
+            for name, (cosine, null) in {
+                side: (found.cosine, found.null),
+                f"{side}, shared direction projected out": projected,
+            }.items():
+                low, high = null.nanquantile(torch.tensor([0.05, 0.95])).tolist()
+                rows[name] = (_median(cosine), _median(null), low, high)
+        columns = ["rare", "null", "null 5%", "null 95%"]
         return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
     def __repr__(self) -> str:
@@ -111,8 +142,9 @@ def rare_features(
         ValueError: for another number of rates than the SAE has features, rates outside 0..1, a
             threshold outside 0..1, values that are not finite, or what is no SAE.
 
-    Source: "Rare features are all the same" in the gelu-1l notebook. The leave-one-out cosine and
-    the null are ours: a mean that contains the feature itself raises its cosine.
+    Source: "Rare features are all the same" in the gelu-1l notebook: ``direction`` and ``cosine``.
+    The rest is ours. A mean that contains the feature itself raises its cosine, and a mean of
+    columns of different lengths follows the longest: see ``encoder``, ``decoder``.
 
     >>> from saework import load, scan
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
@@ -148,8 +180,12 @@ def rare_features(
         direction=direction,
         cosine=_cosine(columns, direction),
         decoder_cosine=_cosine(w_dec, w_dec[is_rare].mean(0)),
-        rare_cosine=_leave_one_out(rare_columns),
+        rare_cosine=leave_one_out(rare_columns),
         null_cosine=_null(columns[~is_rare], len(rare_columns), seed),
+        encoder_norm=columns.norm(dim=-1),
+        own_cosine=_own_cosine(columns, w_dec),
+        encoder=unit_directions(columns, is_rare, seed=seed),
+        decoder=unit_directions(w_dec, is_rare, seed=seed),
     )
 
 
@@ -177,15 +213,12 @@ def _cosine(rows: Tensor, direction: Tensor) -> Tensor:
     return dot / lengths
 
 
-def _leave_one_out(rows: Tensor) -> Tensor:
-    """Cosine of each row with the mean of the others; NaN if there is only one row."""
-    n_others = len(rows) - 1
-    if n_others > 0:
-        others = (rows.sum(0) - rows) / n_others
-    else:
-        others = torch.full_like(rows, math.nan)
-    dot = (rows * others).sum(-1)
-    lengths = rows.norm(dim=-1) * others.norm(dim=-1)
+def _own_cosine(columns: Tensor, w_dec: Tensor) -> Tensor:
+    """Cosine of each encoder column with its decoder row; NaN if their widths differ."""
+    if columns.shape != w_dec.shape:
+        return torch.full((len(columns),), math.nan)
+    dot = (columns * w_dec).sum(-1)
+    lengths = columns.norm(dim=-1) * w_dec.norm(dim=-1)
     return dot / lengths
 
 
@@ -198,7 +231,7 @@ def _null(rows: Tensor, size: int, seed: int) -> Tensor:
     cosines = []
     for _ in range(n_sets):
         chosen = torch.randperm(len(rows), generator=generator)[:size]
-        cosines.append(_leave_one_out(rows[chosen]))
+        cosines.append(leave_one_out(rows[chosen]))
     if not cosines:
         return torch.full((1,), math.nan)
     return torch.cat(cosines)

@@ -17,6 +17,7 @@ import torch
 import saework
 import saework.core.torch_setup  # before the first work with torch
 from saework.core.files import digest
+from saework.core.unit_directions import UnitDirections
 from saework.views.tables import Table
 
 Tree = Any
@@ -33,7 +34,7 @@ NUMBER_KINDS = "iufb"
 """Numpy's letters for integers, unsigned integers, floats and booleans."""
 PLAIN = (bool, int, float, str, type(None))
 COLLECTIONS = {"list": list, "tuple": tuple, "set": set}
-OTHER_RESULTS: dict[str, type] = {"Table": Table}
+OTHER_RESULTS: dict[str, type] = {"Table": Table, "UnitDirections": UnitDirections}
 """Results that notebooks show and ``saework`` does not export, by the name that a pack uses."""
 
 

@@ -231,3 +231,38 @@ def test_tied_weights_read_with_their_decoder_rows(tiny):
     rate = torch.linspace(0, 1, 48)
     found, expected = (rare_features(sae, rate, threshold=0.3) for sae in (tied, untied))
     assert torch.equal(found.cosine, expected.cosine)
+
+
+def test_lengths_own_cosines_and_both_sides_at_length_one():
+    sae, rate = planted(alike=3)
+    sae.W_enc[:, :N_RARE] *= torch.logspace(-2, 2, N_RARE)
+    found = rare_features(sae, rate)
+    columns = sae.W_enc.T
+    assert found.encoder_norm.tolist() == pytest.approx(columns.norm(dim=1).tolist(), rel=1e-5)
+    own = [cosine(c, r) for c, r in zip(columns.tolist(), sae.W_dec.tolist())]
+    assert found.own_cosine.tolist() == pytest.approx(own, abs=1e-5)
+    unit = columns[:N_RARE] / columns[:N_RARE].norm(dim=1, keepdim=True)
+    assert found.encoder.direction.tolist() == pytest.approx(unit.mean(0).tolist(), abs=1e-6)
+    assert found.decoder.cosine.shape == (N_RARE,)
+
+
+def test_the_normalised_table_stands_beside_the_published_one():
+    found = rare_features(*planted(alike=3))
+    table = found.normalised()
+    assert table.index.tolist() == [
+        "encoder",
+        "encoder, shared direction projected out",
+        "decoder",
+        "decoder, shared direction projected out",
+    ]
+    assert table.loc["encoder", "rare"] == pytest.approx(float(found.encoder.cosine.median()))
+    assert table.loc["encoder", "rare"] > 0.8 > 0.4 > table.loc["decoder", "rare"]
+    assert (table["null 5%"] <= table["null"]).all() and (table["null"] <= table["null 95%"]).all()
+
+
+def test_an_sae_that_writes_elsewhere_has_no_own_cosines():
+    sae, rate = planted(alike=1)
+    sae.W_dec = sae.W_dec[:, :5]
+    found = rare_features(sae, rate)
+    assert found.own_cosine.isnan().all()
+    assert found.decoder.direction.shape == (5,)

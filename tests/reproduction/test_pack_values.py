@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import saework
 from saework import Claim, Ledger, RareFeatures, ReconsScore, plots, show, token_heatmap
+from saework.core.unit_directions import UnitDirections
 from saework.reproduction import pack, pack_values
 from saework.reproduction.pack_values import NotKeptError, packed, result_class, unpacked
 
@@ -119,7 +120,8 @@ def test_results_of_saework_come_back_as_they_were(tmp_path):
     heat = token_heatmap(["<b>", "c"], [1.0, -2.0])
     table = show({"a": 1.5, "b": 2})
     rates = torch.rand(4)
-    rare = RareFeatures(0.5, rates, rates < 0.5, *torch.rand(5, 4))
+    encoder, decoder = (UnitDirections(*torch.rand(6, 4)) for _ in range(2))
+    rare = RareFeatures(0.5, rates, rates < 0.5, *torch.rand(7, 4), encoder, decoder)
     for value in (ledger, score, figure, heat, table, rare, ledger.entries[0].claim):
         back = again(value, tmp_path)
         assert type(back) is type(value) and repr(back) == repr(value)
