@@ -1,6 +1,7 @@
 """Does it change anything to order an SAE's features by activity while it is trained?"""
 
 from saework.studies.feature_ordering.data import study_data
+from saework.studies.feature_ordering.live import live_variants
 from saework.studies.feature_ordering.study import (
     SETTINGS,
     Study,
@@ -20,6 +21,7 @@ __all__ = [
     "Study",
     "TrainedRun",
     "Variant",
+    "live_variants",
     "paired_differences",
     "read_study",
     "study",

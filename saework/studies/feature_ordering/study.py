@@ -24,6 +24,7 @@ import torch
 from saework.core.errors import unknown
 from saework.core.files import DATA, write_whole
 from saework.studies.feature_ordering.data import study_data
+from saework.studies.feature_ordering.live import live_claims
 from saework.studies.feature_ordering.trained_run import TrainedRun, read_runs, write_runs
 from saework.studies.feature_ordering.training import train
 from saework.studies.feature_ordering.variants import REAL, SMALL, Setting, variants
@@ -215,10 +216,15 @@ def paired_differences(
     return frame
 
 
-def record(name: str, study: Study) -> Path:
+def record(name: str, study: Study, *, live: Sequence[dict] = ()) -> Path:
     """Put a study's summary into the package, and its means as claims.
 
     They are regression values, which hold within the seeds' noise.
+
+    Args:
+        name: the study's.
+        study: what was trained.
+        live: the claims of the short runs that notebook 09 trains itself.
     """
     folder = DATA / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -237,6 +243,7 @@ def record(name: str, study: Study) -> Path:
                 "tolerance": float(4 * standard_error),
             }
             claims.append(claim)
+    claims += live
     write_whole(folder / "claims.json", json.dumps(claims, indent=1) + "\n")
     return folder
 
@@ -274,6 +281,14 @@ def _write_summary(study: Study, folder: Path) -> None:
     write_runs(runs, folder / "study")
 
 
+def _live_claims(name: str) -> list[dict]:
+    """Those of the short runs, which are always the small setting's."""
+    if SETTINGS[name] != SMALL:
+        return []
+    batches, held_out = study_data(SMALL)
+    return live_claims(SMALL, batches, held_out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train a study, or continue one; ``--record`` puts its summary into the package."""
     parser = argparse.ArgumentParser(
@@ -294,7 +309,8 @@ def main(argv: list[str] | None = None) -> int:
     done = study(SETTINGS[arguments.name], folder, seeds=arguments.seeds, device=arguments.device)
     print(done.table.to_string())
     if arguments.record:
-        print(f"recorded in {record(arguments.name, done)}")
+        live = _live_claims(arguments.name)
+        print(f"recorded in {record(arguments.name, done, live=live)}")
     return 0
 
 

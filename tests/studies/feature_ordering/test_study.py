@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -184,6 +185,11 @@ def test_the_command_trains_a_study_and_records_it(tmp_path, monkeypatch, capsys
         "device": "cpu",
     }
     assert not (tmp_path / "data").exists()
+    live = {"id": "live/plain/mse"}
+    monkeypatch.setattr(study, "study_data", lambda setting: ("batches", "held out"))
+    monkeypatch.setattr(study, "live_claims", lambda setting, batches, held_out: [live])
     assert study.main(["feature-ordering", *out, "--record"]) == 0
-    assert (tmp_path / "data" / "feature-ordering" / "claims.json").exists()
+    claims = json.loads((tmp_path / "data" / "feature-ordering" / "claims.json").read_text())
+    assert claims[-1] == live and claims[0]["id"].startswith("ordering/")
+    assert study._live_claims("feature-ordering-2b") == []
     assert "recorded in" in capsys.readouterr().out
