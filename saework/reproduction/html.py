@@ -39,18 +39,23 @@ nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
 def page(notebook: NotebookNode, *, title: str, neighbours: Sequence[tuple[str, str]] = ()) -> str:
     """A notebook as one HTML file; plotly's script is embedded once.
 
+    The code of cells with the tag ``check`` is left out, as JupyterLab hides it: it may hold the
+    answer of an exercise. What they print is shown.
+
     Args:
         notebook: from ``nbformat``; it is not changed.
         title: of the page.
         neighbours: links to other pages, each as its words and its file.
     """
     from nbconvert import HTMLExporter
+    from traitlets.config import Config
 
     notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
     drop_widgets(notebook)
     _draw_figures(notebook)
     # embed_images=True would close each <details> right behind its summary: answers would be seen
-    exporter = HTMLExporter(raw_template=_PAGE, exclude_anchor_links=True)
+    hidden = Config(TagRemovePreprocessor={"enabled": True, "remove_input_tags": {"check"}})
+    exporter = HTMLExporter(raw_template=_PAGE, exclude_anchor_links=True, config=hidden)
     resources = {"metadata": {"name": title}, "neighbours": list(neighbours)}
     html, _ = exporter.from_notebook_node(notebook, resources=resources)
     return html

@@ -95,3 +95,17 @@ def test_what_a_live_widget_holds_in_html_stays():
     (output,) = notebook.cells[1].outputs
     assert sorted(output.data) == ["text/html", "text/plain"] and "widgets" not in notebook.metadata
     assert "<p>its last heatmap</p>" in page(executed_notebook(both), title="a page")
+
+
+def test_the_code_of_checks_is_hidden_and_what_they_print_is_shown():
+    printed = nbformat.v4.new_output("stream", text="not answered yet\n")
+    tags = {"tags": ["check"]}
+    cells = [
+        nbformat.v4.new_code_cell("answer = None"),
+        nbformat.v4.new_code_cell("secret = 42", metadata=tags, outputs=[printed]),
+        nbformat.v4.new_code_cell("assert secret", metadata=tags),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    html = page(notebook, title="one")
+    assert "answer" in html and "not answered yet" in html and "secret" not in html
+    assert notebook.cells[1].source == "secret = 42"
