@@ -1,6 +1,8 @@
 """Read, check and compare SAEBench result files."""
 
 from saework.studies.saebench.comparison import bfloat16_step, compare
+from saework.studies.saebench.conversion import convert
+from saework.studies.saebench.definitions import definitions
 from saework.studies.saebench.export import export
 from saework.studies.saebench.lint import lint
 from saework.studies.saebench.literals import ResultError
@@ -12,6 +14,8 @@ __all__ = [
     "ResultError",
     "bfloat16_step",
     "compare",
+    "convert",
+    "definitions",
     "export",
     "lint",
     "read",

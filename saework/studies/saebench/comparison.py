@@ -1,12 +1,16 @@
-"""Two evaluations side by side, and whether bfloat16 can tell their numbers apart."""
+"""Two evaluations side by side: one formula or two, above the noise or within it."""
 
 from __future__ import annotations
 
 import math
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+from saework.studies.saebench.conversion import tokens_of_rows
+from saework.studies.saebench.definitions import NOT_COMPUTED, NOT_KNOWN, definitions
+from saework.studies.saebench.noise import smallest_shown
 
 if TYPE_CHECKING:
     from saework.studies.saebench.results import Evaluation
@@ -14,6 +18,8 @@ if TYPE_CHECKING:
 SMALLEST_STEP = 2.0**-133
 HALF = 0.5 * (1 + 1e-9)
 """Of a printed digit, with a little more for the rounding of what is compared with it."""
+SHOWN, NOT_SHOWN, NOT_COMPARABLE = "shown", "not shown", "not comparable"
+NO_PARTS = "the details have no five parts, the same in both, of which it is the mean"
 _KEYS = ["group", "metric", "size"]
 
 
@@ -42,20 +48,26 @@ def bfloat16_step(value: float) -> float:
 
 
 def compare(a: Evaluation, b: Evaluation) -> pd.DataFrame:
-    """The numbers of two evaluations of one kind, side by side.
+    """The numbers of two evaluations of one kind, side by side, where that has a meaning.
 
     Args:
-        a: one evaluation, from ``read``.
+        a: one evaluation, from ``read`` (or ``convert``).
         b: another of the same kind.
     Returns: one row per metric, with these columns:
 
         - ``group``, ``metric``, ``size``: as in ``Evaluation.metrics``
         - ``a``, ``b``: the two values; NaN where one evaluation lacks the metric
-        - ``difference``: b - a
+        - ``difference``: b - a; NaN where the two are not comparable
+        - ``formula``: of both, or ``not known``
         - ``bfloat16_step``: what bfloat16 resolves at that magnitude. NaN if the numbers were not
           in bfloat16: the config says so, or one of them is no bfloat16 number
         - ``neighbours``: whether the two are at most one such step apart. Then a single rounding
           can make the difference
+        - ``smallest_shown``: the smallest difference that one run of each can support, by a paired
+          bootstrap over the parts in the details; NaN where the details do not have them
+        - ``verdict``: ``shown``, ``not shown`` (smaller than that), ``not known`` (no parts), or
+          ``not comparable``
+        - ``reason``: why it is not comparable, or why nothing is known
     Raises:
         ValueError: for evaluations of different kinds.
 
@@ -69,32 +81,93 @@ def compare(a: Evaluation, b: Evaluation) -> pd.DataFrame:
         raise ValueError(
             f"a is {a.kind!r} and b is {b.kind!r}; compare two evaluations of one kind"
         )
-    frame = _side_by_side(a.metrics, b.metrics)
-    frame["difference"] = frame.b - frame.a
-    frame["bfloat16_step"] = math.nan
-    frame["neighbours"] = False
-    in_bfloat16 = _in_bfloat16(a) and _in_bfloat16(b)
-    if not in_bfloat16:
-        return frame
-    steps, neighbours = [], []
-    pairs = zip(frame.a, frame.b)
-    for x, y in pairs:
-        distance = steps_apart(x, y)
-        steps.append(shared_step(x, y))
-        neighbours.append(distance <= 1)
-    frame["bfloat16_step"] = steps
-    frame["neighbours"] = neighbours
-    return frame
+    frame = _side_by_side(a, b)
+    judged = [_judged(row, a, b) for row in frame.itertuples()]
+    return pd.concat([frame[[*_KEYS, "a", "b"]], pd.DataFrame(judged, columns=_JUDGED)], axis=1)
 
 
-def _side_by_side(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """The values of both in columns ``a`` and ``b``, in the first one's order."""
-    both = pd.concat([a, b])
-    keys = both[_KEYS].drop_duplicates()
-    values_of_a = a.rename(columns={"value": "a"})
-    values_of_b = b.rename(columns={"value": "b"})
+_JUDGED = (
+    "difference",
+    "formula",
+    "bfloat16_step",
+    "neighbours",
+    "smallest_shown",
+    "verdict",
+    "reason",
+)
+
+
+def _judged(row: Any, a: Evaluation, b: Evaluation) -> tuple:
+    """What is said of one metric, in the order of ``_JUDGED``."""
+    objection = _objection(row, a, b)
+    if objection:
+        return math.nan, NOT_KNOWN, math.nan, False, math.nan, NOT_COMPARABLE, objection
+    difference = row.b - row.a
+    step, neighbours = math.nan, False
+    if _in_bfloat16(a) and _in_bfloat16(b):
+        step = shared_step(row.a, row.b)
+        neighbours = steps_apart(row.a, row.b) <= 1
+    formula = row.formula_a if isinstance(row.formula_a, str) else row.formula_b
+    smallest, verdict, reason = math.nan, NOT_KNOWN, NO_PARTS
+    if math.isnan(difference):
+        reason = "one of the two has no value"
+    else:
+        smallest = smallest_shown(a, b, row.metric)
+    if not math.isnan(smallest):
+        verdict = SHOWN if abs(difference) > smallest else NOT_SHOWN
+        reason = ""
+    return difference, formula, step, neighbours, smallest, verdict, reason
+
+
+def _objection(row: Any, a: Evaluation, b: Evaluation) -> str:
+    """Why the two values of a metric cannot be compared; empty if they can."""
+    if not isinstance(row.formula_a, str) or not isinstance(row.formula_b, str):
+        return ""  # one of the two lacks the metric
+    if NOT_COMPUTED in (row.formula_a, row.formula_b):
+        return "-1 stands for what was not computed, and is no value"
+    if row.formula_a != row.formula_b:
+        return (
+            f"a's formula is {_in_words(row.formula_a, row.releases_a)}, "
+            f"and b's is {_in_words(row.formula_b, row.releases_b)}{_way_out(a)}"
+        )
+    if row.formula_a == "mse_saebench":
+        tokens = tokens_of_rows(a), tokens_of_rows(b)
+        if tokens[0] != tokens[1]:
+            return (
+                f"it is divided by the tokens of a batch, {_tokens(tokens[0])} in a and "
+                f"{_tokens(tokens[1])} in b; compare convert(a) and convert(b)"
+            )
+    return ""
+
+
+def _in_words(formula: str, releases: str) -> str:
+    return f"{formula} (SAEBench {releases})" if releases else formula
+
+
+def _way_out(a: Evaluation) -> str:
+    """In a core evaluation one formula may have two names, and convert gives it one."""
+    return "; see convert(a) and convert(b), which name formulas" if a.kind == "core" else ""
+
+
+def _tokens(number: int | None) -> str:
+    return "not known" if number is None else f"{number:,}"
+
+
+def _side_by_side(a: Evaluation, b: Evaluation) -> pd.DataFrame:
+    """Values, formulas and releases of both, in the first one's order."""
+    values_of_a = _with_formulas(a, "a")
+    values_of_b = _with_formulas(b, "b")
+    keys = pd.concat([values_of_a[_KEYS], values_of_b[_KEYS]]).drop_duplicates()
     frame = keys.merge(values_of_a, on=_KEYS, how="left")
-    frame = frame.merge(values_of_b, on=_KEYS, how="left")
+    return frame.merge(values_of_b, on=_KEYS, how="left")
+
+
+def _with_formulas(evaluation: Evaluation, name: str) -> pd.DataFrame:
+    """The metrics, their values in a column of this name, and what they mean."""
+    table = definitions(evaluation)
+    frame = evaluation.metrics.rename(columns={"value": name}).reset_index(drop=True)
+    frame[f"formula_{name}"] = table.formula
+    frame[f"releases_{name}"] = table.releases
     return frame
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import pandas as pd
 
 from saework.studies.saebench.comparison import compare, last_digit, shared_step, steps_apart
+from saework.studies.saebench.definitions import superseded
 from saework.studies.saebench.results import Evaluation
 
 L0_SLACK = 0.1
@@ -73,6 +74,7 @@ def lint(
     - ``L0 target``: the mean L0 misses its target by more than a tenth
     - ``details``: there are none, so the figures cannot be checked
     - ``settings``: a record contradicts itself
+    - ``definition``: a formula that was replaced since, or should be
     - ``trainer``: another than the first run's
     - ``resolution``: successive runs differ by one step of bfloat16
     - ``stated``: the numbers do not show the improvement that somebody stated
@@ -102,6 +104,7 @@ def lint(
         findings += _l0_target(name, run, target_l0)
         findings += _details(name, run)
         findings += _settings(name, run)
+        findings += _definitions(name, run)
     findings += _trainers(runs)
     findings += _resolution(runs)
     for mapping in stated:
@@ -171,6 +174,13 @@ def _settings(name: str, run: Run) -> Iterator[Finding]:
                     "record of the same run"
                 )
                 yield Finding(name, kind, "settings", sentence)
+
+
+def _definitions(name: str, run: Run) -> Iterator[Finding]:
+    """Old formulas, which newer files do not have under the same name."""
+    for kind, evaluation in run.items():
+        for sentence in superseded(evaluation):
+            yield Finding(name, kind, "definition", sentence)
 
 
 def _trainers(runs: Runs) -> Iterator[Finding]:

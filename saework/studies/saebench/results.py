@@ -9,54 +9,34 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
 from saework.core.errors import unknown
 from saework.core.files import DATA
+from saework.studies.saebench.layouts import (
+    KINDS,
+    MARKS,
+    OTHER_NAMES,
+    UNKNOWN,
+    Record,
+    plain_numbers,
+    records,
+)
 from saework.studies.saebench.literals import ResultError, values_in
 
 EXAMPLES = DATA / "saebench"
 """A folder: the figures that the feature-ordering study printed, as result files."""
 MAX_BYTES = 256 * 2**20
-OTHER_KINDS = {"absorption_first_letter": "absorption"}
-"""SAEBench's names of evaluations for which another name is used here."""
-_SIZE = re.compile(r"_(?:top|threshold)_(\d+)(?:_|$)")
+_SIZE = re.compile(r"_(?:top|threshold|bins)_(\d+)(?:[_/]|$)")
 _AS_TABLE: dict[str, Any] = {"index": False, "na_rep": "–", "float_format": "{:.6g}".format}
-
-
-class _Layout(NamedTuple):
-    """Where a record keeps its parts."""
-
-    metrics: str
-    config: str
-    details: str | None
-    kind: str | None
-    """The evaluation's name; None where the record itself gives it."""
-
-
-class _Record(NamedTuple):
-    """What a file says of one evaluation."""
-
-    label: str
-    """The key under which it stands; empty if it stands alone."""
-    content: dict[str, Any]
-    layout: _Layout
-
-
-_CURRENT = _Layout("eval_result_metrics", "eval_config", "eval_result_details", None)
-_LAYOUTS = {  # by a key that only records of this layout have
-    "eval_type_id": _CURRENT,
-    "eval_result_metrics": _CURRENT,
-    "eval_cfg": _Layout("metrics", "eval_cfg", "feature_metrics", "core"),
-    "final_info": _Layout("final_info", "config", None, "training"),
-}
 
 
 @dataclass(frozen=True)
@@ -64,13 +44,12 @@ class Evaluation:
     """One evaluation of one SAE."""
 
     kind: str
-    """``core``, ``absorption``, ``scr``, ``sparse_probing``, ``unlearning``, ``training``, or the
-    file's own name for it."""
+    """One of ``layouts.KINDS``, such as ``core``; or the file's own name for it."""
     config: dict[str, Any]
     """What it was run with; empty where the file does not say."""
     metrics: pd.DataFrame
-    """One row per number: ``group``, ``metric``, ``size``, ``value``. The size is k, or the number
-    of features; NA where the metric's name has none."""
+    """One row per number: ``group``, ``metric``, ``size``, ``value``. The size is k, the number of
+    features, or of bins; NA where the metric's name (or its group's) has none."""
     details: pd.DataFrame
     """One row per part (a data set, a letter, a feature), with the file's own columns; empty where
     the file has none. SAEBench's core writes -1 for NaN (a feature that never fired); it stays."""
@@ -127,8 +106,10 @@ def read(path: str | Path) -> dict[str, Evaluation]:
         OSError: if the file cannot be opened.
     Memory: about 30 times a file of JSON, 100 times one of literals. Time: 3 s for 23 MB of JSON,
     15 s for as much of a literal (one core).
-    Source: SAEBench 0.6.0, ``evals/base_eval_output.py``. Its older ``core`` layout (``metrics``,
-    ``eval_cfg``) and training records (``config``, ``final_info``) are read too.
+    Source: SAEBench 0.1.0 to 0.6.0, ``evals/base_eval_output.py``. Its older layouts of 2024 are
+    read too (``core``, MDL, the template with one entry per SAE), and training records.
+
+    An evaluation that is not known here is read as it stands, with a warning.
 
     >>> from saework import saebench
     >>> run_0 = saebench.read(saebench.EXAMPLES / "run_0.json")
@@ -140,12 +121,12 @@ def read(path: str | Path) -> dict[str, Evaluation]:
     n_of_kind: Counter[str] = Counter()
     records_read: set[str] = set()
     first_refusal = ""
-    for place, value in values_in(_text(path), path.name, marks=_LAYOUTS):
+    for place, value in values_in(_text(path), path.name, marks=MARKS):
         if isinstance(value, ResultError):
             first_refusal = first_refusal or f". Passed over: {value}"
             continue
-        for record in _records(value, ""):
-            content = json.dumps(record.content, sort_keys=True)
+        for record in records(value):
+            content = json.dumps(record.identity or record.content, sort_keys=True)
             if content in records_read:
                 continue
             records_read.add(content)
@@ -190,38 +171,18 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def _records(value: Any, label: str) -> Iterator[_Record]:
-    """Each evaluation's record in a value: the value itself, or those within it."""
-    if isinstance(value, dict):
-        layout = _layout(value)
-        if layout:
-            yield _Record(label, value, layout)
-            return
-        for key, part in value.items():
-            yield from _records(part, key)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _records(part, label)
-
-
-def _layout(record: dict[str, Any]) -> _Layout | None:
-    """The layout of an evaluation's record; None for anything else."""
-    for mark, layout in _LAYOUTS.items():
-        if mark in record:
-            return layout
-    return None
-
-
-def _evaluation(record: _Record, place: str) -> Evaluation:
-    label, content, layout = record
+def _evaluation(record: Record, place: str) -> Evaluation:
+    label, content, layout, _ = record
     name = layout.kind or content.get("eval_type_id")
     if not isinstance(name, str) or not name:
         raise ResultError(f"{place}: eval_type_id is {name!r}; it must be a name, such as 'core'")
-    kind = OTHER_KINDS.get(name, name)
+    kind = OTHER_NAMES.get(name, name)
     where = f"{kind} ({label!r}, {place})" if label else f"{kind} ({place})"
     metrics = _part(content, layout.metrics, where, default=None)
     if kind == "training":
         metrics = {"training": metrics}  # such a record has no groups
+    if kind not in KINDS or content.get("layout") == UNKNOWN:
+        metrics = _read_as_it_stands(metrics, kind, where)
     config = _part(content, layout.config, where, default={})
     details = content.get(layout.details) if layout.details else None
     parts = (layout.metrics, layout.config, layout.details, "eval_type_id")
@@ -233,6 +194,19 @@ def _evaluation(record: _Record, place: str) -> Evaluation:
         about={key: value for key, value in content.items() if key not in parts},
         place=place,
     )
+
+
+def _read_as_it_stands(metrics: dict[str, Any], kind: str, where: str) -> dict[str, Any]:
+    """The numbers of an evaluation or a layout that is not known, with a warning that says so."""
+    kept, n_left_out = plain_numbers(metrics)
+    what = "layout of this" if kind in KINDS else "kind of"
+    left_out = f"; {n_left_out} metrics are no numbers, and left out" if n_left_out else ""
+    warnings.warn(
+        f"{where}: the {what} evaluation is not known here, so its numbers are read as they "
+        f"stand, and no formula is known of them{left_out}. Known are {', '.join(KINDS)}",
+        stacklevel=4,
+    )
+    return kept
 
 
 def _part(
@@ -257,7 +231,7 @@ def _metrics(groups: dict[str, Any], where: str) -> pd.DataFrame:
     rows = []
     for group, metric, value in _leaves(groups, "", ""):
         number = _number(value, metric, where)
-        rows.append((group, metric, _size(metric), number))
+        rows.append((group, metric, _size(metric) or _size(group), number))
     frame = pd.DataFrame(rows, columns=["group", "metric", "size", "value"])
     return frame.astype({"size": "Int64", "value": float})
 

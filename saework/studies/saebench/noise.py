@@ -1,0 +1,92 @@
+"""The smallest difference between two evaluations that their own parts can support."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from saework.core.reconstruction_formulas import BOOTSTRAP_DRAWS, CONFIDENCE, times_drawn
+
+if TYPE_CHECKING:
+    from saework.studies.saebench.results import Evaluation
+
+FEWEST_PARTS = 5
+"""With fewer, their spread says too little of what other parts would have shown."""
+PART_NAMES = ("dataset_name", "first_letter", "class_name", "fold", "seed", "random_seed")
+"""Columns of the details that say which part a row is, the largest first."""
+_COLUMNS = {  # of the details, by the metric that is their mean
+    "mean_absorption_score": "absorption_rate",
+    "mean_absorption_fraction_score": "mean_absorption_fraction",
+    "mean_full_absorption_score": "full_absorption_rate",
+    "mean_num_split_features": "num_split_features",
+}
+AGREES = 1e-6
+"""Relative: how closely a metric must be the mean of its parts."""
+
+
+def smallest_shown(a: Evaluation, b: Evaluation, metric: str, *, seed: int = 0) -> float:
+    """The smallest difference of a metric that one run of each can support.
+
+    Both evaluations were made on the same parts (data sets, letters, folds, seeds). So the parts'
+    differences b - a are drawn with replacement, 2,000 times. Their mean stays within this distance
+    of its own centre in 95% of the draws. The distance is widened, because few parts are drawn from
+    few parts: by ``sqrt(n / (n - 1))``, and by Student's t over the normal quantile.
+
+    It says what other parts of the same kind would have shown. Another seed on the same parts may
+    add to it, unless the parts are seeds.
+
+    Args:
+        a: one evaluation, from ``read``.
+        b: another of the same kind.
+        metric: its name; the details must have its parts, and the metric must be their mean.
+        seed: of the draws.
+    Returns: NaN if there are fewer than five parts, or if they are not the same in both.
+    Source: Efron, "Bootstrap methods" (1979); Hesterberg, "What teachers should know about the
+    bootstrap" (2015), section 3.3, for the widening.
+    """
+    parts_of_a, parts_of_b = parts(a, metric), parts(b, metric)
+    if parts_of_a is None or parts_of_b is None:
+        return math.nan
+    if len(parts_of_a) < FEWEST_PARTS or set(parts_of_a.index) != set(parts_of_b.index):
+        return math.nan
+    differences = (parts_of_b - parts_of_a).to_numpy()
+    return _half_width(differences, seed)
+
+
+def _half_width(differences: np.ndarray, seed: int) -> float:
+    n = len(differences)
+    drawn = times_drawn(n, BOOTSTRAP_DRAWS, np.random.default_rng(seed))
+    means = drawn @ differences / n
+    distances = np.abs(means - differences.mean())
+    upper_tail = (1 + CONFIDENCE) / 2
+    few_parts = math.sqrt(n / (n - 1)) * stats.t.ppf(upper_tail, n - 1) / stats.norm.ppf(upper_tail)
+    return float(np.quantile(distances, CONFIDENCE) * few_parts)
+
+
+def parts(evaluation: Evaluation, metric: str) -> pd.Series | None:
+    """The values of which a metric is the mean, by part; None if the details do not have them.
+
+    Several rows of a part (folds or seeds of one data set) are averaged first, since they are not
+    independent.
+
+    Args:
+        evaluation: from ``read``.
+        metric: its name.
+    """
+    details = evaluation.details
+    column = _COLUMNS.get(metric, metric)
+    names = [name for name in PART_NAMES if name in details]
+    values = evaluation.metrics.value[evaluation.metrics.metric == metric]
+    if not names or column not in details or len(values) != 1:
+        return None
+    numbers = pd.to_numeric(details[column], errors="coerce")
+    keys = details[names[0]].map(str)
+    if numbers.isna().any() or details[names[0]].isna().any():
+        return None
+    by_part = numbers.astype(float).groupby(keys).mean()
+    is_mean = math.isclose(by_part.mean(), values.iloc[0], rel_tol=AGREES, abs_tol=1e-12)
+    return by_part if is_mean else None
