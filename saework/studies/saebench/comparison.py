@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,17 @@ from saework.studies.saebench.noise import smallest_shown
 if TYPE_CHECKING:
     from saework.studies.saebench.results import Evaluation
 
+LOWER_IS_BETTER = ("final_loss", "mse", "l0", "l1", "kl_div_with_sae", "ce_loss_with_sae")
+HIGHER_IS_BETTER = (
+    "kl_div_score",
+    "ce_loss_score",
+    "explained_variance",
+    "explained_variance_legacy",
+    "cossim",
+    "unlearning_score",
+)
+_LOWER_PATTERN = re.compile(r"absorption")
+_HIGHER_PATTERN = re.compile(r"_test_(accuracy|auc|f1)$|^(scr|tpp)_metric_")
 SMALLEST_STEP = 2.0**-133
 HALF = 0.5 * (1 + 1e-9)
 """Of a printed digit, with a little more for the rounding of what is compared with it."""
@@ -226,3 +238,15 @@ def _nearest(value: float) -> float:
     step = bfloat16_step(value)
     n_steps = round(value / step)
     return n_steps * step
+
+
+def better_direction(metric: str) -> str:
+    """Whether ``higher`` or ``lower`` is better for a metric of this name."""
+    if metric in LOWER_IS_BETTER or _LOWER_PATTERN.search(metric):
+        return "lower"
+    if metric in HIGHER_IS_BETTER or _HIGHER_PATTERN.search(metric):
+        return "higher"
+    raise ValueError(
+        f"whether higher or lower is better for {metric!r} is not known here; "
+        "add better='higher' or better='lower' to the statement"
+    )

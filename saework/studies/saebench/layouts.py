@@ -116,7 +116,8 @@ def _named_results(record: dict[str, Any]) -> dict[str, Any]:
         content = {key: part for key, part in record.items() if key != "eval_results"}
         metrics = {_bins(i, part): _bin_metrics(part) for i, part in enumerate(results)}
         return content | {CURRENT.metrics: metrics, CURRENT.details: results}
-    content, metrics = {}, {}
+    content: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for key, part in record.items():
         is_settings = key in _SETTINGS
         found = _numbers(part) if isinstance(part, dict) and not is_settings else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,23 +9,18 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import pandas as pd
 
-from saework.studies.saebench.comparison import compare, last_digit, shared_step, steps_apart
+from saework.studies.saebench.comparison import (
+    better_direction,
+    compare,
+    last_digit,
+    shared_step,
+    steps_apart,
+)
 from saework.studies.saebench.definitions import superseded
 from saework.studies.saebench.results import Evaluation
 
 L0_SLACK = 0.1
 """The share of its target by which a mean L0 may miss it."""
-LOWER_IS_BETTER = ("final_loss", "mse", "l0", "l1", "kl_div_with_sae", "ce_loss_with_sae")
-HIGHER_IS_BETTER = (
-    "kl_div_score",
-    "ce_loss_score",
-    "explained_variance",
-    "explained_variance_legacy",
-    "cossim",
-    "unlearning_score",
-)
-_LOWER_PATTERN = re.compile(r"absorption")
-_HIGHER_PATTERN = re.compile(r"_test_(accuracy|auc|f1)$|^(scr|tpp)_metric_")
 
 Run: TypeAlias = Mapping[str, Evaluation]
 """The evaluations of one run, by kind."""
@@ -270,7 +264,7 @@ def _before(mapping: Mapping[str, Any], runs: Runs) -> float:
 def _stated(statement: Statement, runs: Runs) -> Iterator[Finding]:
     """An improvement that its own two numbers do not show."""
     before, after = statement.before, statement.after
-    better = statement.better or _better(statement.metric)
+    better = statement.better or better_direction(statement.metric)
     if before == after:
         objection = "the two are equal"
     elif steps_apart(before, after) <= 1:
@@ -329,15 +323,3 @@ def _is_misquoted(quoted: float, recorded: list[float]) -> bool:
     first, *_ = recorded
     slack = max(last_digit(quoted), last_digit(first))
     return min(differences) > slack
-
-
-def _better(metric: str) -> str:
-    """Whether ``higher`` or ``lower`` is better for a metric of this name."""
-    if metric in LOWER_IS_BETTER or _LOWER_PATTERN.search(metric):
-        return "lower"
-    if metric in HIGHER_IS_BETTER or _HIGHER_PATTERN.search(metric):
-        return "higher"
-    raise ValueError(
-        f"whether higher or lower is better for {metric!r} is not known here; "
-        "add better='higher' or better='lower' to the statement"
-    )
