@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from saework.core.ledger import Ledger
     from saework.core.tokens import str_tokens, token_df, vocab_df
     from saework.engine.forward import activations, token_losses
-    from saework.loading import corpus
+    from saework.loading import corpus, mutations
     from saework.loading.catalogue import claims_of, release_named, releases
     from saework.loading.corpus import chat_tokens
     from saework.loading.requirements import Preflight, preflight
@@ -88,6 +88,7 @@ _MODULES = {
     "corpus": "loading.corpus",
     "feature_ordering": "studies.feature_ordering",
     "formulas": "core.formulas",
+    "mutations": "loading.mutations",
     "plots": "views.plots",
     "probing": "analysis.probing",
     "saebench": "studies.saebench",

@@ -1,269 +1,146 @@
-"""The field's known mistakes in loading an SAE, made on purpose: would published numbers show them?
-
-Each mutation changes a copy. Where it changes nothing by its nature, it says why.
-"""
+"""How many of the field's loading mistakes a set of published numbers would catch."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
+import pandas as pd
 
-from saework.core.protocols import SparseAutoencoder, hook_of
-from saework.engine.forward import sae_input
+from saework.analysis.reconstruction import reconstruction_metrics
+from saework.analysis.reference import validate
+from saework.core.arguments import accepts_workbook
+from saework.core.claims import Claim, agree
+from saework.loading.known_mistakes import MISTAKES, Loaded, loaded_from
 
 if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
 
-    from saework.core.protocols import HookedModel
+    from saework.core.protocols import HookedModel, SparseAutoencoder
 
-RUN_TIME_SCALING = ("layer_norm", "constant_norm_rescale", "constant_scalar_rescale")
-"""sae_lens's settings that rescale each input when the SAE runs."""
-_RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
-_NORMALIZED = re.compile(r"(blocks\.\d+\.ln\d(?:_post)?|ln_final)\.hook_normalized")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a loader hands over."""
-
-    model: HookedModel
-    sae: Any
-    tokens: Int[Tensor, "batch pos"]
-    hook: str
-
-    def with_sae(self, change: Callable[[Any], None]) -> Loaded:
-        """The same with a changed copy of the SAE."""
-        sae = copy.deepcopy(self.sae)
-        with torch.no_grad():
-            change(sae)
-        return dataclasses.replace(self, sae=sae)
+Measure = Callable[[Loaded], Mapping[str, Any]]
+"""Measured values by claim id."""
+_COLUMNS = ["mutation", "applies", "caught", "catching", "by", "reason", "source"]
 
 
-@dataclass(frozen=True)
-class Mutation:
-    """One mistake."""
-
-    name: str
-    source: str
-    """Who made it, or where its cause is."""
-    make: Callable[[Loaded], Loaded | str]
-    """The mutated load; or why the mistake cannot be made here."""
+def reconstruction_values(loaded: Loaded) -> dict[str, float]:
+    """``reconstruction_metrics`` with BOS, by the names of its rows."""
+    table = reconstruction_metrics(
+        loaded.model, loaded.sae, loaded.tokens, hook=loaded.hook, progress=False
+    )
+    return table["with_bos"].to_dict()
 
 
-def _toggle_b_dec(loaded: Loaded) -> Loaded | str:
-    config = getattr(loaded.sae, "cfg", None)
-    if not hasattr(config, "apply_b_dec_to_input"):
-        return "the SAE has no setting for it"
-    if not loaded.sae.b_dec.any():
-        return "b_dec is zero"
+def reference_values(reference: dict[str, Any]) -> Measure:
+    """A measure of a reference's claims, for ``mutation_score``.
 
-    def change(sae: Any) -> None:
-        sae.cfg.apply_b_dec_to_input = not sae.cfg.apply_b_dec_to_input
-
-    return loaded.with_sae(change)
+    Args:
+        reference: as ``read_reference`` returns it. Its prompt is run, whatever the tokens.
+    """
+    return lambda loaded: validate(loaded.model, loaded.sae, reference, hook=loaded.hook)
 
 
-def _scale_threshold(loaded: Loaded) -> Loaded | str:
-    if getattr(loaded.sae, "threshold", None) is None:
-        return "the SAE has no threshold"
-    scale = _input_scale(loaded)
+@accepts_workbook
+def mutation_score(
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    tokens: Int[Tensor, "batch pos"],
+    claims: Iterable[Claim],
+    *,
+    hook: str | None = None,
+    measure: Measure = reconstruction_values,
+) -> pd.DataFrame:
+    """The field's loading mistakes, made one by one, and which published numbers catch them.
 
-    def change(sae: Any) -> None:
-        sae.threshold.mul_(scale)
+    A mistake is caught if a number that holds without it does not hold with it, or if it raises an
+    error. A number that fails already without any mistake can catch none, and is left out.
 
-    return loaded.with_sae(change)
+    Time: one measurement for each mistake, and one without.
 
+    Args:
+        model: the model, or a Workbook alone in place of model, sae and tokens.
+        sae: the SAE. It is copied, and stays as it is.
+        tokens: what the numbers are measured on.
+        claims: the published numbers with their tolerances. Their ids are the measure's names.
+        hook: the SAE's own by default.
+        measure: gives the values of a load by claim id; by default ``reconstruction_metrics`` with
+            BOS. ``reference_values(reference)`` gives those of a reference.
+    Returns: one row per mistake:
 
-def _leave_out_selection(loaded: Loaded) -> Loaded | str:
-    """Plain ReLU in place of a threshold, or of TopK."""
-    has_threshold = getattr(loaded.sae, "threshold", None) is not None
-    selects = hasattr(getattr(loaded.sae, "activation_fn", None), "k")
-    if not has_threshold and not selects:
-        return "the SAE is a ReLU already, or selects otherwise"
+        - ``mutation``: its name
+        - ``applies``: whether it can be made here at all
+        - ``caught``: whether it is found; False where it does not apply
+        - ``catching``: how many of the claims find it
+        - ``by``: their ids
+        - ``reason``: why it does not apply, or the error that it raises
+        - ``source``: who made it, or where its cause is
 
-    def change(sae: Any) -> None:
-        if has_threshold:
-            sae.threshold.zero_()
+        ``attrs`` has ``claims`` (ids that hold without a mistake), ``failing`` (those that do not)
+        and ``score`` (caught of those that apply).
+    Raises:
+        ValueError: if no claim holds without a mistake, or one is not measured.
+
+    >>> from saework import Claim, load, mutations
+    >>> book = load("gelu-1l-mini", n_tokens=1024, check=False)
+    >>> l0 = Claim("l0", 27.9, "features per token", "a card", 0.5, "gelu-1l-mini")
+    >>> table = mutations.mutation_score(book, [l0]).set_index("mutation")
+    >>> table.caught[["input scale not folded", "decoder stored the other way round"]].tolist()
+    [True, False]
+    """
+    loaded = loaded_from(model, sae, tokens, hook)
+    holding, failing = _split(list(claims), measure(loaded))
+    rows = []
+    for mistake in MISTAKES:
+        mutated = mistake.make(loaded)
+        if isinstance(mutated, str):
+            outcome: tuple = (False, False, 0, [], mutated)
         else:
-            sae.activation_fn = torch.relu
-
-    return loaded.with_sae(change)
-
-
-def _transpose_skip(loaded: Loaded) -> Loaded | str:
-    skip = getattr(loaded.sae, "W_skip", None)
-    if skip is None:
-        return "the SAE has no skip connection"
-    if skip.shape[0] != skip.shape[1]:
-        return f"W_skip is {skip.shape[0]} x {skip.shape[1]}, so its shape would show it"
-
-    def change(sae: Any) -> None:
-        sae.W_skip.copy_(sae.W_skip.T.clone())
-
-    return loaded.with_sae(change)
+            outcome = _outcome(mutated, holding, measure)
+        rows.append((mistake.name, *outcome, mistake.source))
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    n_applied = int(table.applies.sum())
+    n_caught = int(table.caught.sum())
+    table.attrs = {
+        "claims": [claim.id for claim in holding],
+        "failing": [claim.id for claim in failing],
+        "score": n_caught / n_applied if n_applied else math.nan,
+    }
+    return table
 
 
-def _unfold_scale(loaded: Loaded) -> Loaded | str:
-    """The input's scale left out: in the setting if it is there, otherwise in the weights."""
-    config = getattr(loaded.sae, "cfg", None)
-    if getattr(config, "normalize_activations", "none") in RUN_TIME_SCALING:
-
-        def change(sae: Any) -> None:
-            sae.cfg.normalize_activations = "none"
-            for name in ("run_time_activation_norm_fn_in", "run_time_activation_norm_fn_out"):
-                if hasattr(sae, name):
-                    setattr(sae, name, _unscaled)
-
-        return loaded.with_sae(change)
-    if getattr(loaded.sae, "W_skip", None) is not None:
-        return "the SAE has a skip connection, which the scale leaves alone"
-    scale = _input_scale(loaded)
-
-    def unfold(sae: Any) -> None:
-        sae.W_enc.div_(scale)
-        sae.W_dec.mul_(scale)
-        sae.b_dec.mul_(scale)
-
-    return loaded.with_sae(unfold)
+def _split(claims: list[Claim], measured: Mapping[str, Any]) -> tuple[list[Claim], list[Claim]]:
+    """The claims that hold without any mistake, and those that do not."""
+    missing = [claim.id for claim in claims if claim.id not in measured]
+    if missing:
+        raise ValueError(
+            f"the measure gives no {', '.join(missing)}; it gives {', '.join(measured)}. "
+            "Give claims with these ids, or another measure"
+        )
+    holding = [claim for claim in claims if _holds(claim, measured)]
+    failing = [claim for claim in claims if not _holds(claim, measured)]
+    if not holding:
+        given = ", ".join(f"{claim.id} ({claim.value})" for claim in failing) or "none at all"
+        raise ValueError(
+            f"no claim holds for the SAE as it is loaded ({given}), so none can show a mistake; "
+            "give claims of this SAE on these tokens, with their tolerances"
+        )
+    return holding, failing
 
 
-def _unscaled(x: Tensor) -> Tensor:
-    return x
+def _holds(claim: Claim, measured: Mapping[str, Any]) -> bool:
+    value = measured[claim.id]
+    return agree(claim.value, value, claim.tolerance)
 
 
-def _unfold_scale_of_decoder_bias(loaded: Loaded) -> Loaded | str:
-    if not loaded.sae.b_dec.any():
-        return "b_dec is zero"
-    scale = _input_scale(loaded)
-
-    def change(sae: Any) -> None:
-        sae.b_dec.mul_(scale)
-
-    return loaded.with_sae(change)
-
-
-def _input_scale(loaded: Loaded) -> float:
-    """What brings the mean norm of the input to ``sqrt(d_in)``, as many trainers do."""
-    x = sae_input(loaded.model, loaded.sae, loaded.tokens, loaded.hook).flatten(2)
-    return float(x.shape[-1] ** 0.5 / x.norm(dim=-1).mean())
-
-
-def _other_hook(loaded: Loaded, step: int, place: str) -> Loaded | str:
-    match = _RESIDUAL.fullmatch(loaded.hook)
-    if match is None:
-        return f"{loaded.hook} is no hook of the residual stream"
-    block = int(match[1]) + step
-    hook = f"blocks.{block}.hook_resid_{place or match[2]}"
-    if hook not in loaded.model.hook_dict or hook == loaded.hook:
-        return f"there is no other hook {hook}"
-    return dataclasses.replace(loaded, hook=hook)
-
-
-def _leave_out_gain(loaded: Loaded) -> Loaded | str:
-    match = _NORMALIZED.fullmatch(loaded.hook)
-    if match is None:
-        return "the hook is not behind a norm"
-    gain = dict(loaded.model.named_parameters()).get(f"{match[1]}.w")
-    if gain is None or bool((gain == 1).all()):
-        return "the norm has no gain of its own, or it is folded into what follows"
-
-    def change(sae: Any) -> None:
-        sae.W_enc.mul_(gain[:, None])
-
-    return loaded.with_sae(change)
-
-
-def _transpose_decoder(loaded: Loaded) -> Loaded | str:
-    def change(sae: Any) -> None:
-        sae.W_dec.copy_(sae.W_dec.T.reshape(sae.W_dec.shape).clone())
-
-    return loaded.with_sae(change)
-
-
-def _round_weights(loaded: Loaded) -> Loaded | str:
-    def change(sae: Any) -> None:
-        for parameter in sae.parameters():
-            parameter.copy_(parameter.bfloat16().to(parameter.dtype))
-
-    return loaded.with_sae(change)
-
-
-def _drop_bos(loaded: Loaded) -> Loaded | str:
-    bos = getattr(getattr(loaded.model, "tokenizer", None), "bos_token_id", None)
-    first = loaded.tokens[:, 0]
-    if bos is None or not bool((first == bos).all()):
-        return "the rows do not begin with BOS"
-    if loaded.tokens.shape[1] < 3:
-        return "the rows are too short without it"
-
-    def change(sae: Any) -> None:
-        metadata = getattr(getattr(sae, "cfg", None), "metadata", None)
-        if metadata is not None:
-            metadata.prepend_bos = False  # for measures that begin with text
-
-    return dataclasses.replace(loaded.with_sae(change), tokens=loaded.tokens[:, 1:])
-
-
-MUTATIONS = (
-    Mutation(
-        "b_dec subtracted, or not",
-        "sae_lens, of Gemma Scope's transcoders (SAELens#516); dictionary_learning's (SAELens#645)",
-        _toggle_b_dec,
-    ),
-    Mutation(
-        "threshold off by the activation scale",
-        "sae_lens, of BatchTopK (SAELens#608)",
-        _scale_threshold,
-    ),
-    Mutation(
-        "threshold or TopK left out",
-        "sae_lens, of gpt2-small-resid-post-v5-32k (SAELens#553) and SAEBench's (SAELens#308)",
-        _leave_out_selection,
-    ),
-    Mutation(
-        "skip connection transposed", "sae_lens, of Gemma Scope 2 (SAELens#763)", _transpose_skip
-    ),
-    Mutation(
-        "input scale not folded", "sae_lens, of unfinished checkpoints (SAELens#381)", _unfold_scale
-    ),
-    Mutation(
-        "input scale not folded into b_dec", "sae_lens (SAELens#354)", _unfold_scale_of_decoder_bias
-    ),
-    Mutation(
-        "the next block's hook",
-        "Hugging Face's hidden_states[k + 1] is block k",
-        lambda loaded: _other_hook(loaded, 1, ""),
-    ),
-    Mutation(
-        "the block's input",
-        "resid_pre for resid_post",
-        lambda loaded: _other_hook(loaded, 0, "pre"),
-    ),
-    Mutation(
-        "the norm's gain left out",
-        "a model's gain is folded into what follows it by default in TransformerLens",
-        _leave_out_gain,
-    ),
-    Mutation(
-        "decoder stored the other way round",
-        "torch.nn.Linear stores [d_in, d_sae], and a reshape in place of a transposition fits",
-        _transpose_decoder,
-    ),
-    Mutation("weights in bfloat16", "many scripts; Neuronpedia's inference", _round_weights),
-    Mutation("BOS left out", "Gemma and GPT-2 need one before every row", _drop_bos),
-)
-"""In the order of the table."""
-
-
-def loaded_from(
-    model: HookedModel, sae: SparseAutoencoder, tokens: Any, hook: str | None
-) -> Loaded:
-    """What is mutated, with the SAE's own hook by default."""
-    return Loaded(model, sae, tokens, hook_of(sae, hook))
+def _outcome(
+    mutated: Loaded, holding: list[Claim], measure: Measure
+) -> tuple[bool, bool, int, list[str], str]:
+    """``applies`` to ``reason`` of one mistake."""
+    try:
+        measured = measure(mutated)
+    except ValueError as error:  # a loud mistake: a shape that does not fit, no variance left
+        return True, True, len(holding), [], str(error)
+    catching = [claim.id for claim in holding if not _holds(claim, measured)]
+    return True, bool(catching), len(catching), catching, ""

@@ -21,6 +21,8 @@ MOST_TOKENS = 10**7
 """Above that the number of tokens is not looked for."""
 TELLING = 0.2
 """A density tells the number of tokens if its rounding is below this, in firings."""
+MOST_CANDIDATES = 1000
+"""If more numbers fit the densities of the first look, the details are too few to tell."""
 FIRST_LOOK = 16
 """Densities with which each possible number of tokens is tried before all others are."""
 
@@ -136,29 +138,45 @@ def counted_tokens(evaluation: Evaluation) -> int | None:
     nominal = per_batch * n_batches
     if nominal > MOST_TOKENS:
         return None
-    densities = pd.to_numeric(evaluation.details.feature_density, errors="coerce").to_numpy(float)
-    densities = densities[np.isfinite(densities) & (densities > 0) & (densities <= 1)]
+    column = pd.to_numeric(evaluation.details.feature_density, errors="coerce")
+    densities = column[(column > 0) & (column <= 1)].to_numpy(float)
     # half a unit of the last of ten decimals (or of those printed), and float32's own rounding
     rounding = 0.5 * 10.0 ** -_decimals(densities) + 1e-7 * densities
     telling = rounding * nominal < TELLING
-    densities, rounding = densities[telling], rounding[telling]
+    return _common_denominator(densities[telling], rounding[telling], nominal)
+
+
+def _common_denominator(densities: np.ndarray, rounding: np.ndarray, nominal: int) -> int | None:
+    """The only number of tokens for which all densities are whole numbers of firings."""
     if not len(densities):
         return None
-    order = np.argsort(densities)[::-1]
-    candidates = np.arange(math.ceil(FEWEST_COUNTED * nominal), nominal + 1, dtype=float)
-    for position in order[:FIRST_LOOK]:
-        candidates = candidates[_whole(densities[position], rounding[position], candidates)]
-    kept = [n for n in candidates if _whole(densities, rounding, n).all()]
-    return int(kept[0]) if len(kept) == 1 else None
+    fewest = math.ceil(FEWEST_COUNTED * nominal)
+    candidates = np.arange(fewest, nominal + 1, dtype=float)
+    highest_first = np.argsort(densities)[::-1]
+    for position in highest_first[:FIRST_LOOK]:
+        is_whole = _whole(densities[position], rounding[position], candidates)
+        candidates = candidates[is_whole]
+    if len(candidates) > MOST_CANDIDATES:
+        return None
+    kept = []
+    for n_tokens in candidates:
+        if _whole(densities, rounding, n_tokens).all():
+            kept.append(int(n_tokens))
+    return kept[0] if len(kept) == 1 else None
 
 
 def _whole(density: Any, rounding: Any, n_tokens: Any) -> np.ndarray:
     """Whether a density times the tokens is a whole number of firings, within its rounding."""
     firings = density * n_tokens
-    return np.abs(firings - np.round(firings)) <= rounding * n_tokens + 1e-9
+    distance = np.abs(firings - np.round(firings))
+    return distance <= rounding * n_tokens + 1e-9
 
 
 def _decimals(densities: np.ndarray) -> int:
     """The most decimals that any of the densities has."""
-    printed = (np.format_float_positional(value, trim="-") for value in densities)
-    return max((len(text.partition(".")[2]) for text in printed), default=0)
+    most = 0
+    for value in densities:
+        printed = np.format_float_positional(value, trim="-")
+        _, _, decimals = printed.partition(".")
+        most = max(most, len(decimals))
+    return most

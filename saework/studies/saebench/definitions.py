@@ -63,29 +63,28 @@ def _is_not_computed(evaluation: Evaluation, group: str) -> bool:
 
 def _definition(evaluation: Evaluation, metric: str, bounds: Bounds) -> tuple[str, str, str, str]:
     """Formula, meaning, releases and reason of one metric."""
-    if evaluation.kind == "core" and metric in RECONSTRUCTION and metric not in _core_names():
+    is_own_name = metric in RECONSTRUCTION and metric not in EPOCHS["core"]
+    if evaluation.kind == "core" and is_own_name:
         return metric, meaning_of(metric), "", "saework's own name"
     epochs = _epochs(evaluation, metric)
     if not epochs:
         return NOT_KNOWN, "", "", f"no release has a {metric!r} in {evaluation.kind}"
+    possible = epochs
+    if bounds.known:
+        possible = [epoch for epoch in epochs if _overlaps(epoch, bounds)]
     because = "; ".join(bounds.reasons)
-    if len(epochs) == 1 and bounds.known:
-        because = "all releases that have it mean the same"
-    possible = epochs if not bounds.known else [e for e in epochs if _overlaps(e, bounds)]
     if len(possible) == 1 and bounds.known:
         (epoch,) = possible
-        releases = between(epoch.first, epoch.last)
-        return epoch.formula, meaning_of(epoch.formula), releases, because
-    candidates = ", or ".join(
-        f"{epoch.formula} ({between(epoch.first, epoch.last)})" for epoch in possible or epochs
-    )
+        if len(epochs) == 1:
+            because = "all releases that have it mean the same"
+        return epoch.formula, meaning_of(epoch.formula), _releases(epoch), because
+    candidates = [f"{epoch.formula} ({_releases(epoch)})" for epoch in possible or epochs]
     because = because or "it has neither a date nor a mark of a release"
-    return NOT_KNOWN, candidates, "", because
+    return NOT_KNOWN, ", or ".join(candidates), "", because
 
 
-def _core_names() -> set[str]:
-    """The names that SAEBench and saework share, each with its own history."""
-    return {name for name in RECONSTRUCTION if any(re.fullmatch(p, name) for p in EPOCHS["core"])}
+def _releases(epoch: Epoch) -> str:
+    return between(epoch.first, epoch.last)
 
 
 def _epochs(evaluation: Evaluation, metric: str) -> list[Epoch]:

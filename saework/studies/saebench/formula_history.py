@@ -207,7 +207,7 @@ SUPERSEDED = {
     ),
     "absorption_rate": "SAEBench 0.3.0 (#48) replaced it",
     "absorption_fraction_all_latents": (
-        "SAEBench 0.4.1 (#62) counts three latents, with thresholds: 1.4 to 9.4 times less on 42 SAEs"
+        "SAEBench 0.4.1 (#62) counts three latents, above thresholds (1.4 to 9.4 times less)"
     ),
     "full_absorption_all_letters": "since SAEBench 0.4.1 (#67) a letter needs a good probe",
     "split_features_all_letters": "since SAEBench 0.4.1 (#67) a letter needs a good probe",

@@ -106,28 +106,39 @@ def _kind_of_template(metrics: Any) -> str:
 
 
 def _named_results(record: dict[str, Any]) -> dict[str, Any]:
-    """A record that keeps its numbers elsewhere, in the names of today's layout.
-
-    MDL has a list of results, one per number of bins. Of an unknown layout, every part that holds
-    a number is taken, but for the settings.
-    """
+    """A record that keeps its numbers elsewhere, in the names of today's layout."""
     results = record.get("eval_results")
     if isinstance(results, list) and all(isinstance(part, dict) for part in results):
-        content = {key: part for key, part in record.items() if key != "eval_results"}
-        metrics = {_bins(i, part): _bin_metrics(part) for i, part in enumerate(results)}
-        return content | {CURRENT.metrics: metrics, CURRENT.details: results}
+        return _mdl(record, results)
+    return _unknown_layout(record)
+
+
+def _mdl(record: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """MDL's record: a list of results, one per number of bins."""
+    content = {key: part for key, part in record.items() if key != "eval_results"}
+    content[CURRENT.metrics] = {
+        _bins(i, part): _bin_metrics(part) for i, part in enumerate(results)
+    }
+    content["eval_result_details"] = results
+    return content
+
+
+def _unknown_layout(record: dict[str, Any]) -> dict[str, Any]:
+    """Every part of a record that holds a number, but for the settings."""
     content: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     for key, part in record.items():
-        is_settings = key in _SETTINGS
-        found = _numbers(part) if isinstance(part, dict) and not is_settings else {}
+        may_hold_metrics = isinstance(part, dict) and key not in _SETTINGS
+        found = _numbers(part) if may_hold_metrics else {}
         if found:
             metrics[key] = found
         else:
             content[key] = part
     if not metrics:
         return record  # there is nothing to read, and the reader says which part is missing
-    return content | {CURRENT.metrics: metrics, "layout": UNKNOWN}
+    content[CURRENT.metrics] = metrics
+    content["layout"] = UNKNOWN
+    return content
 
 
 def _bins(position: int, result: dict[str, Any]) -> str:

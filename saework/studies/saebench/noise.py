@@ -58,13 +58,18 @@ def smallest_shown(a: Evaluation, b: Evaluation, metric: str, *, seed: int = 0) 
 
 
 def _half_width(differences: np.ndarray, seed: int) -> float:
+    """The widened distance that the means of the draws keep from their centre in 95% of them."""
     n = len(differences)
-    drawn = times_drawn(n, BOOTSTRAP_DRAWS, np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
+    drawn = times_drawn(n, BOOTSTRAP_DRAWS, generator)
     means = drawn @ differences / n
     distances = np.abs(means - differences.mean())
+    distance = float(np.quantile(distances, CONFIDENCE))
     upper_tail = (1 + CONFIDENCE) / 2
-    few_parts = math.sqrt(n / (n - 1)) * stats.t.ppf(upper_tail, n - 1) / stats.norm.ppf(upper_tail)
-    return float(np.quantile(distances, CONFIDENCE) * few_parts)
+    student = float(stats.t.ppf(upper_tail, n - 1))
+    normal = float(stats.norm.ppf(upper_tail))
+    small_sample = math.sqrt(n / (n - 1))
+    return distance * small_sample * student / normal
 
 
 def parts(evaluation: Evaluation, metric: str) -> pd.Series | None:
@@ -80,13 +85,16 @@ def parts(evaluation: Evaluation, metric: str) -> pd.Series | None:
     details = evaluation.details
     column = _COLUMNS.get(metric, metric)
     names = [name for name in PART_NAMES if name in details]
-    values = evaluation.metrics.value[evaluation.metrics.metric == metric]
+    is_metric = evaluation.metrics.metric == metric
+    values = evaluation.metrics.value[is_metric].tolist()
     if not names or column not in details or len(values) != 1:
         return None
-    numbers = pd.to_numeric(details[column], errors="coerce")
-    keys = details[names[0]].map(str)
-    if numbers.isna().any() or details[names[0]].isna().any():
+    part = details[names[0]]
+    numbers = pd.to_numeric(details[column], errors="coerce").astype(float)
+    if numbers.isna().any() or part.isna().any():
         return None
-    by_part = numbers.astype(float).groupby(keys).mean()
-    is_mean = math.isclose(by_part.mean(), values.iloc[0], rel_tol=AGREES, abs_tol=1e-12)
+    by_part = numbers.groupby(part.map(str)).mean()
+    (value,) = values
+    mean = float(by_part.mean())
+    is_mean = math.isclose(mean, value, rel_tol=AGREES, abs_tol=1e-12)
     return by_part if is_mean else None

@@ -100,7 +100,12 @@ def release_bounds(evaluation: Evaluation) -> Bounds:
 def date_of(evaluation: Evaluation) -> str | None:
     """The day on which an evaluation was run, such as ``2025-01-31``; None if it does not say."""
     millis = evaluation.about.get("datetime_epoch_millis")
-    if isinstance(millis, (int, float)) and math.isfinite(millis) and 0 < millis < 1e13:
+    if (
+        isinstance(millis, (int, float))
+        and not isinstance(millis, bool)
+        and math.isfinite(millis)
+        and 0 < millis < 1e13
+    ):
         moment = datetime.datetime.fromtimestamp(millis / 1000, tz=datetime.timezone.utc)
         return moment.date().isoformat()
     text = evaluation.about.get("date_time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from saework.core.claims import DIFFERS, HOLDS, NOT_COMPARABLE
 from saework.core.files import DATA, read_json
 
 CORE = DATA / "saebench" / "rerun_core.json"
+SOURCE_NAMES = ("source", "commit", "date", "models", "settings")
 ABSORPTION = DATA / "saebench" / "rerun_absorption.json"
 
 
@@ -46,13 +48,22 @@ def rerun_ledger(*, tolerance: float | None = None) -> pd.DataFrame:
     if not tolerance >= 0:
         raise ValueError(f"tolerance is {tolerance}; give 0 or more, in shares of the loss")
     frame = _table(content)
-    frame["difference"] = frame.rerun - frame.published
-    frame["l0_change"] = frame.rerun_l0 / frame.published_l0 - 1
-    within = frame.difference.abs() <= tolerance
-    frame["verdict"] = within.map({True: HOLDS, False: DIFFERS})
-    frame.loc[frame.published.isna(), "verdict"] = NOT_COMPARABLE
-    order = ["suite", "architecture", "trainer", "published", "rerun", "difference"]
-    return frame[[*order, "published_l0", "rerun_l0", "l0_change", "verdict"]]
+    difference = frame.rerun - frame.published
+    l0_ratio = frame.rerun_l0 / frame.published_l0
+    verdicts = []
+    for distance in difference.abs():
+        if math.isnan(distance):
+            verdict = NOT_COMPARABLE
+        elif distance <= tolerance:
+            verdict = HOLDS
+        else:
+            verdict = DIFFERS
+        verdicts.append(verdict)
+    after_rerun = frame.columns.get_loc("rerun") + 1
+    frame.insert(after_rerun, "difference", difference)
+    frame["l0_change"] = l0_ratio - 1
+    frame["verdict"] = verdicts
+    return frame
 
 
 def rerun_cross_check() -> pd.DataFrame:
@@ -91,6 +102,7 @@ def _table(content: dict[str, Any], *, about: dict[str, Any] | None = None) -> p
     """The rows of a file under its columns, with its source."""
     about = about or content
     frame = pd.DataFrame(content["rows"], columns=content["columns"])
-    names = ("source", "commit", "date", "models", "settings")
-    frame.attrs = {name: about[name] for name in names if name in about}
+    for name in SOURCE_NAMES:
+        if name in about:
+            frame.attrs[name] = about[name]
     return frame
