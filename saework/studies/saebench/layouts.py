@@ -28,6 +28,7 @@ OTHER_NAMES = {
 """SAEBench's names of evaluations for which another name is used here."""
 _PROBING = re.compile(r"(llm|sae)(_top_\d+)?_test_accuracy")
 _BIN_NAMES = ("num_bins", "k")
+TEMPLATE = "SAE_Bench_Template (2024)"
 UNKNOWN = "not known"
 """The layout of a record whose numbers stand under names that no version of SAEBench uses."""
 _SETTINGS = ("eval_config", "eval_cfg", "config", "sae_cfg_dict", "custom_eval_config")
@@ -93,7 +94,7 @@ def _template_records(file: dict[str, Any]) -> Iterator[Record]:
             "eval_config": config,
             CURRENT.metrics: metrics,
             "sae_lens_id": sae,
-            "layout": "SAE_Bench_Template (2024)",
+            "layout": TEMPLATE,
         }
         yield Record(sae, content, CURRENT, identity=[sae, metrics])  # the config is the same
 

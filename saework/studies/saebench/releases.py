@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from saework.studies.saebench.layouts import TEMPLATE, UNKNOWN
+
 if TYPE_CHECKING:
     from saework.studies.saebench.results import Evaluation
 
@@ -75,9 +77,10 @@ def release_bounds(evaluation: Evaluation) -> Bounds:
     Args:
         evaluation: from ``read``.
     """
-    if evaluation.about.get("layout"):
-        layout = evaluation.about["layout"]
-        return Bounds(ORDER[0], ORDER[-1], [f"its layout is that of {layout}"], known=False)
+    layout = evaluation.about.get("layout")
+    if layout in (TEMPLATE, UNKNOWN):
+        reason = f"its layout is {layout}, and no release's"
+        return Bounds(ORDER[0], ORDER[-1], [reason], known=False)
     date = date_of(evaluation)
     if date is not None and date < EARLIEST:
         reason = f"it is of {date}, and no file before {EARLIEST} is known"

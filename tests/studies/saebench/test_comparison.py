@@ -1,15 +1,22 @@
-"""Numbers and their neighbours in bfloat16, against torch's own."""
+"""Two evaluations side by side; and numbers and their neighbours in bfloat16, by torch's own."""
 
 from __future__ import annotations
 
 import math
 
+import evaluation_records as records
 import pytest
 import torch
 
 from saework import saebench
 from saework.studies.saebench import bfloat16_step, compare
-from saework.studies.saebench.comparison import is_bfloat16, last_digit, shared_step, steps_apart
+from saework.studies.saebench.comparison import (
+    better_direction,
+    is_bfloat16,
+    last_digit,
+    shared_step,
+    steps_apart,
+)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +92,110 @@ def test_steps_between_two_numbers():
     assert steps_apart(0.965, 0.961) == 1 and shared_step(0.965, 0.961) == 2**-8
     assert steps_apart(0.99609375, 1.015625) == 2.5, "in steps of the larger number"
     assert math.isnan(steps_apart(0.9631, 0.5)) and math.isnan(shared_step(0.5, math.nan))
+
+
+def read_records(written, *given):
+    return [
+        next(iter(saebench.read(written(record, f"{i}.json")).values()))
+        for i, record in enumerate(given)
+    ]
+
+
+def test_two_formulas_under_one_name_are_refused(written):
+    new = records.core_metrics(explained_variance_legacy=0.7)
+    a, b = read_records(
+        written, records.old("core", records.CORE, "2025-01-16"), records.current("core", new)
+    )
+    frame = compare(a, b).set_index("metric")
+    row = frame.loc["explained_variance"]
+    assert (row.a, row.b, row.verdict) == (0.8, 0.8, "not comparable")
+    assert math.isnan(row.difference) and not row.neighbours
+    assert row.reason == (
+        "a's formula is variance_explained_legacy (SAEBench 0.1.0 to 0.4.0), and b's is "
+        "variance_explained_squares (SAEBench 0.4.1 to 0.6.0); see convert(a) and convert(b), "
+        "which name formulas"
+    )
+    assert frame.difference["l0"] == 0 and frame.formula["l0"] == "l0"
+
+
+def test_a_redefined_absorption_is_no_finding(written):
+    metrics = [{"mean": {"mean_absorption_fraction_score": value}} for value in (0.155, 0.017)]
+    old = records.old("absorption", metrics[0], "2025-01-16")
+    new = records.current("absorption", metrics[1], eval_config={"min_GT_probe_f1": 0.6})
+    (row,) = compare(*read_records(written, old, new)).itertuples()
+    assert row.verdict == "not comparable" and math.isnan(row.difference)
+    assert "absorption_fraction_all_latents (SAEBench 0.3.0 to 0.4.0)" in row.reason
+    unsaid = records.old("absorption", metrics[1], "2025-03-01")
+    (row,) = compare(*read_records(written, old, unsaid)).itertuples()
+    assert row.verdict == "not comparable" and row.reason.endswith("b's is not known")
+
+
+def test_an_mse_of_other_batches_is_refused(written):
+    def of_batches(rows, **more):
+        settings = {"batch_size_prompts": rows, "context_size": 128}
+        return records.old("core", records.CORE, "2025-01-16", eval_config=settings, **more)
+
+    frame = compare(*read_records(written, of_batches(4), of_batches(16))).set_index("metric")
+    assert frame.verdict["mse"] == "not comparable" and math.isnan(frame.difference["mse"])
+    assert frame.reason["mse"] == (
+        "it is divided by the tokens of a batch, 512 in a and 2,048 in b; "
+        "compare convert(a) and convert(b)"
+    )
+    frame = compare(*read_records(written, of_batches(4), of_batches(4))).set_index("metric")
+    assert frame.verdict["mse"] == "not known" and frame.difference["mse"] == 0
+
+
+def test_what_was_not_computed_is_not_compared(written):
+    metrics = records.CORE | {"model_behavior_preservation": {"kl_div_score": -1.0}}
+    new = records.core_metrics(explained_variance_legacy=0.7)
+    given = records.old("core", metrics, "2025-01-16"), records.current("core", new)
+    row = compare(*read_records(written, *given)).set_index("metric").loc["kl_div_score"]
+    assert (row.a, row.b, row.verdict) == (-1.0, 0.9, "not comparable")
+    assert math.isnan(row.difference)
+
+
+def test_a_difference_is_shown_or_within_the_noise(written):
+    values = [0.1, 0.4, 0.2, 0.3, 0.15, 0.35]
+    noisy = [0.02, -0.03, 0.01, 0.02, -0.01, -0.02]
+
+    def of_letters(changes):
+        parts = [value + change for value, change in zip(values, changes)]
+        mean = {"mean": {"mean_absorption_fraction_score": sum(parts) / len(parts)}}
+        details = records.letters(parts)
+        return records.old("absorption", mean, "2025-01-16", eval_result_details=details)
+
+    base, near, far = read_records(
+        written,
+        of_letters([0] * 6),
+        of_letters(noisy),
+        of_letters([0.2 + change for change in noisy]),
+    )
+    (row,) = compare(base, near).itertuples()
+    assert row.verdict == "not shown" and abs(row.difference) < row.smallest_shown
+    assert row.reason == "" and row.formula == "absorption_fraction_all_latents"
+    (row,) = compare(base, far).itertuples()
+    assert row.verdict == "shown" and row.difference > row.smallest_shown
+    assert row.smallest_shown == saebench.smallest_shown(base, far, row.metric)
+
+
+def test_a_metric_that_one_of_them_lacks(written):
+    a = {"eval_type_id": "core", "eval_result_metrics": {"a": {"l0": 1.0, "cossim": 0.5}}}
+    b = {"eval_type_id": "core", "eval_result_metrics": {"a": {"l0": 2.0}}}
+    frame = compare(*read_records(written, a, b)).set_index("metric")
+    assert frame.reason["cossim"] == "one of the two has no value"
+    assert frame.verdict["cossim"] == "not known" and frame.formula["cossim"] == "cosine_similarity"
+
+
+@pytest.mark.parametrize(
+    "metric, better",
+    [
+        ("mse", "lower"),
+        ("cossim", "higher"),
+        ("mean_absorption_score", "lower"),
+        ("sae_top_5_test_accuracy", "higher"),
+    ],
+)
+def test_which_direction_is_better(metric, better):
+    assert better_direction(metric) == better
+    with pytest.raises(ValueError, match="better for 'wonder' is not known here"):
+        better_direction("wonder")

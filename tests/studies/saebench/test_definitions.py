@@ -102,7 +102,7 @@ def test_the_template_and_an_unknown_evaluation_have_none(formulas_of, written):
     for evaluation in read(written(records.TEMPLATE)).values():
         table = definitions(evaluation)
         assert set(table.formula) == {"not known"}
-        assert table.because[0].startswith("its layout is that of SAE_Bench_Template")
+        assert table.because[0].startswith("its layout is SAE_Bench_Template (2024)")
     with pytest.warns(UserWarning):
         assert formulas_of(records.current("dreams", {"a": {"x": 1}})) == {"x": "not known"}
 

@@ -7,9 +7,17 @@ import math
 import time
 
 import evaluation_records as records
+import numpy as np
 import pytest
 
-from saework.studies.saebench import ResultError, read
+from saework.studies.saebench import (
+    ResultError,
+    compare,
+    convert,
+    definitions,
+    lint,
+    read,
+)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +150,67 @@ def test_what_is_not_finite_or_empty_survives(written):
     for nothing in (None, [], {}):
         record = records.current("core", {"a": {"x": 1}}, eval_result_details=nothing)
         assert read(written(record))["core"].details.empty
+
+
+@pytest.mark.filterwarnings("ignore:.*is not known here")
+def test_whatever_is_cut_off_or_damaged_is_read_or_refused_by_name(written):
+    """And all that was read can be defined, compared with itself, checked and converted."""
+    files = [
+        records.MDL,
+        records.TEMPLATE,
+        records.RAVEL,
+        records.current("core", records.core_metrics(explained_variance_legacy=0.5)),
+        records.old("absorption", {"mean": {"mean_absorption_fraction_score": 0.1}}, "2025-01-16"),
+    ]
+    random = np.random.default_rng(0)
+    n_read = 0
+    for trial in range(120):
+        text = json.dumps(files[trial % len(files)])
+        at = int(random.integers(len(text)))
+        character = str(random.choice(list("{}[]()'\",:\\ x0-\n")))
+        broken = text[:at] if trial % 3 == 0 else text[:at] + character + text[at + 1 :]
+        try:
+            found = read(written(broken))
+        except ResultError as error:
+            assert "result.json" in str(error)
+            continue
+        n_read += 1
+        lint(found)
+        for evaluation in found.values():
+            assert len(definitions(evaluation)) == len(evaluation.metrics)
+            frame = compare(evaluation, evaluation)
+            assert not (frame.difference.abs() > 0).any()
+            try:
+                convert(evaluation)
+            except ValueError as error:
+                assert "give" in str(error)
+    assert n_read > 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sae_lens_version": 6},
+        {"sae_lens_version": ["6"]},
+        {"sae_bench_commit_hash": None},
+        {"sae_bench_commit_hash": {"a": 1}},
+        {"datetime_epoch_millis": {"a": 1}},
+        {"sae_cfg_dict": "none"},
+        {"sae_cfg_dict": {"d_in": "wide"}},
+        {"eval_result_unstructured": [1]},
+        {"sae_lens_id": None},
+        {"layout": "mine"},
+        {"eval_config": {"batch_size_prompts": -1, "context_size": "8", "llm_dtype": 3}},
+        {"eval_config": {"batch_size_prompts": 10**30, "context_size": 10**30}},
+        {"eval_result_details": [{"feature_density": {"a": 1}}, {"feature_density": "x"}]},
+        {"eval_result_details": [{"dataset_name": ["a"], "mse": 1}] * 6},
+    ],
+)
+def test_a_record_with_parts_of_another_form_is_judged_all_the_same(written, change):
+    metrics = records.core_metrics(explained_variance_legacy=0.5)
+    evaluation = read(written(records.current("core", metrics, **change)))["core"]
+    assert len(definitions(evaluation)) == len(evaluation.metrics)
+    assert (compare(evaluation, evaluation).difference.fillna(0) == 0).all()
+    lint({"core": evaluation})
+    with pytest.raises(ValueError, match="give"):
+        convert(evaluation)

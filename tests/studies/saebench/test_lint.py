@@ -71,12 +71,12 @@ def test_the_lint_of_one_run_takes_the_target_from_its_training(runs):
     assert found(frame, "L0 target").tolist() == [
         "mean L0 is 1,639.48 features per token, 82 times the target of 20"
     ]
-    assert set(frame.check) == {"L0 target", "details", "settings"}
+    assert set(frame.check) == {"L0 target", "definition", "details", "settings"}
 
 
 def test_sound_results_are_not_flagged(evaluations):
-    a, b = evaluations({"l0": 20.5, "mse": 2.0}, {"l0": 19.5, "mse": 1.5})
-    better = [{"run": "b", "against": "a", "metric": "mse", "before": 2.0, "after": 1.5}]
+    a, b = evaluations({"l0": 20.5, "cossim": 0.75}, {"l0": 19.5, "cossim": 0.875})
+    better = [{"run": "b", "against": "a", "metric": "cossim", "before": 0.75, "after": 0.875}]
     assert lint({"a": {"core": a}, "b": {"core": b}}, target_l0=20, stated=better).empty
     assert lint({}).empty
 
@@ -123,7 +123,8 @@ def test_both_numbers_of_a_statement_are_compared_with_their_runs(evaluations):
     assert found(frame, "quoted").tolist() == [
         "mse of a is given as 2.5, and a's own record says 2.25"
     ], "1.46 is within the last digit of 1.5"
-    assert set(frame.run) == {"b"} and set(frame.evaluation) == {"core"}
+    quoted = frame[frame.check == "quoted"]
+    assert set(quoted.run) == {"b"} and set(quoted.evaluation) == {"core"}
 
 
 def test_parts_under_another_key_are_details(tmp_path):
@@ -139,3 +140,14 @@ def test_parts_under_another_key_are_details(tmp_path):
     assert lint(read(path)).check.tolist() == ["details"]
     path.write_text(json.dumps(record | {"eval_result_unstructured": {"city": {"score": 0.5}}}))
     assert lint(read(path)).empty
+
+
+def test_old_definitions_are_named(runs, evaluations):
+    frame = lint(runs["run_0"])
+    definitions = frame[frame.check == "definition"]
+    assert definitions.evaluation.tolist() == ["absorption", "absorption", "core", "core"]
+    assert definitions.finding.iloc[2] == (
+        "explained_variance: variance_explained_legacy, a mean of ratios, each around its own "
+        "batch's mean; SAEBench 0.4.1 (#61) replaced it"
+    )
+    assert lint({"core": evaluations({"l0": 5.0, "cossim": 0.5})[0]}).empty

@@ -36,6 +36,9 @@ RESULT = {  # the keys of SAEBench 0.6.0, in its order
 }
 
 
+UNKNOWN_KIND = pytest.mark.filterwarnings("ignore:.*the kind of evaluation is not known here")
+
+
 def error_of(path) -> str:
     with pytest.raises(ResultError) as caught:
         read(path)
@@ -109,6 +112,7 @@ def test_what_a_log_prints_beside_a_result_is_passed_over(written):
     )
 
 
+@UNKNOWN_KIND
 def test_whatever_is_cut_off_or_damaged_gives_a_result_or_a_result_error(written):
     text = f"Words {{'here'}}: {RESULT!r}\n{json.dumps(RESULT)}\nend"
     random = np.random.default_rng(0)
@@ -123,6 +127,7 @@ def test_whatever_is_cut_off_or_damaged_gives_a_result_or_a_result_error(written
                 assert "result.json" in str(error)
 
 
+@UNKNOWN_KIND
 def test_an_unknown_evaluation_is_read_all_the_same(written):
     unknown = {
         "eval_type_id": "dreams",
@@ -136,6 +141,7 @@ def test_an_unknown_evaluation_is_read_all_the_same(written):
     assert evaluation.config == {} and evaluation.details.empty
 
 
+@UNKNOWN_KIND
 def test_several_of_one_kind_are_numbered_and_repetitions_left_out(written):
     text = "\n".join(
         map(repr, [core(l0=1), core(l0=2), core(l0=1), core(l0=math.nan), core(l0=math.nan)])
@@ -168,6 +174,7 @@ def test_a_metric_by_its_name(written):
         evaluation.value("x")
 
 
+@UNKNOWN_KIND
 def test_an_evaluation_shows_itself_escaped(written):
     evaluation = read(
         written({"eval_type_id": "<b>", "eval_result_metrics": {"<i>": {"m": 0.123456789}}})
