@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saework.core.protocols import SparseAutoencoder, hook_of
+from saework.engine.architectures import is_transcoder, unchanged
 from saework.engine.forward import sae_input
 
 if TYPE_CHECKING:
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
 
 RUN_TIME_SCALING = ("layer_norm", "constant_norm_rescale", "constant_scalar_rescale")
 """sae_lens's settings that rescale each input when the SAE runs."""
+WEIGHTS = (
+    "W_enc",
+    "W_dec",
+    "W_skip",
+    "b_enc",
+    "b_dec",
+    "b_gate",
+    "b_mag",
+    "r_mag",
+    "threshold",
+)
+"""sae_lens's names of an SAE's weights."""
+ROWS_LOOKED_AT = 4
+"""On which it is seen whether a mistake changes anything."""
 _RESIDUAL = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
 _NORMALIZED = re.compile(r"(blocks\.\d+\.ln\d(?:_post)?|ln_final)\.hook_normalized")
 
@@ -56,18 +71,51 @@ class Mistake:
     make: Callable[[Loaded], Loaded | str]
     """The mutated load; or why the mistake cannot be made here."""
 
+    def of(self, loaded: Loaded) -> Loaded | str:
+        """The mutated load; or why the mistake cannot be made here, or changes nothing."""
+        mutated = self.make(loaded)
+        if isinstance(mutated, str) or mutated.hook != loaded.hook:
+            return mutated
+        if mutated.tokens is loaded.tokens and _same(loaded, mutated):
+            return "it changes nothing here"
+        return mutated
+
+
+@torch.no_grad()
+def _same(loaded: Loaded, mutated: Loaded) -> bool:
+    """Whether features and reconstructions of the first rows are equal to the last bit."""
+    tokens = loaded.tokens[:ROWS_LOOKED_AT]
+    x = sae_input(loaded.model, loaded.sae, tokens, loaded.hook).flatten(2)
+    before, after = (_results(sae, x) for sae in (loaded.sae, mutated.sae))
+    return all(torch.equal(a, b) for a, b in zip(before, after))
+
+
+def _results(sae: Any, x: Tensor) -> list[Tensor]:
+    with unchanged(sae):
+        features = sae.encode(x)
+        results = [features, sae.decode(features)]
+    skip = getattr(sae, "W_skip", None)
+    return results if skip is None else [*results, skip]
+
 
 def _toggle_b_dec(loaded: Loaded) -> Loaded | str:
-    config = getattr(loaded.sae, "cfg", None)
-    if not hasattr(config, "apply_b_dec_to_input"):
-        return "the SAE has no setting for it"
-    if not loaded.sae.b_dec.any():
+    sae = loaded.sae
+    if not sae.b_dec.any():
         return "b_dec is zero"
+    if not is_transcoder(sae) and hasattr(getattr(sae, "cfg", None), "apply_b_dec_to_input"):
 
-    def change(sae: Any) -> None:
-        sae.cfg.apply_b_dec_to_input = not sae.cfg.apply_b_dec_to_input
+        def toggle(sae: Any) -> None:
+            sae.cfg.apply_b_dec_to_input = not sae.cfg.apply_b_dec_to_input
 
-    return loaded.with_sae(change)
+        return loaded.with_sae(toggle)
+    # without a setting, which a transcoder does not obey, it is subtracted in the encoder's bias
+    if len(sae.b_dec) != len(sae.W_enc) or not hasattr(sae, "b_enc"):
+        return "b_dec has another width than the input, so its shape would show it"
+
+    def subtract(sae: Any) -> None:
+        sae.b_enc.sub_(sae.b_dec @ sae.W_enc)
+
+    return loaded.with_sae(subtract)
 
 
 def _scale_threshold(loaded: Loaded) -> Loaded | str:
@@ -92,7 +140,7 @@ def _leave_out_selection(loaded: Loaded) -> Loaded | str:
         if has_threshold:
             sae.threshold.zero_()
         else:
-            sae.activation_fn = torch.relu
+            sae.activation_fn = torch.nn.ReLU()
 
     return loaded.with_sae(change)
 
@@ -190,8 +238,10 @@ def _transpose_decoder(loaded: Loaded) -> Loaded | str:
 
 def _round_weights(loaded: Loaded) -> Loaded | str:
     def change(sae: Any) -> None:
-        for parameter in sae.parameters():
-            parameter.copy_(parameter.bfloat16().to(parameter.dtype))
+        for name in WEIGHTS:
+            weight = getattr(sae, name, None)
+            if isinstance(weight, torch.Tensor):
+                weight.copy_(weight.bfloat16().to(weight.dtype))
 
     return loaded.with_sae(change)
 

@@ -12,6 +12,7 @@ from saework.analysis.reconstruction import reconstruction_metrics
 from saework.analysis.reference import validate
 from saework.core.arguments import accepts_workbook
 from saework.core.claims import Claim, agree
+from saework.engine.architectures import unchanged
 from saework.loading.known_mistakes import MISTAKES, Loaded, loaded_from
 
 if TYPE_CHECKING:
@@ -93,11 +94,12 @@ def mutation_score(
     holding, failing = _split(list(claims), measure(loaded))
     rows = []
     for mistake in MISTAKES:
-        mutated = mistake.make(loaded)
+        mutated = mistake.of(loaded)
         if isinstance(mutated, str):
             outcome: tuple = (False, False, 0, [], mutated)
         else:
-            outcome = _outcome(mutated, holding, measure)
+            with unchanged(sae):  # a copy's scaling functions still write on the SAE itself
+                outcome = _outcome(mutated, holding, measure)
         rows.append((mistake.name, *outcome, mistake.source))
     table = pd.DataFrame(rows, columns=_COLUMNS)
     n_applied = int(table.applies.sum())
