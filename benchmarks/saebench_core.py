@@ -6,6 +6,11 @@ It made ``saework/data/saebench/core_gelu_1l_mini.json``. It runs in SAEBench's 
     bash benchmarks/peers.sh DIR
     PYTHONPATH=. DIR/saebench/bin/python benchmarks/saebench_core.py OUT.json
 
+The file that it wrote is compared with ``reconstruction_metrics`` in saework's own environment too:
+
+    python benchmarks/saebench_core.py --read saework/data/saebench/core_gelu_1l_mini.json
+
+SAEBench's MSE is divided by the tokens of a batch, and ``saebench.convert`` multiplies it back.
 Two things are changed. The model comes from the mini, which is in none of TransformerLens's tables.
 And sae_lens does not ask the Hub which tokenizer made the rows, which lie in a local folder.
 """
@@ -20,33 +25,27 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-import sae_bench.evals.core.main as core
-from sae_lens.training import activations_store
 
 import saework
 from saework import saebench
 
 ROWS = 64
-SAEWORK_NAMES = {  # by SAEBench's
-    "ce_loss_without_sae": "ce_loss_clean",
-    "ce_loss_with_sae": "ce_loss_spliced",
-    "ce_loss_with_ablation": "ce_loss_ablated",
-    "ce_loss_score": "ce_loss_score",
-    "kl_div_score": "kl_div_score",
-    "explained_variance": "variance_explained_squares",
-    "explained_variance_legacy": "variance_explained_legacy",
-    "mse": "mse_saebench",
-    "cossim": "cosine_similarity",
-    "l0": "l0",
-    "l1": "l1",
-    "l2_ratio": "l2_ratio",
-    "relative_reconstruction_bias": "relative_reconstruction_bias",
-}
+ROWS_OF_A_BATCH = 16
+TOLERANCE = 1e-5
+"""Relative, of the converted MSE."""
 
 
-def main(target: Path) -> None:
-    """Run it, keep SAEBench's file, and print both sets of numbers."""
-    book = saework.load("gelu-1l-mini", n_tokens=ROWS * 128, device="cpu")
+def mini() -> saework.Workbook:
+    """The mini, and the rows that SAEBench is given."""
+    return saework.load("gelu-1l-mini", n_tokens=ROWS * 128, device="cpu")
+
+
+def run_saebench(target: Path) -> None:
+    """Run SAEBench's own core evaluation, and keep its file."""
+    import sae_bench.evals.core.main as core
+    from sae_lens.training import activations_store
+
+    book = mini()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "rows").mkdir()
         pd.DataFrame({"tokens": book.tokens.tolist()}).to_parquet(
@@ -60,7 +59,7 @@ def main(target: Path) -> None:
             model_name="gelu-1l-mini",
             hook=book.hook,
             dataset="rows",
-            batches=ROWS // 16,
+            batches=ROWS // ROWS_OF_A_BATCH,
         )
         core.HookedTransformer.from_pretrained_no_processing = lambda *args, **kwargs: book.model
         activations_store.validate_pretokenized_dataset_tokenizer = lambda **kwargs: None
@@ -69,7 +68,15 @@ def main(target: Path) -> None:
         # as it is, without the blanks
         compact = json.dumps(json.loads(result.read_text()), separators=(",", ":"))
         target.write_text(compact + "\n")
-    peer = saebench.read(target)["core"]
+
+
+def side_by_side(path: Path) -> pd.DataFrame:
+    """SAEBench's numbers in saework's names, beside what ``reconstruction_metrics`` measures.
+
+    The MSE is measured a batch at a time, since SAEBench's is the mean of its batches' means.
+    """
+    converted = saebench.convert(saebench.read(path)["core"])
+    book = mini()
     special = {
         book.tokenizer.bos_token_id,
         book.tokenizer.eos_token_id,
@@ -77,12 +84,33 @@ def main(target: Path) -> None:
     }
     mask = ~sum(book.tokens == token for token in special if token is not None).bool()
     metrics = saework.reconstruction_metrics(book, mask=mask, progress=False).with_bos
-    rows = [
-        (peer_name, peer.value(peer_name), metrics[name])
-        for peer_name, name in SAEWORK_NAMES.items()
-    ]
-    print(pd.DataFrame(rows, columns=["metric", "SAEBench", "saework"]))
+    of_batches = []
+    for first in range(0, ROWS, ROWS_OF_A_BATCH):
+        rows = slice(first, first + ROWS_OF_A_BATCH)
+        batch = saework.reconstruction_metrics(
+            book.model, book.sae, book.tokens[rows], mask=mask[rows], progress=False
+        )
+        of_batches.append(batch.with_bos)
+    means = pd.concat(of_batches, axis=1).mean(axis=1)
+    rows = []
+    for row in converted.metrics.itertuples():
+        is_mse = row.metric.startswith("mse_")
+        measured = means[row.metric] if is_mse else metrics[row.metric]
+        rows.append((row.metric, row.value, measured, row.value / measured - 1))
+    return pd.DataFrame(rows, columns=["metric", "SAEBench, converted", "saework", "difference"])
+
+
+def main(arguments: list[str]) -> None:
+    """Run SAEBench or read its file, and print both sets of numbers."""
+    path = Path(arguments[-1]).resolve()
+    if arguments[0] != "--read":
+        run_saebench(path)
+    table = side_by_side(path)
+    print(table.to_string(float_format="{:.6g}".format))
+    differences = table.set_index("metric").difference
+    of_mse = differences[["mse_per_token", "mse_per_element"]].abs().max()
+    assert of_mse < TOLERANCE, f"the converted MSE differs by {of_mse:.1e} of its size"
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    main(sys.argv[1:])
