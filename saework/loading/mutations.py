@@ -85,7 +85,7 @@ def mutation_score(
 
     >>> from saework import Claim, load, mutations
     >>> book = load("gelu-1l-mini", n_tokens=1024, check=False)
-    >>> l0 = Claim("l0", 27.9, "features per token", "a card", 0.5, "gelu-1l-mini")
+    >>> l0 = Claim("l0", 26, "features per token", "a card", 1, "gelu-1l-mini")
     >>> table = mutations.mutation_score(book, [l0]).set_index("mutation")
     >>> table.caught[["input scale not folded", "decoder stored the other way round"]].tolist()
     [True, False]
