@@ -41,10 +41,11 @@ def definitions(evaluation: Evaluation) -> pd.DataFrame:
     ['variance_explained_squares', 'mse_saebench']
     """
     bounds = release_bounds(evaluation)
+    not_computed = _groups_not_computed(evaluation)
     rows = []
     for row in evaluation.metrics.itertuples():
         name = str(row.metric)
-        if _is_not_computed(evaluation, str(row.group)):
+        if row.group in not_computed:
             rows.append((NOT_COMPUTED, "-1 stands for what was not computed", "", ""))
         else:
             rows.append(_definition(evaluation, name, bounds))
@@ -53,12 +54,13 @@ def definitions(evaluation: Evaluation) -> pd.DataFrame:
     return pd.concat([keys, found], axis=1)
 
 
-def _is_not_computed(evaluation: Evaluation, group: str) -> bool:
-    """Whether all of a group of the core evaluation is -1, its word for what it left out."""
+def _groups_not_computed(evaluation: Evaluation) -> set[str]:
+    """The groups of a core evaluation whose values are all -1, its word for what it left out."""
     if evaluation.kind != "core":
-        return False
-    values = evaluation.metrics.value[evaluation.metrics.group == group]
-    return bool((values == -1).all())
+        return set()
+    is_left_out = evaluation.metrics.value == -1
+    of_group = is_left_out.groupby(evaluation.metrics.group).all()
+    return set(of_group.index[of_group])
 
 
 def _definition(evaluation: Evaluation, metric: str, bounds: Bounds) -> tuple[str, str, str, str]:
