@@ -46,7 +46,6 @@ def registry() -> dict[str, Any]:
     return get_pretrained_saes_directory()
 
 
-@cache
 def registered_names() -> list[str]:
     """The names of sae_lens's releases, without the seconds that sae_lens takes to import.
 

@@ -68,9 +68,9 @@ def test_the_command_writes_pages_and_an_index(tmp_path, capsys):
     page = tree(html)
     source = words_of(page.find(".//p[@class='source']"))
     assert source == "gelu-1l-mini run2, at blocks.0.mlp.hook_post"
-    assert cells(page, "In gelu-1l-mini run1")[1:]
+    assert cells(page, "In gelu-1l-mini run3")[1:]
     mini = load("gelu-1l-mini", "run2", n_tokens=2048, check=False)
-    expected = feature_page(mini, 3018, other=mini.with_sae("run1"))
+    expected = feature_page(mini, 3018, other=mini.with_sae("run3"))
     assert html == html_of(expected, tmp_path)
     (row,) = [row for row in cells(index, "Counted on")[1:] if row[0] == "3018"]
     assert row[1] == ("never" if expected.dead else percent(expected.firing_rate))
