@@ -86,7 +86,7 @@ def take_pictures(lab: labs.Lab, browser) -> None:
         lab.open(page, "04_gelu_1l_rare_features.ipynb")
         lab.theme(page, labs.LIGHT)
         page.wait_for_function(SHOWN)
-        to_top(page, cell_with(page, "Cosine with the mean rare"))
+        to_top(page, cell_with(page, "humps"))
         keep(page, "notebook-figure")
         lab.open(page, "03_gelu_1l_reconstruction.ipynb")
         to_top(page, cell_with(page, "ledger", last=True))
