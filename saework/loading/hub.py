@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from saework.core.errors import NotAvailableError, WeightsError
 from saework.core.files import PACKAGE
+from saework.loading.hub_replies import check_etags, without_tokens
 
 NEW_TOKEN = "make a new one in your account's settings, and set HF_TOKEN to it"
 T = TypeVar("T")
@@ -150,6 +151,7 @@ class Repository:
         """Call with the pinned revision; if only ``main`` is available, take that, and warn."""
         from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
+        check_etags()
         try:
             try:
                 return call(self.revision)
@@ -212,7 +214,8 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
             f"the download of {file} from {name} was cut short; load again to repeat it"
         )
     return NotAvailableError(
-        f"{file} of {name} could not be downloaded ({type(error).__name__}: {error}); "
+        f"{file} of {name} could not be downloaded "
+        f"({type(error).__name__}: {without_tokens(str(error))}); "
         "check the network and the disk, and try again"
     )
 

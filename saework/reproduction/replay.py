@@ -7,7 +7,6 @@ that needs the weights as a comment, and the reading of its results below it. Al
 from __future__ import annotations
 
 import ast
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -174,15 +173,30 @@ def _check_origin(about: dict[str, Any], notebook: NotebookNode, path: Path) -> 
         )
 
 
+def _as_text(value: object) -> str:
+    """A value as one line of Markdown that is text only, since a pack may come from anybody.
+
+    Every character but letters, digits and spaces becomes its number, so no link, image or HTML.
+    """
+    line = " ".join(str(value).split())
+    return "".join(
+        character if character.isalnum() or character == " " else f"&#{ord(character)};"
+        for character in line
+    )
+
+
 def _note(about: dict[str, Any], file_name: str) -> NotebookNode:
     """The cell above a replay that says what it is."""
-    made, saework_version, torch_version, licence = (
-        escape(str(about[key])) for key in ("made", "saework", "torch", "licence")
+    made, saework_version, torch_version, licence, pack_name = (
+        _as_text(value)
+        for value in (
+            about["made"], about["saework"], about["torch"], about["licence"], file_name
+        )
     )
     return nbformat.v4.new_markdown_cell(
         "**A replay.** What needs the weights is commented out, and shows what a run on "
         f"{made} gave (saework {saework_version}, torch {torch_version}), read from "
-        f"`{file_name}`. Everything else runs, and can be changed.\n\n"
+        f"<code>{pack_name}</code>. Everything else runs, and can be changed.\n\n"
         "The pack holds measurements, and token ids of the text that was read; no weights. "
         f"Those that it was measured on: {licence}."
     )

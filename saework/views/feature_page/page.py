@@ -76,6 +76,14 @@ class FeaturePage:
     missing: dict[str, str] = field(default_factory=dict)
     """Why a section is empty, by section."""
 
+    def __post_init__(self) -> None:
+        """Raises: ValueError for an address that is no https link; a page may come in a pack."""
+        if self.neuronpedia is not None and not str(self.neuronpedia).startswith("https://"):
+            raise ValueError(
+                f"neuronpedia is {str(self.neuronpedia)[:80]!r}; give an address that begins with "
+                "https://, or None"
+            )
+
     @property
     def firing_rate(self) -> float:
         """Share of the tokens on which the feature fires."""
