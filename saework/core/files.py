@@ -102,6 +102,30 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
     return Path(path)
 
 
+GENERATOR = '<meta name="generator" content="saework">'
+"""In the head of each page that saework writes; what lacks it is somebody else's."""
+HEAD = 16_384  # bytes of a page in which its mark is looked for
+
+
+def check_own_page(path: str | Path) -> None:
+    """Refuse to write a page over a file that saework did not write.
+
+    Raises:
+        ValueError: there is such a file, or a folder.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            if GENERATOR.encode() in file.read(HEAD):
+                return
+    raise ValueError(
+        f"{path} was not written by saework, and is left as it is; move it away, or give another "
+        "folder (--out DIR)"
+    )
+
+
 def digest(*parts: str | bytes) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of all parts, one after another.
 

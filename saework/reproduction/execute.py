@@ -38,6 +38,7 @@ def execute(
             bar; then the process must be in that folder already.
     """
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     os.environ.update(ENVIRONMENT)  # kernels inherit it
@@ -56,6 +57,11 @@ def execute(
         )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return (
+            "its process was ended from outside, most often for lack of memory; close other "
+            "programs, or set OMP_NUM_THREADS=1, and run the command again"
+        )
     return None
 
 

@@ -9,13 +9,17 @@ from html import escape
 import nbformat
 from nbformat import NotebookNode
 
+from saework.core.files import GENERATOR
 from saework.reproduction import pictures
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 # nbconvert's page for JupyterLab, without its scripts, and with colours of enough contrast.
-_PAGE = """{%- extends 'lab/index.html.j2' -%}
-{%- block html_head_js -%}{%- endblock -%}
+_PAGE = (
+    """{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}"""
+    + GENERATOR
+    + """{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
 {%- block html_head_css -%}{{ super() }}<style>
@@ -34,6 +38,7 @@ nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
 {%- for words, target in resources.neighbours %} <a href="{{ target | e }}">{{ words | e }}</a>
 {%- endfor %}</nav>{% endif -%}
 {%- endblock -%}"""
+)
 
 
 def page(notebook: NotebookNode, *, title: str, neighbours: Sequence[tuple[str, str]] = ()) -> str:

@@ -20,10 +20,10 @@ from nbformat import NotebookNode
 from tqdm.auto import tqdm
 
 from saework.core.errors import unknown
-from saework.core.files import DATA, PACKAGE, write_whole
+from saework.core.files import DATA, PACKAGE, check_own_page, write_whole
 from saework.core.ledger import LEDGER_MIME, Ledger
 from saework.loading.catalogue import NOTEBOOKS, STUDIES, release_named
-from saework.reproduction import replay
+from saework.reproduction import own_files, replay
 from saework.reproduction.execute import execute, several_at_a_time, workers_for
 from saework.reproduction.html import outputs_with, page
 from saework.reproduction.index_page import INDEX, Page, index_page, title_of
@@ -85,6 +85,8 @@ def reproduce(
 
     Raises:
         UnknownNameError: if there is no set of notebooks for the name.
+        ValueError: the folder has files of these names that saework did not write, or that were
+            changed since.
         RuntimeError: at the end, if a notebook failed.
     """
     if name not in NOTEBOOKS:
@@ -97,13 +99,15 @@ def reproduce(
         )
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
+    own_files.check_run(out, list(NOTEBOOKS[name]), INDEX)
     problems = _run_all(NOTEBOOKS[name], out, {"RELEASE": name, **(parameters or {})}, say)
     ledgers: list[Ledger] = []
     pages: list[Page] = []
     for notebook, problem in problems.items():
         executed = nbformat.read(out / f"{notebook}.ipynb", as_version=4)
         ledgers += ledgers_in(executed)
-        has_pack = (out / f"{notebook}.safetensors").exists()
+        # after a failure the pack is one of an earlier run
+        has_pack = problem is None and (out / f"{notebook}.safetensors").exists()
         pages.append(Page(notebook, title_of(executed), problem, has_pack))
     ledger = Ledger.merge(ledgers) if ledgers else Ledger([], tier=name)
     ledger.save(out / "ledger.json")
@@ -167,6 +171,8 @@ def rerun(pack: str | Path, out: str | Path) -> Path:
 
     Raises:
         ValueError: for a file that is no pack, or that is of another version's notebook.
+            Also if the folder has files of these names that saework did not write, or that were
+            changed since.
         RuntimeError: if the notebook fails; it is written as far as it came.
     """
     # papermill's reader, since the parameters are set by papermill.
@@ -183,13 +189,16 @@ def rerun(pack: str | Path, out: str | Path) -> Path:
             "replay it with the version that made it"
         )
     notebook = replay.without_weights(load_notebook_node(str(source)), pack)
+    target = out / f"{name}-replay.ipynb"
+    page_path = target.with_suffix(".html")
+    own_files.check_notebook(target)
+    check_own_page(page_path)
     out.mkdir(parents=True, exist_ok=True)
     if pack.resolve() != (out / pack.name).resolve():
-        shutil.copy(pack, out)
-    target = out / f"{name}-replay.ipynb"
-    _write_notebook(notebook, target)
-    problem = execute(target, target)
-    _write_page(nbformat.read(target, as_version=4), target.with_suffix(".html"), title=name)
+        own_files.check_pack(out / pack.name)
+        write_whole(out / pack.name, pack.read_bytes())
+    problem = _executed(notebook, target)
+    _write_page(nbformat.read(target, as_version=4), page_path, title=name)
     if problem:
         raise RuntimeError(f"{name}: {problem}")
     return target
@@ -225,10 +234,27 @@ def _run_notebook(
 ) -> str | None:
     """Execute one notebook in ``out``, with its pack; returns what went wrong, or None."""
     target = out / f"{notebook}.ipynb"
-    _write_notebook(source, target)
-    problem = execute(target, target, parameters=parameters, on_cell=on_cell)
-    executed = replay.unwatched(nbformat.read(target, as_version=4))
-    _write_notebook(executed, target)
+    return _executed(source, target, parameters=parameters, on_cell=on_cell)
+
+
+def _executed(
+    source: NotebookNode,
+    target: Path,
+    *,
+    parameters: dict[str, Any] | None = None,
+    on_cell: Callable[..., None] | None = None,
+) -> str | None:
+    """Execute a notebook, and write it when it has ended; an older one stays until then."""
+    running = target.with_name(f".{target.stem}-running.ipynb")
+    _write_notebook(source, running)
+    try:
+        problem = execute(running, running, parameters=parameters, on_cell=on_cell)
+        executed = replay.unwatched(nbformat.read(running, as_version=4))
+    finally:
+        running.unlink(missing_ok=True)
+    about = executed.metadata.get("papermill", {})
+    about |= {"input_path": target.name, "output_path": target.name}  # no folder of this machine
+    _write_notebook(own_files.signed(executed), target)
     return problem
 
 
