@@ -18,6 +18,7 @@ saework: published SAE analyses, reproduced in notebooks
   saework notebooks DIR            copy the notebooks, to open them in JupyterLab
   saework list                     the releases
   saework --help                   all commands"""
+MAX_PAGES = 100_000  # of one call of "page"
 Commands = Any
 """What ``add_subparsers`` returns; argparse has no public name for its type."""
 
@@ -31,6 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the words typed after ``saework``; by default those of this process.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that has no tick, or no accents
     arguments = _parser().parse_args(argv)
     if "run" not in arguments:
         print(FIRST_STEPS)
@@ -214,10 +218,15 @@ def _add_page(commands: Commands) -> None:
 
 
 def _page(arguments: argparse.Namespace) -> int:
+    from saework.core.files import check_own_page
     from saework.loading.catalogue import release_named
 
     features = _numbers(arguments.features)
     release_named(arguments.name)  # a typo is told before the slow imports
+    out = arguments.out or Path(f"saework-pages-{arguments.name}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder (--out DIR)")
+    check_own_page(out / "index.html")
     print(f"loading {arguments.name}", flush=True)
     from saework.loading.workbook import load
     from saework.views.feature_page.write import feature_pages, write_pages
@@ -225,7 +234,6 @@ def _page(arguments: argparse.Namespace) -> int:
     book = load(arguments.name, arguments.sae_id, n_tokens=arguments.tokens)
     other_id = book.release.another_run(book.sae_id) if book.release else None
     other = book.with_sae(other_id) if other_id else None
-    out = arguments.out or Path(f"saework-pages-{arguments.name}")
     index = write_pages(feature_pages(book, features, other=other), out)
     pages = "page" if len(features) == 1 else "pages"
     print(f"{len(features)} {pages} written; start with {index}")
@@ -238,10 +246,15 @@ def _numbers(words: list[str]) -> list[int]:
     for word in words:
         first, dash, last = word.partition("-")
         ends = [first, last] if dash else [first]
-        is_typed_well = all(end.isascii() and end.isdigit() for end in ends)
+        is_typed_well = all(end.isascii() and end.isdigit() and len(end) < 10 for end in ends)
         if not is_typed_well or int(ends[-1]) < int(first):
             raise ValueError(
-                f"{word!r} is no feature; give a number such as 7, or a range such as 0-999"
+                f"{word[:40]!r} is no feature; give a number such as 7, or a range such as 0-999"
+            )
+        n_pages = len(numbers) + int(ends[-1]) - int(first) + 1
+        if n_pages > MAX_PAGES:
+            raise ValueError(
+                f"{word!r} asks for {n_pages:,} pages; give at most {MAX_PAGES:,} at a time"
             )
         numbers += range(int(first), int(ends[-1]) + 1)
     return list(dict.fromkeys(numbers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -161,14 +161,18 @@ def rule_agreement(fires: ArrayLike, rule: ArrayLike) -> pd.Series:
         A share of nothing is NaN.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or a value is neither True nor False (1 and 0 will do).
 
     >>> agreement = rule_agreement(fires=[1, 1, 0, 0], rule=[1, 0, 0, 0])
     >>> agreement.to_dict()
     {'precision': 0.5, 'recall': 1.0, 'base_rate': 0.25, 'fires': 2, 'rule': 1}
     """
-    fires = np.asarray(fires, dtype=bool).ravel()
-    rule = np.asarray(rule, dtype=bool).ravel()
+    fires, rule = _as_bools(fires, "fires"), _as_bools(rule, "rule")
+    if fires.ndim > 1 and rule.ndim > 1 and fires.shape != rule.shape:
+        raise ValueError(
+            f"fires has shape {fires.shape} and rule {rule.shape}; give both in one shape"
+        )
+    fires, rule = fires.ravel(), rule.ravel()
     if fires.shape != rule.shape:
         raise ValueError(
             f"fires has {fires.size} values and rule {rule.size}; give one value of each per token"
@@ -185,6 +189,18 @@ def rule_agreement(fires: ArrayLike, rule: ArrayLike) -> pd.Series:
         },
         dtype=object,  # counts stay whole numbers
     )
+
+
+def _as_bools(values: Any, name: str) -> np.ndarray:
+    """Raises: ValueError for anything but True, False, 1 and 0."""
+    values = values.detach().cpu() if hasattr(values, "detach") else values
+    array = np.asarray(values)
+    if array.dtype != bool and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
+        raise ValueError(
+            f"{name} has values other than True and False ({array.dtype}); "
+            "give bool, such as activations > 0"
+        )
+    return array.astype(bool)
 
 
 def chance_cosine(d_in: int, n_rows: int) -> float:

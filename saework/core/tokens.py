@@ -67,12 +67,21 @@ def str_tokens(tokens: Int[Tensor, " pos"] | Sequence[int], tokenizer: Tokenizer
         tokens: integers ``[pos]``.
         tokenizer: the model's.
 
+    Raises:
+        ValueError: several rows, or what ``check_tokens`` refuses.
+
     >>> from saework import load
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
     >>> str_tokens(book.tokens[0, :4], book.tokenizer)
     ['<|BOS|>', ' s', 'ix', ' mon']
     """
-    ids = check_tokens(tokens)[0].tolist()
+    rows = check_tokens(tokens)
+    if len(rows) > 1:
+        raise ValueError(
+            f"tokens have {len(rows)} rows; give one row, such as tokens[0], or use token_df for "
+            "several"
+        )
+    ids = rows[0].tolist()
     # each id once: a long text has few distinct ones
     distinct = list(dict.fromkeys(ids))
     texts = decode_each(distinct, tokenizer)
@@ -163,7 +172,8 @@ def token_df(
         - then yours.
 
     Raises:
-        ValueError: a column has another number of values than there are tokens.
+        ValueError: a column has another number of values than there are tokens, or the name of
+            one that is there already.
 
     Source: ``make_token_df`` of the gelu-1l notebook, whose suffix is by a slip always empty at
     the second-to-last position; here it is not.
@@ -200,6 +210,11 @@ def token_df(
     )
     for name, given in columns.items():
         values = _as_array(given)
+        if name in frame:
+            raise ValueError(
+                f"column {name!r} is there already (token_df has {', '.join(frame)}); "
+                "give yours another name"
+            )
         if values.size != len(frame):
             raise ValueError(
                 f"column {name!r} has {values.size} values for {len(frame)} tokens "
@@ -243,7 +258,7 @@ def vocab_df(
         Columns ``token`` and ``logit``; the index is the token id. Ties are in order of id.
 
     Raises:
-        ValueError: not one axis, or empty.
+        ValueError: not one axis, empty, not real numbers, or NaN.
 
     >>> from saework import load
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
@@ -255,6 +270,10 @@ def vocab_df(
     shape = tuple(logits.shape)
     if len(shape) != 1 or shape[0] == 0:
         raise ValueError(f"logits have shape {shape}; give one value per token, [d_vocab]")
+    if logits.dtype == torch.bool or logits.is_complex() or logits.isnan().any():
+        raise ValueError(
+            f"logits are {logits.dtype}, {int(logits.isnan().sum())} of them NaN; give real numbers"
+        )
     texts = decode_each(range(shape[0]), tokenizer)
     frame = pd.DataFrame(
         {

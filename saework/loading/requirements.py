@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from saework.core.errors import NotAvailableError
 from saework.core.versions import check_versions
@@ -199,7 +200,10 @@ def _cache() -> str:
 
 
 def _disk_free_gb() -> float:
-    return shutil.disk_usage(_cache()).free / 1e9
+    folder = Path(_cache())
+    while not folder.exists():  # a home that is not there, as in some containers
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / 1e9
 
 
 def _memory_free_gb() -> float:

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from saework.core.errors import WeightsError
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_UNPACKED = 100
 # How a zip file and a pickle begin. A file that begins so was not damaged, so it is refused.
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 
@@ -58,14 +59,50 @@ def read_arrays(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
+        _check_unpacked_size(path)
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in arrays}
+            return as_floats({name: _tensor(arrays[name]) for name in arrays}, path)
     except ValueError as error:
         if "allow_pickle" in str(error) and _begins_with(path, (ZIP[:2], PICKLE)):
             raise _refused(path, "arrays") from error
         raise _damaged(path, error) from error
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise _damaged(path, error) from error
+
+
+def as_floats(state: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """The tensors as float32.
+
+    Raises:
+        WeightsError: for integers, booleans or complex numbers, which no layout stores.
+    """
+    for name, value in state.items():
+        if not value.is_floating_point():
+            raise WeightsError(
+                f"{path}: {name} is {value.dtype}, and weights are floats; "
+                "it is not a weights file of this layout"
+            )
+    return {name: value.float() for name, value in state.items()}
+
+
+def _tensor(array: Any) -> Tensor:
+    """Raises: TypeError for what torch has no tensor of, such as words."""
+    return torch.from_numpy(np.asarray(array))
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Refuse a zip whose directory says that it unpacks to far more, before anything is unpacked.
+
+    Raises:
+        WeightsError: above a hundred times its size; weights hardly shrink in a zip.
+    """
+    with zipfile.ZipFile(path) as file:
+        unpacked = sum(member.file_size for member in file.infolist())
+    if unpacked > MOST_UNPACKED * max(path.stat().st_size, 10_000):
+        raise WeightsError(
+            f"{path} unpacks to {unpacked:,} bytes, more than {MOST_UNPACKED} times its size, "
+            "which no weights file does; refused. Get the weights from the published repository"
+        )
 
 
 def check_shapes(

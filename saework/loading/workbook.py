@@ -98,6 +98,8 @@ class Workbook:
                 "this workbook was built from your own parts, so it has no release to take an SAE "
                 "from; build another Workbook(...)"
             )
+        if sae_id is None:
+            raise ValueError("with_sae takes the id of an SAE, such as 'run2', and got None")
         device = next(self.model.parameters()).device
         sae = _load_sae(self.release, sae_id).to(device, self.sae.W_dec.dtype)
         _check_width(self.model, sae)
@@ -260,9 +262,11 @@ def _check_device_and_dtype(device: object, dtype: object) -> None:
     if dtype is not None and not is_float:
         raise ValueError(f"dtype is {dtype!r}; give a torch dtype of floats, such as torch.float32")
     try:
-        torch.device(cast("str", device or "cpu"))
+        is_meta = torch.device(cast("str", device or "cpu")).type == "meta"
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    if is_meta:
+        raise ValueError("device is 'meta', which holds no numbers; give 'cpu', 'cuda' or 'mps'")
 
 
 def _documents(text: object) -> list[str]:
@@ -271,6 +275,11 @@ def _documents(text: object) -> list[str]:
     Raises:
         ValueError: if it is empty, or no text.
     """
+    if hasattr(text, "keys"):  # a mapping or a frame, whose names would be read as documents
+        raise ValueError(
+            f"text is a {type(text).__name__}; give one string, or a list of strings, such as "
+            "list(frame['text'])"
+        )
     documents: list[Any] = [text]
     if isinstance(text, Iterable) and not isinstance(text, str):
         documents = list(text)

@@ -189,9 +189,7 @@ def _note(about: dict[str, Any], file_name: str) -> NotebookNode:
     """The cell above a replay that says what it is."""
     made, saework_version, torch_version, licence, pack_name = (
         _as_text(value)
-        for value in (
-            about["made"], about["saework"], about["torch"], about["licence"], file_name
-        )
+        for value in (about["made"], about["saework"], about["torch"], about["licence"], file_name)
     )
     return nbformat.v4.new_markdown_cell(
         "**A replay.** What needs the weights is commented out, and shows what a run on "

@@ -18,6 +18,7 @@ import torch
 from saework.analysis.scanning.checkpoint import Checkpoint, work_digest
 from saework.analysis.scanning.collector import Collector
 from saework.analysis.scanning.feature_scan import FeatureScan
+from saework.analysis.scanning.firings import POSITION_BITS
 from saework.analysis.scanning.workers import Job, Rebuild, Rows, by_workers, in_this_process
 from saework.core.arguments import accepts_workbook, check_feature, check_positive
 from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from torch import Tensor
 
+MAX_ROWS = 2 ** (63 - POSITION_BITS)  # a row and a position are kept in one int64
 PART = 32_768  # tokens; an interruption loses no more
 
 
@@ -147,6 +149,8 @@ def _check_choices(
 ) -> None:
     check_positive(top_k, "top_k", minimum=0)
     check_positive(first_row, "first_row", minimum=0)
+    if first_row + len(tokens) > MAX_ROWS:
+        raise ValueError(f"first_row is {first_row}; rows are numbered below {MAX_ROWS:,}")
     n_counted = tokens.numel() if mask is None else int(mask.sum())
     if top_k > n_counted:
         raise ValueError(

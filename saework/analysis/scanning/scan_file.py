@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from saework.analysis.scanning.consistency import check_numbers, check_rows
 from saework.core.errors import WeightsError
 from saework.core.files import write_whole
 
@@ -119,6 +120,10 @@ def _values(arrays: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[s
         "rows": tuple((first, end) for first, end in rows),
         "fingerprint": metadata["fingerprint"],
     }
+    check_rows(values["rows"])
+    check_numbers(values)
+    if values["n_tokens"] == 0:
+        raise ValueError("it counts no token")
     return values
 
 

@@ -15,13 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from saework.analysis.scanning.collector import Collector
+from saework.analysis.scanning.consistency import check_numbers
 from saework.analysis.scanning.firings import place_of
 from saework.analysis.scanning.process_pools import check_pool, start_method
 from saework.core.protocols import HookedModel, SparseAutoencoder
@@ -155,6 +156,7 @@ def by_workers(
                     next_rows = not_submitted.popleft()
                     futures.append(executor.submit(_scan_part, rebuild, expected, job, next_rows))
                 part = futures.popleft().result()
+                _check_part(part, rows)
             except ValueError:  # a worker found the work itself at fault
                 raise
             except Exception as error:  # each kind of executor fails in its own way
@@ -194,6 +196,20 @@ def _scan_part(rebuild: Rebuild, expected: Expected, job: Job, rows: Rows) -> di
     collector = job.collector(_worker.encode.sae.W_dec.shape[0])
     job.collect(collector, _worker.model, _worker.encode, rows)
     return collector.arrays()
+
+
+def _check_part(part: Any, rows: Rows) -> None:
+    """Refuse what an executor gives back in place of a part's scan.
+
+    Raises: RuntimeError.
+    """
+    try:
+        check_numbers(part)
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError) as error:
+        raise RuntimeError(f"it gave back something else than was asked for ({error})") from error
+    n_counted = int(rows.counts.sum())
+    if part["n_tokens"] != n_counted:
+        raise RuntimeError(f"it gave back {part['n_tokens']} tokens in place of {n_counted}")
 
 
 def _prepare(rebuild: Rebuild, expected: Expected, hook: str) -> None:

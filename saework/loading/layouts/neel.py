@@ -18,7 +18,7 @@ from saework.loading.layouts.sae_layout import (
     sae_shapes,
     tensors_of,
 )
-from saework.loading.weights_files import check_shapes, read_tensors
+from saework.loading.weights_files import as_floats, check_shapes, read_tensors
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -60,7 +60,7 @@ class Neel(SaeLayout):
             )
         d_in = config["d_mlp"]
         d_sae = d_in * config["dict_mult"]
-        state = {name: value.float() for name, value in read_tensors(weights_path).items()}
+        state = as_floats(read_tensors(weights_path), weights_path)
         check_shapes(state, sae_shapes(d_in, d_sae), weights_path)
         return sae_of("standard", state, hook=hook, subtract_b_dec=True)
 

@@ -11,7 +11,7 @@ import torch
 
 from saework.core.errors import WeightsError
 from saework.loading.layouts.sae_layout import SaeLayout, known_hook, sae_of, tensors_of
-from saework.loading.weights_files import check_shapes, read_tensors
+from saework.loading.weights_files import as_floats, check_shapes, read_tensors
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -64,7 +64,8 @@ class QResearch(SaeLayout):
             "b_enc": state["encoder.bias"],
             "b_dec": state["decoder.bias"],
         }
-        weights = {name: value.float().contiguous() for name, value in renamed.items()}
+        floats = as_floats(renamed, path)
+        weights = {name: value.contiguous() for name, value in floats.items()}
         return sae_of("standard", weights, hook=hook, subtract_b_dec=False)
 
     def write(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.arguments import check_feature
-from saework.core.files import write_whole
+from saework.core.files import check_own_page, read_json, write_whole
 from saework.core.protocols import SparseAutoencoder
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.html import render
@@ -18,6 +19,8 @@ from saework.views.feature_page.parts import percent, signed
 from saework.views.feature_page.sections import label_name
 from saework.views.tables import significant
 
+LINES = "pages.json"
+"""Beside the index: its lines, for the next call."""
 N_INDEX_TOKENS = 4
 
 
@@ -140,23 +143,52 @@ class IndexRow(NamedTuple):
 def write_pages(pages: Iterable[FeaturePage], folder: str | Path) -> Path:
     """Write one HTML file per page (``feature-7.html``), and ``index.html``, which lists them.
 
+    The index also lists the pages that earlier calls wrote there; ``pages.json`` keeps its lines.
+
     Returns:
         The path of the index.
 
     Raises:
-        ValueError: there are no pages.
+        ValueError: there are no pages; a file of this name is not saework's; or the folder's pages
+            are of another SAE or other tokens.
         OSError: a file cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rows: list[IndexRow] = []
-    source = counted = ""
+    check_own_page(folder / "index.html")
+    rows = _rows_before(folder)
+    page = None
     for page in pages:
         row = IndexRow.of(page)
+        check_own_page(folder / row.file)
+        of = [page.source, page.counted]
+        if rows and rows["of"] != of:
+            raise ValueError(
+                f"the pages in {folder} are of {', '.join(rows['of'])}, and these of "
+                f"{', '.join(of)}; give another folder"
+            )
         page.save(folder / row.file)
-        rows.append(row)
-        source, counted = page.source, page.counted
-    if not rows:
+        lines = {**rows.get("lines", {}), str(page.feature): row._asdict()}
+        rows = {"of": of, "lines": lines}
+    if page is None:
         raise ValueError("there are no pages to write; give at least one feature")
-    index = render("index.html", rows=rows, source=source, counted=counted)
+    write_whole(folder / LINES, json.dumps(rows, indent=1))
+    listed = [IndexRow(**line) for line in rows["lines"].values()]
+    index = render("index.html", rows=listed, source=page.source, counted=page.counted)
     return write_whole(folder / "index.html", index.encode("utf-8", errors="replace"))
+
+
+def _rows_before(folder: Path) -> dict[str, Any]:
+    """What ``pages.json`` keeps of earlier pages; empty if there is none."""
+    if not (folder / LINES).exists():
+        return {}
+    try:
+        rows = read_json(folder / LINES)
+        for line in rows["lines"].values():
+            IndexRow(**line)
+        rows["of"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{folder / LINES} is not what saework wrote; give another folder"
+        ) from error
+    return rows
