@@ -187,3 +187,26 @@ def test_what_is_recorded(one_notebook, tmp_path, monkeypatch, capsys):
     assert cli.main(["record"]) == cli.main(["record", "one"]) == 0
     assert recorded == ["one", "one"]
     assert "no project.urls.Repository" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("0-9999999", "'0-9999999' asks for 10,000,000 pages; give at most 100,000 at a time"),
+        ("9" * 5000, "999' is no feature; give a number such as 7"),
+    ],
+)
+def test_a_page_of_too_many_features(word, words, capsys):
+    assert cli.main(["page", "gelu-1l-mini", word]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_page_goes_into_a_folder_of_its_own(tmp_path, capsys):
+    (tmp_path / "index.html").write_text("mine")
+    for out, words in (
+        (tmp_path / "index.html", "index.html is a file; give a folder (--out DIR)"),
+        (tmp_path, "index.html was not written by saework, and is left as it is"),
+    ):
+        assert cli.main(["page", "gelu-1l-mini", "7", "--out", str(out)]) == 2
+        said = capsys.readouterr()
+        assert words in said.err and said.out == ""

@@ -160,3 +160,14 @@ def test_a_digest_is_the_head_of_the_sha256_of_all_parts():
     assert digest("two ", "↩parts".encode()) == whole[:16]
     assert digest() == hashlib.sha256().hexdigest()[:16]
     assert digest("a") != digest("b")
+
+
+def test_only_a_page_of_saework_is_written_over(tmp_path):
+    path = tmp_path / "index.html"
+    files.check_own_page(path)
+    path.write_text(f"<html><head>{files.GENERATOR}</head>")
+    files.check_own_page(path)
+    path.write_text("<html>mine</html>")
+    for other in (path, tmp_path):
+        with pytest.raises(ValueError, match="was not written by saework, and is left as it is"):
+            files.check_own_page(other)

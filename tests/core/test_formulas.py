@@ -151,3 +151,16 @@ def test_reconstructions_formulas_are_among_them():
         if inspect.isfunction(value) and not name.startswith("_")
     }
     assert len(own) == 6 and own < set(formulas.__all__)
+
+
+@pytest.mark.parametrize("fires", [[math.nan, 1.0], ["a", "b"], [1j, 0], [0.5, 1], [2, 0]])
+def test_rule_agreement_needs_truth_values(fires):
+    with pytest.raises(ValueError, match="fires has values other than True and False .*give bool"):
+        formulas.rule_agreement(fires, [True, False])
+
+
+def test_rule_agreement_refuses_a_transposed_table():
+    with pytest.raises(ValueError, match=r"fires has shape \(2, 3\) and rule \(3, 2\); give both"):
+        formulas.rule_agreement(np.ones((2, 3), bool), np.ones((3, 2), bool))
+    flat = formulas.rule_agreement(np.ones((2, 3), bool), np.ones(6, bool))
+    assert flat["fires"] == 6

@@ -265,3 +265,19 @@ def test_a_column_in_bfloat16(tiny):
     values = torch.tensor([[0.5, 1.25, -2.0]])
     frame = token_df(rows, tiny.tokenizer, value=values.bfloat16())
     assert frame["value"].tolist() == [0.5, 1.25, -2.0]
+
+
+def test_str_tokens_takes_one_row(tiny):
+    with pytest.raises(ValueError, match=r"tokens have 2 rows; give one row, such as tokens\[0\]"):
+        str_tokens([[1], [2]], tiny)
+
+
+def test_token_df_keeps_its_own_columns(tiny):
+    with pytest.raises(ValueError, match="column 'batch' is there already .*another name"):
+        token_df([[1, 2]], tiny, batch=[0.5, 0.5])
+
+
+@pytest.mark.parametrize("logits", [[math.nan, 1.0], [1j, 1.0], [True, False]])
+def test_vocab_df_needs_real_numbers(tiny, logits):
+    with pytest.raises(ValueError, match="logits are torch.*; give real numbers"):
+        vocab_df(torch.tensor(logits), tiny)

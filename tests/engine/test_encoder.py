@@ -131,3 +131,36 @@ def test_one_feature(name):
 def test_an_sae_that_trains_is_read_without_gradients():
     sae = copy.deepcopy(SAES["standard"]).requires_grad_(True)
     assert not Encoder(sae).reconstruct(draw(1, 6, 24)).x_hat.requires_grad
+
+
+class Own:
+    """An SAE of one's own, whose methods give what they are told to."""
+
+    W_enc, W_dec = torch.eye(4), torch.eye(4)
+
+    def __init__(self, encoded=None, decoded=None):
+        self.encoded, self.decoded = encoded, decoded
+
+    def encode(self, x):
+        return x if self.encoded is None else self.encoded
+
+    def decode(self, features):
+        return features if self.decoded is None else self.decoded
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"encoded": torch.ones(6, 3)}, r"sae.encode gave shape \(6, 3\) .*d_sae 4 as in W_dec"),
+        ({"encoded": torch.ones(6, 8)}, r"sae.encode gave shape \(6, 8\) for 6 tokens"),
+        ({"encoded": torch.ones(5, 4)}, r"sae.encode gave shape \(5, 4\) for 6 tokens"),
+        ({"encoded": torch.ones(6, 4).bool()}, "sae.encode gave torch.bool; .*tensor of floats"),
+        ({"encoded": torch.ones(6, 4).numpy()}, "sae.encode gave float32; it must give a tensor"),
+        ({"encoded": (1, 2)}, "sae.encode gave tuple; it must give a tensor of floats"),
+        ({"decoded": torch.ones(1, 4)}, r"sae.decode gave shape \(1, 4\) for 6 tokens"),
+        ({"decoded": 3}, "sae.decode gave int; it must give a tensor of floats, .token, d_out"),
+    ],
+)
+def test_what_an_own_sae_gives_is_checked(given, words):
+    with pytest.raises(ValueError, match=words):
+        Encoder(Own(**given)).reconstruct(torch.ones(2, 3, 4))

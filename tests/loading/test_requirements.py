@@ -10,7 +10,7 @@ from local_hub import MODEL, SAE, TEXT, TOKENIZER_REPO, prepare_cache
 
 import saework
 from saework.core.errors import NotAvailableError
-from saework.loading import catalogue
+from saework.loading import catalogue, requirements
 from saework.loading.requirements import check_resources
 
 
@@ -97,3 +97,8 @@ def test_sizes_that_are_not_known_beforehand(empty_cache, machine):
     assert repr(found).count("size not known beforehand") == 2 and "nan" not in repr(found)
     assert all("HF_HUB_OFFLINE" in problem for problem in found.problems)
     check_resources(catalogue.release_named("gpt2-small-res-jb"), None)
+
+
+def test_a_home_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(requirements, "_cache", lambda: str(tmp_path / "no" / "home"))
+    assert requirements._disk_free_gb() > 0

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from local_hub import (
@@ -712,3 +713,16 @@ def test_load_from_a_cache_laid_out_by_hand(release, empty_cache, folders, monke
 def test_arguments_that_cannot_be_used(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         saework.load("gelu-1l-mini", **arguments)
+
+
+@pytest.mark.parametrize("text", [{"text": ["a"]}, pd.DataFrame({"text": ["a"]})])
+def test_text_with_names_is_no_text(release, text):
+    with pytest.raises(ValueError, match=r"text is a (dict|DataFrame); give .*list\(frame"):
+        load(text=text)
+
+
+def test_a_device_without_numbers_and_no_sae(release):
+    with pytest.raises(ValueError, match="device is 'meta', which holds no numbers"):
+        load(device="meta")
+    with pytest.raises(ValueError, match="with_sae takes the id of an SAE, .* and got None"):
+        load().with_sae(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from html import unescape
 
 import nbformat
 import pytest
@@ -12,7 +13,15 @@ from stand_ins import NO_MODEL, text_of
 
 from saework import cli
 from saework.reproduction import pack, run
-from saework.reproduction.replay import replayed, source_digest, unwatched, watched
+from saework.reproduction.html import page
+from saework.reproduction.own_files import signed
+from saework.reproduction.replay import (
+    replayed,
+    source_digest,
+    unwatched,
+    watched,
+    without_weights,
+)
 from saework.reproduction.watch import WATCH
 
 
@@ -200,3 +209,27 @@ def test_what_is_no_pack_is_refused(kept, tmp_path, capsys):
     ):
         assert cli.main(["replay", str(path), "--out", str(tmp_path / "out")]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_what_a_pack_says_of_itself_is_text(kept, tmp_path):
+    tree, tensors = pack.read(kept / "out" / "one.safetensors")
+    tree["about"]["licence"] = "[MIT](javascript:alert(1)) ![x](http://x/y.png) <b>\nhttp://x"
+    by_hand = pack.write(tmp_path / "one.safetensors", tree, tensors)
+    source = nbformat.read(kept / "notebooks" / "one.ipynb", as_version=4)
+    note = without_weights(source, by_hand).cells[0]
+    html = page(nbformat.v4.new_notebook(cells=[note]), title="t")
+    (paragraph,) = [line for line in html.splitlines() if "MIT" in line]
+    assert "<a" not in paragraph and "<img" not in paragraph and "<b>" not in paragraph
+    assert "[MIT](javascript:alert(1)) ![x](http://x/y.png) <b> http://x" in unescape(paragraph)
+
+
+def test_a_second_replay_keeps_what_a_reader_wrote(kept, tmp_path, capsys):
+    command = ["replay", str(kept / "out" / "one.safetensors"), "--out", str(tmp_path)]
+    path = tmp_path / "one-replay.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("as written")])
+    nbformat.write(signed(notebook), path)
+    notebook.cells[0].source = "my answer"
+    nbformat.write(notebook, path)
+    assert cli.main(command) == 2
+    assert "has been changed since saework wrote it; move it away" in capsys.readouterr().err
+    assert "my answer" in path.read_text() and list(tmp_path.iterdir()) == [path]

@@ -54,6 +54,10 @@ def check_numbers(scanned: Mapping[str, Any]) -> None:
             (np.abs(arrays["top_values"]) > 0) == filled
         ).all()
         and (np.abs(arrays["top_values"]) <= arrays["max_activation"][:, None]).all(),
+        "top activations below the largest": (
+            filled.shape[1] == 0
+            or (np.abs(arrays["top_values"][:, 0]) == arrays["max_activation"]).all()
+        ),
         "samples of no feature": _are_features(arrays["sample_feature"], len(count)),
         "co-firing of no feature": _are_features(arrays["cofiring_features"], len(count)),
         "co-firing above the counts": (
@@ -66,8 +70,15 @@ def check_numbers(scanned: Mapping[str, Any]) -> None:
         raise ValueError(f"its numbers contradict each other: {wrong[0]}")
 
 
-def check_rows(rows: Any) -> None:
-    """Raises: ValueError unless these are ranges ``(first, past the last)`` in order, apart."""
+def check_rows(rows: Any, scanned: Mapping[str, Any]) -> None:
+    """Refuse row ranges that are none, or that the positions do not lie in.
+
+    Args:
+        rows: ``(first, past the last)`` of each, in order, apart.
+        scanned: as in ``check_numbers``, which must have passed.
+
+    Raises: ValueError, which says what does not fit.
+    """
     ends = [end for pair in rows for end in pair]
     is_whole = all(type(end) is int for end in ends)
     if not ends or not is_whole or ends[0] < 0:
@@ -76,6 +87,12 @@ def check_rows(rows: Any) -> None:
         end > first for (_, end), (first, _) in pairwise(rows)
     ):
         raise ValueError(f"its rows are {rows!r}")
+    top_row = np.asarray(scanned["top_positions"])[..., 0].ravel()
+    sample_row = np.asarray(scanned["sample_position"])[:, 0]
+    used = np.unique(np.concatenate([top_row[top_row >= 0], sample_row]))
+    # an odd number of borders lie at or below a row that is inside of a range
+    if (np.searchsorted(ends, used, side="right") % 2 == 0).any():
+        raise ValueError(f"its rows are {rows!r}, and it has examples in others")
 
 
 def _check_kinds(arrays: Mapping[str, np.ndarray]) -> None:

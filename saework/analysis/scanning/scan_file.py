@@ -120,8 +120,8 @@ def _values(arrays: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[s
         "rows": tuple((first, end) for first, end in rows),
         "fingerprint": metadata["fingerprint"],
     }
-    check_rows(values["rows"])
     check_numbers(values)
+    check_rows(values["rows"], values)
     if values["n_tokens"] == 0:
         raise ValueError("it counts no token")
     return values

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import rebuilding
 import torch
@@ -303,3 +304,23 @@ def test_rows_travel_without_the_rest_of_the_tokens():
     assert rows.first_row == 15 and rows.counts.all()
     assert rows.tokens.tolist() == tokens[10:12].tolist()
     assert len(pickle.dumps(rows)) < 4_000
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda part: None, "it gave back something else than was asked for"),
+        (lambda part: part | {"n_tokens": 1}, "something else than was asked for .*contradict"),
+        (lambda part: part | {"count": part["count"].sum()}, "something else than was asked"),
+        (lambda part: part | {"max_activation": part["max_activation"] * np.nan}, "has NaN"),
+    ],
+)
+def test_an_executor_that_gives_something_else(scan, workbook, change, words):
+    class Liar:
+        def submit(self, function, *arguments):
+            future = Future()
+            future.set_result(change(function(*arguments)))
+            return future
+
+    with pytest.raises(RuntimeError, match=f"the executor failed after 0 of .*{words}"):
+        scan(executor=Liar(), rebuild=lambda: (workbook.model, workbook.sae))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from page_checks import cells, html_of, tree, words_of
 
 from saework import feature_page
@@ -93,3 +94,8 @@ def test_two_builds_are_byte_for_byte_the_same(book, other, page, tmp_path):
     first, second = page.save(tmp_path / "a.html"), again.save(tmp_path / "b.html")
     assert first.read_bytes() == second.read_bytes()
     assert (repr(page), page._repr_html_()) == (repr(again), again._repr_html_())
+
+
+def test_a_link_is_https(page):
+    with pytest.raises(ValueError, match="neuronpedia is 'javascript:alert.*begins with https://"):
+        replace(page, neuronpedia="javascript:alert(1)")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import random_sae
@@ -32,7 +34,10 @@ def test_files_and_an_index(pages, tmp_path):
     index = write_pages(pages.values(), tmp_path / "new" / "folder")
     assert index == tmp_path / "new" / "folder" / "index.html"
     names = {path.name for path in index.parent.iterdir()}
-    assert names == {"index.html", "feature-7.html", "feature-20.html", "feature-31.html"}
+    assert names == {
+        *("index.html", "pages.json"),
+        *("feature-7.html", "feature-20.html", "feature-31.html"),
+    }
     root = tree(index.read_text(encoding="utf-8"))
     assert words_of(root.find(".//h1")) == "3 features"
     for page, row in zip(pages.values(), cells(root, "Counted on")[1:]):
@@ -60,7 +65,7 @@ def test_the_command_writes_pages_and_an_index(tmp_path, capsys):
     assert cli.main(["page", "gelu-1l-mini", *features, *options]) == 0
     assert f"3 pages written; start with {out / 'index.html'}" in capsys.readouterr().out
     files = ["feature-3018.html", "feature-10.html", "feature-11.html"]
-    assert {path.name for path in out.iterdir()} == {"index.html", *files}
+    assert {path.name for path in out.iterdir()} == {"index.html", "pages.json", *files}
     index = tree((out / "index.html").read_text(encoding="utf-8"))
     assert [a.get("href") for a in index.iter("a")] == files
 
@@ -84,3 +89,27 @@ def test_a_feature_that_is_typed_wrongly(word, capsys):
     assert cli.main(["page", "gelu-1l-mini", "--", word]) == 2
     message = f"{word!r} is no feature; give a number such as 7, or a range such as 0-999"
     assert message in capsys.readouterr().err
+
+
+def test_a_second_call_keeps_the_pages_before_it(pages, tmp_path):
+    write_pages([pages[7], pages[20]], tmp_path)
+    index = write_pages([pages[31], pages[7]], tmp_path)
+    root = tree(index.read_text(encoding="utf-8"))
+    assert [row[0] for row in cells(root, "Counted on")[1:]] == ["7", "20", "31"]
+
+
+def test_pages_of_another_sae_go_elsewhere(pages, tmp_path):
+    write_pages([pages[7]], tmp_path)
+    before = (tmp_path / "feature-7.html").read_bytes()
+    with pytest.raises(ValueError, match="the pages in .* are of .*and these of another.*folder"):
+        write_pages([replace(pages[7], source="another")], tmp_path)
+    assert (tmp_path / "feature-7.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["index.html", "feature-7.html", "pages.json"])
+def test_other_peoples_files_stay(pages, name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"{name} (was not written by|is not what) saework"):
+        write_pages([pages[7]], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
