@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import saework
 import saework.core.torch_setup  # before the first work with torch
 from saework.core.files import digest
 from saework.core.unit_directions import UnitDirections
+from saework.reproduction.pack_figures import figure_of
 from saework.views.tables import Table
 
 Tree = Any
@@ -33,14 +33,6 @@ INDEX_BYTES = 4
 """What the place of one non-zero takes."""
 NUMBER_KINDS = "iufb"
 """Numpy's letters for integers, unsigned integers, floats and booleans."""
-OUTSIDE_TRACES = {
-    *("scattergeo", "choropleth", "image"),
-    *("scattermap", "choroplethmap", "densitymap"),
-    *("scattermapbox", "choroplethmapbox", "densitymapbox"),
-}
-"""Plotly's traces that a browser fetches maps or pictures for."""
-MAPS = re.compile(r"(geo|map|mapbox)\d*")
-"""Parts of a plotly layout that a browser fetches maps for."""
 PLAIN = (bool, int, float, str, type(None))
 COLLECTIONS = {"list": list, "tuple": tuple, "set": set}
 OTHER_RESULTS: dict[str, type] = {"Table": Table, "UnitDirections": UnitDirections}
@@ -116,7 +108,7 @@ def unpacked(tree: Tree, tensors: Tensors) -> Any:
         series = unpacked(content, tensors)["value"]
         return series.rename(unpacked(tree["name"], tensors))
     if kind == "figure":
-        return _unpack_figure(content)
+        return figure_of(content)
     if kind == "text":
         return Text(content)
     if kind == "class":
@@ -126,41 +118,6 @@ def unpacked(tree: Tree, tensors: Tensors) -> Any:
         f"the pack holds a value of the kind {kind!r}, which is none that saework writes; "
         "it was made by another version, or by hand"
     )
-
-
-def _unpack_figure(content: str) -> Any:
-    """A plotly figure that fetches nothing.
-
-    Raises:
-        ValueError: for pictures and maps, which a browser would fetch.
-    """
-    import plotly.io
-
-    outside = sorted(_outside_parts(json.loads(content)))
-    if outside:
-        raise ValueError(
-            f"a figure of the pack has {', '.join(outside)}, which a browser fetches from outside; "
-            "it was made by hand, and is refused"
-        )
-    return plotly.io.from_json(content)
-
-
-def _outside_parts(figure: dict[str, Any]) -> set[str]:
-    """What a browser would fetch for a figure's JSON: pictures, and maps."""
-    layout = figure.get("layout") or {}
-    template = layout.get("template") or {}
-    frames = figure.get("frames") or []
-    found = set()
-    for part in (figure, template, *frames):
-        part_layout = part.get("layout") or {}
-        if part_layout.get("images"):
-            found.add("images")
-        # plotly's own template has settings of maps, which draw none
-        if part is not template:
-            found |= {name for name in part_layout if MAPS.fullmatch(name)}
-            kinds = {str(trace.get("type")) for trace in part.get("data") or []}
-            found |= kinds & OUTSIDE_TRACES
-    return found
 
 
 def result_class(name: object) -> type:

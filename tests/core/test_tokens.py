@@ -269,15 +269,15 @@ def test_a_column_in_bfloat16(tiny):
 
 def test_str_tokens_takes_one_row(tiny):
     with pytest.raises(ValueError, match=r"tokens have 2 rows; give one row, such as tokens\[0\]"):
-        str_tokens([[1], [2]], tiny)
+        str_tokens([[1], [2]], tiny.tokenizer)
 
 
 def test_token_df_keeps_its_own_columns(tiny):
     with pytest.raises(ValueError, match="column 'batch' is there already .*another name"):
-        token_df([[1, 2]], tiny, batch=[0.5, 0.5])
+        token_df([[1, 2]], tiny.tokenizer, batch=[0.5, 0.5])
 
 
 @pytest.mark.parametrize("logits", [[math.nan, 1.0], [1j, 1.0], [True, False]])
 def test_vocab_df_needs_real_numbers(tiny, logits):
     with pytest.raises(ValueError, match="logits are torch.*; give real numbers"):
-        vocab_df(torch.tensor(logits), tiny)
+        vocab_df(torch.tensor(logits), tiny.tokenizer)

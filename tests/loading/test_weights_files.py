@@ -147,12 +147,12 @@ def test_code_in_params_is_not_run(npz, tmp_path, bare):
 @pytest.mark.parametrize("dtype", [np.int64, bool, np.complex64])
 def test_weights_are_floats(dtype, tmp_path):
     np.savez(tmp_path / "a.npz", a=np.ones(3, dtype))
-    with weights_error("a.npz: a is torch.*, and weights are floats"):
-        read_arrays(tmp_path / "a.npz")
+    words = weights_error(read_arrays, tmp_path / "a.npz")
+    assert "a.npz: a is torch." in words and "and weights are floats" in words
 
 
 def test_a_zip_that_unpacks_to_far_more_is_not_unpacked(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(1_000_000, np.float32))
     monkeypatch.setattr(np, "load", None)
-    with weights_error("bomb.npz unpacks to 4,000,.* bytes, more than 100 times its size"):
-        read_arrays(tmp_path / "bomb.npz")
+    words = weights_error(read_arrays, tmp_path / "bomb.npz")
+    assert "bomb.npz unpacks to 4,000," in words and "more than 100 times its size" in words

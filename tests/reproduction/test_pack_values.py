@@ -241,27 +241,3 @@ def test_a_kind_of_value_that_no_pack_holds():
 def test_a_tree_is_json_and_nothing_else():
     tree, _ = packed({"a": (1, [torch.ones(2)], {"b": np.ones(1)})})
     assert json.loads(json.dumps(tree)) == tree
-
-
-@pytest.mark.parametrize(
-    ("figure", "words"),
-    [
-        ({"layout": {"images": [{"source": "http://x/y.png"}]}}, "images"),
-        ({"layout": {"template": {"layout": {"images": [{"source": "//x"}]}}}}, "images"),
-        ({"frames": [{"layout": {"images": [{"source": "//x"}]}}]}, "images"),
-        ({"data": [{"type": "scattergeo"}]}, "scattergeo"),
-        ({"layout": {"mapbox2": {"style": "open-street-map"}}}, "mapbox2"),
-    ],
-)
-def test_a_figure_that_fetches_is_refused(figure, words):
-    with pytest.raises(ValueError, match=f"a figure of the pack has {words}, which a browser"):
-        unpacked({"figure": json.dumps(figure)}, {})
-
-
-def test_a_page_in_a_pack_has_no_link_that_runs():
-    class_and_fields = {
-        "class": "FeaturePage",
-        "fields": {"dict": [["neuronpedia", "javascript:x"]]},
-    }
-    with pytest.raises((ValueError, TypeError)):
-        unpacked(class_and_fields, {})

@@ -10,8 +10,10 @@ import numpy as np
 
 from saework.analysis.scanning.firings import BINS
 
-INTEGERS = ("count", "l0_histogram", "histogram", "top_positions", "sample_feature")
-INTEGERS += ("sample_position", "cofiring_features", "cofiring")
+INTEGERS = (
+    *("count", "l0_histogram", "histogram", "top_positions", "sample_feature"),
+    *("sample_position", "cofiring_features", "cofiring"),
+)
 FLOATS = ("max_activation", "top_values", "sample_value", "total_activation")
 
 
