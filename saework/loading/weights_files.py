@@ -62,6 +62,8 @@ def read_arrays(path: str | Path) -> dict[str, Tensor]:
         _check_unpacked_size(path)
         with np.load(path, allow_pickle=False) as arrays:
             return as_floats({name: _tensor(arrays[name]) for name in arrays}, path)
+    except WeightsError:
+        raise
     except ValueError as error:
         if "allow_pickle" in str(error) and _begins_with(path, (ZIP[:2], PICKLE)):
             raise _refused(path, "arrays") from error

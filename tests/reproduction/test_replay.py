@@ -9,6 +9,7 @@ from html import unescape
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from papermill.iorw import load_notebook_node
 from stand_ins import NO_MODEL, text_of
 
 from saework import cli
@@ -215,7 +216,7 @@ def test_what_a_pack_says_of_itself_is_text(kept, tmp_path):
     tree, tensors = pack.read(kept / "out" / "one.safetensors")
     tree["about"]["licence"] = "[MIT](javascript:alert(1)) ![x](http://x/y.png) <b>\nhttp://x"
     by_hand = pack.write(tmp_path / "one.safetensors", tree, tensors)
-    source = nbformat.read(kept / "notebooks" / "one.ipynb", as_version=4)
+    source = load_notebook_node(str(kept / "notebooks" / "one.ipynb"))
     note = without_weights(source, by_hand).cells[0]
     html = page(nbformat.v4.new_notebook(cells=[note]), title="t")
     (paragraph,) = [line for line in html.splitlines() if "MIT" in line]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,13 +94,24 @@ def test_what_is_in_a_file(whole, parts_of):
 
 
 def test_counts_too_large_for_int32_stay_as_they_are(whole, parts_of, tmp_path):
-    whole.histogram[3, 0] += 2**31
-    try:
-        arrays, _ = parts_of(whole)
-        assert arrays["histogram"].dtype == torch.int64
-        assert_same(FeatureScan.load(whole.save(tmp_path / "large.safetensors")), whole)
-    finally:
-        whole.histogram[3, 0] -= 2**31
+    # as if so many more tokens had come on which nothing fires but one feature
+    more = 2**31
+    feature = int(whole.count.argmax())
+    count, histogram = whole.count.clone(), whole.histogram.clone()
+    l0_histogram = whole.l0_histogram.clone()
+    count[feature] += more
+    histogram[feature, 0] += more
+    l0_histogram[1] += more
+    large = replace(
+        whole,
+        n_tokens=whole.n_tokens + more,
+        count=count,
+        histogram=histogram,
+        l0_histogram=l0_histogram,
+    )
+    arrays, _ = parts_of(large)
+    assert arrays["histogram"].dtype == torch.int64
+    assert_same(FeatureScan.load(large.save(tmp_path / "large.safetensors")), large)
 
 
 def test_numbers_that_were_changed(whole, parts_of, tmp_path):
