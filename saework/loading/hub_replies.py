@@ -34,8 +34,8 @@ def check_etags() -> None:
     from huggingface_hub import file_download
 
     library: Any = file_download
-    original = library._normalize_etag
-    if getattr(original, "is_checked", False):
+    original = getattr(library, "_normalize_etag", None)  # private: a later version may not have it
+    if original is None or getattr(original, "is_checked", False):
         return
 
     def checked(etag: str | None) -> str | None:
