@@ -447,7 +447,7 @@ def test_activations_that_do_not_vary(tiny):
     ):
         reconstruction.reconstruction_metrics(
             tiny.model,
-            PlainSAE(lambda x: x, lambda x: x, d_in=16),
+            PlainSAE(lambda x: x.new_zeros(len(x), 24), lambda f: f[:, :16], d_in=16),
             torch.full((2, 5), 7),
             hook="hook_embed",
         )
