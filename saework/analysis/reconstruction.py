@@ -23,6 +23,7 @@ from saework.core.reconstruction_formulas import (
 from saework.engine import forward
 from saework.engine.architectures import check_reconstructs
 from saework.engine.encoder import Encoder
+from saework.engine.left_out import check_has_logits
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import counted_predictions, masked, with_and_without_bos
 from saework.engine.site import Site
@@ -120,6 +121,7 @@ def recons_score(
         allowed = ", ".join(map(repr, ABLATIONS))
         raise ValueError(f"ablation is {ablation!r}; give one of {allowed}")
     check_reconstructs(sae)
+    check_has_logits(model)
     tokens, site, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     d_sae = sae.W_dec.shape[0]
     keep = check_mask(keep, (d_sae,), what="keep")
@@ -247,6 +249,7 @@ def reconstruction_metrics(
     [0.95, 0.82]
     """
     check_reconstructs(sae)
+    check_has_logits(model)
     tokens, site, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
     counted_predictions(tokens, mask)  # that there are any
     forward.check_site(model, site, tokens)

@@ -22,6 +22,7 @@ from saework.engine.architectures import (
     scales_input,
 )
 from saework.engine.encoder import Encoder
+from saework.engine.left_out import check_has_logits
 from saework.engine.masks import with_and_without_bos
 from saework.engine.site import site_of
 
@@ -161,6 +162,7 @@ def find_site(
     ['blocks.0.mlp.hook_post', 'blocks.0.mlp.hook_pre']
     """
     check_reconstructs(sae)
+    check_has_logits(model)  # the right hook may be in a block that is not here
     tokens = forward.as_tokens(model, tokens, sae)
     mask = check_mask(mask, tokens.shape)
     _, without_bos = with_and_without_bos(model, tokens, mask)

@@ -19,6 +19,7 @@ from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of
 from saework.core.tokens import SPACE, visible
 from saework.engine.forward import UNEMBED_INPUT, activations, as_tokens, sae_input
 from saework.engine.generation import generate
+from saework.engine.left_out import check_has_logits
 from saework.engine.losses import next_token_logits
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def steer(
     """
     if isinstance(prompt, str) and not prompt:
         raise ValueError("the prompt is empty; give text, or the BOS token as tokens")
+    check_has_logits(model)
     feature = check_feature(feature, sae.W_dec.shape[0])
     hook = hook_of(sae, hook)
     hooks = steering_hooks(

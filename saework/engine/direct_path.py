@@ -16,6 +16,7 @@ import torch
 
 from saework.core.errors import HookError
 from saework.engine.forward import capture, never_fired
+from saework.engine.left_out import check_has_logits
 from saework.engine.unembedding import a_few_tokens, agree
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def direct_path(
     Raises:
         HookError: the hook does not write to the residual stream, or in a way that is not known.
     """
+    check_has_logits(model)
     branch = BRANCH.fullmatch(hook)
     if branch is None and not RESIDUAL.fullmatch(hook):
         raise HookError(

@@ -15,9 +15,10 @@ import torch
 from tqdm.auto import tqdm
 
 from saework.core.arguments import check_finite, check_mask, check_positive, check_tokens
-from saework.core.errors import HookError, unknown
+from saework.core.errors import HookError
 from saework.core.parts import check_model
 from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, sae_metadata
+from saework.engine.left_out import check_has_logits, unknown_hook
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
 from saework.engine.model_input import check_not_random, check_padding, text_tokens
@@ -93,8 +94,7 @@ def activations(
     """
     tokens = as_tokens(model, tokens)
     if hook not in model.hook_dict:
-        see = "The model's hooks are listed in model.hook_dict."
-        raise unknown("hook", hook, model.hook_dict, see=see)
+        raise unknown_hook(model, hook)
     x = capture(model, tokens, hook, [])
     rows = range(first_row, first_row + len(tokens))
     return check_finite(x, f"activations at {hook}", rows=rows)
@@ -107,7 +107,10 @@ def capture(
 
     Raises:
         HookError: the hook does not fire.
+        NotAvailableError: the unembedding's input of a model that was loaded only in part.
     """
+    if hook == UNEMBED_INPUT:
+        check_has_logits(model)
     captured = []
 
     def stop(value: Tensor, hook: object) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saework.core.errors import HookError
+from saework.engine.left_out import check_has_logits
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -46,6 +47,7 @@ def generate(
     >>> book.tokenizer.decode(generate(book.model, prompt, [], max_new_tokens=1)[-1])
     '):'
     """
+    check_has_logits(model)
     n_seen: Counter[int] = Counter()
 
     def counting(i: int, function: Callable, value: Any, hook: Any) -> Any:

@@ -36,9 +36,8 @@ def check_norm_edit(model: HookedModel | None, hook: str) -> None:
     norm: Any = model
     for part in hook.removesuffix(INSIDE).split("."):
         norm = norm[int(part)] if part.isdigit() else getattr(norm, part)
-    like = model.W_U[:, 0]
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 2, len(like), generator=generator).to(like)
+    x = torch.randn(1, 2, model.cfg.d_model, generator=generator).to(next(model.parameters()))
     clean = norm(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the norm is rebuilt

@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from saework.engine.left_out import check_has_logits
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
@@ -47,6 +49,7 @@ def logits_transform(model: HookedModel) -> Transform:
     """
     if not isinstance(model, torch.nn.Module):
         return _soft_cap(model)
+    check_has_logits(model)
     weights = _state_of_weights(model)
     compared_weights, transform = _compared.get(model, (None, None))
     if transform is None or compared_weights != weights:

@@ -198,7 +198,7 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
             f"the Hub refuses the token that is set on this machine, so {name} cannot be "
             f"downloaded; {NEW_TOKEN}"
         )
-    if _is_unreachable(error):
+    if is_unreachable(error):
         return NotAvailableError(
             f"{file} of {name} is not in the cache, and the Hub cannot be reached; connect once "
             "and load again (unset HF_HUB_OFFLINE if it is set), or use one of the minis, which "
@@ -226,7 +226,7 @@ def _is_refused(error: Exception) -> bool:
     return isinstance(error, HfHubHTTPError) and error.response.status_code == 401
 
 
-def _is_unreachable(error: Exception) -> bool:
+def is_unreachable(error: Exception) -> bool:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     if isinstance(error, (LocalEntryNotFoundError, ConnectionError)):

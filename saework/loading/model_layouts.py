@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from saework.loading.cut_models import FirstBlocks
 from saework.loading.models import NEEL_CONFIG_KEYS, huggingface_model, neel_model, neel_shapes
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class ModelLayout(ABC):
     name: str
     files: tuple[str, ...]
     """File names, or patterns, in the model's folder."""
+    can_be_cut: bool = False
+    """Whether the first blocks can be read without the others."""
 
     @abstractmethod
     def read(
@@ -38,6 +41,7 @@ class ModelLayout(ABC):
         *,
         dtype: torch.dtype = torch.float32,
         centred: bool = False,
+        blocks: FirstBlocks | None = None,
     ) -> HookedModel:
         """The model of a folder, on the CPU, ready to run.
 
@@ -50,6 +54,7 @@ class ModelLayout(ABC):
             centred: centre what is written to the residual stream, as ``HookedTransformer`` does by
                 default, for SAEs that were trained on that (their config says so). Neel Nanda's
                 models are always centred.
+            blocks: hold only these; None holds all. Neel Nanda's layout cannot be cut.
 
         Raises:
             WeightsError: for damaged files, or those of another layout.
@@ -90,8 +95,11 @@ class Neel(ModelLayout):
         *,
         dtype: torch.dtype = torch.float32,
         centred: bool = False,
+        blocks: FirstBlocks | None = None,
     ) -> HookedModel:
         """See ``ModelLayout.read``."""
+        if blocks is not None:
+            raise ValueError("a file of Neel Nanda's layout is read whole; leave blocks= out")
         config, weights = (Path(folder) / file for file in self.files)
         model = neel_model(config, weights, tokenizer)
         model.to(dtype, print_details=False)
@@ -120,9 +128,10 @@ class Neel(ModelLayout):
 
 
 class HuggingFace(ModelLayout):
-    """A folder of Hugging Face's transformers, read as it is: nothing folded, nothing centred."""
+    """A folder of Hugging Face's transformers, read as it is: nothing is folded."""
 
     name = "huggingface"
+    can_be_cut = True
     files = ("config.json", "*.safetensors")
 
     def read(
@@ -132,17 +141,10 @@ class HuggingFace(ModelLayout):
         *,
         dtype: torch.dtype = torch.float32,
         centred: bool = False,
+        blocks: FirstBlocks | None = None,
     ) -> HookedModel:
         """See ``ModelLayout.read``."""
-        model = huggingface_model(folder, tokenizer, dtype=dtype)
-        if centred:
-            model.enable_compatibility_mode(
-                fold_ln=False,
-                center_writing_weights=True,
-                center_unembed=False,
-                fold_value_biases=False,
-            )
-        return model
+        return huggingface_model(folder, tokenizer, dtype=dtype, centred=centred, blocks=blocks)
 
     def write(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +17,8 @@ import torch
 
 from saework.core.errors import WeightsError
 from saework.core.files import read_json
+from saework.engine.left_out import leave_out
+from saework.loading.cut_models import MODEL_CLASSES, TEXT_PARTS, FirstBlocks
 from saework.loading.outside_code import no_programs_started, refuse_own_code
 from saework.loading.weights_files import check_shapes, read_tensors
 
@@ -37,28 +39,31 @@ NEEL_CONFIG_KEYS = (
     "act_fn",
     "attn_only",
 )
-MODEL_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
 OPTIONAL_FILES = ("*.safetensors.index.json", "generation_config.json")
 """Fetched with the model where they exist."""
-TEXT_PARTS = {
-    "gemma3": {
-        r"^language_model\.model\.": "model.",
-        r"^model\.language_model\.": "model.",
-        r"^language_model\.lm_head\.": "lm_head.",
-    }
-}
-"""By model_type: models that also read images, and their text part's names for the weights."""
 
 
 def huggingface_model(
-    folder: str | Path, tokenizer: Tokenizer | None, *, dtype: torch.dtype = torch.float32
+    folder: str | Path,
+    tokenizer: Tokenizer | None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    centred: bool = False,
+    blocks: FirstBlocks | None = None,
 ) -> TransformerBridge:
-    """A ``TransformerBridge`` of a Hugging Face folder: its own weights, unprocessed.
+    """A ``TransformerBridge`` of a Hugging Face folder: its own weights.
 
     Of a Gemma 3 that also reads images only the text part is read; it gives the same logits. The
     folder's own Python code is never run, and no program is started (``pip``, for example).
 
     Memory: the weights once, in ``dtype``.
+
+    Args:
+        folder: with ``config.json`` and the weights.
+        tokenizer: the model's.
+        dtype: of the weights in memory.
+        centred: centre what is written to the residual stream; otherwise nothing is processed.
+        blocks: hold only these, without what follows them; None holds all.
 
     Raises:
         WeightsError: for damaged files, where weights are missing or of another shape, or for a
@@ -76,7 +81,7 @@ def huggingface_model(
     own_tokenizer: Any = copy.deepcopy(tokenizer)
     try:
         with _quiet():
-            loaded = _transformers_model(folder, config["model_type"], dtype)
+            loaded = _transformers_model(folder, config["model_type"], dtype, blocks)
             with no_programs_started():
                 model = TransformerBridge.boot_transformers(
                     str(folder),
@@ -93,10 +98,22 @@ def huggingface_model(
         ) from error
     if tokenizer is not None and tokenizer.bos_token_id is None:
         cast("Any", model.tokenizer).bos_token = None
-    return model.eval().requires_grad_(False)
+    if centred:
+        model.enable_compatibility_mode(
+            fold_ln=False,
+            center_writing_weights=True,
+            center_unembed=False,
+            fold_value_biases=False,
+        )
+    model.eval().requires_grad_(False)
+    if blocks is not None:
+        leave_out(model, n_blocks_held=blocks.n_blocks, n_blocks=blocks.n_blocks_of_whole)
+    return model
 
 
-def _transformers_model(folder: str | Path, model_type: str, dtype: torch.dtype) -> Any:
+def _transformers_model(
+    folder: str | Path, model_type: str, dtype: torch.dtype, blocks: FirstBlocks | None
+) -> Any:
     """The folder's language model as transformers reads it.
 
     Raises:
@@ -110,6 +127,8 @@ def _transformers_model(folder: str | Path, model_type: str, dtype: torch.dtype)
             str(folder), local_files_only=True, trust_remote_code=False
         )
         options = {"config": whole.get_text_config(), "key_mapping": TEXT_PARTS[model_type]}
+    if blocks is not None:
+        options["config"] = blocks.config
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its types forget the report
     loaded, report = from_pretrained(
         str(folder),
@@ -121,20 +140,20 @@ def _transformers_model(folder: str | Path, model_type: str, dtype: torch.dtype)
         ignore_mismatched_sizes=True,
         **options,
     )
-    _check_loading(report, folder)
+    _check_loading(report, folder, frozenset() if blocks is None else blocks.behind)
     if not loaded.config.architectures:
         loaded.config.architectures = [type(loaded).__name__]  # the bridge goes by this name
     return loaded
 
 
-def _check_loading(report: Mapping[str, Any], folder: str | Path) -> None:
-    """Refuse what transformers would fill with random numbers."""
+def _check_loading(report: Mapping[str, Any], folder: str | Path, unused: Collection[str]) -> None:
+    """Refuse what transformers would fill with random numbers, except where it is not used."""
     for name, stored, expected in sorted(report["mismatched_keys"]):
         raise WeightsError(
             f"{folder}: {name} has shape {tuple(stored)}, its config says {tuple(expected)}; "
             "it belongs to another model"
         )
-    missing = sorted(report["missing_keys"])
+    missing = sorted(set(report["missing_keys"]) - set(unused))
     if missing:
         raise WeightsError(
             f"the weights in {folder} lack {len(missing)} of the model's tensors "

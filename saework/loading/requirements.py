@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saework.core.errors import NotAvailableError
@@ -156,13 +156,16 @@ def resource_problems(release: Release, missing_mb: float) -> list[str]:
     return problems
 
 
-def check_resources(release: Release, sae_id: str | int | None, *, local: bool = False) -> None:
+def check_resources(
+    release: Release, sae_id: str | int | None, *, local: bool = False, depth: str = "full"
+) -> None:
     """Refuse a load, before any download, for which disk or memory is too small.
 
     Args:
         release: what is to be loaded.
         sae_id: which of its SAEs.
         local: the SAE is on this machine, so it is not counted.
+        depth: of ``"hook"`` the model is not counted: what it needs is known later.
 
     Raises:
         NotAvailableError: for too small a disk or memory.
@@ -171,12 +174,32 @@ def check_resources(release: Release, sae_id: str | int | None, *, local: bool =
     check_versions()
     missing_mb = 0.0
     for part, file, size_mb in release.files(None if local else sae_id):
-        counted = size_mb and not (local and part == "sae")
+        left_out = (local and part == "sae") or (depth == "hook" and part == "model")
+        counted = size_mb and not left_out
         if counted and not release.repositories[part].cached(file):
             missing_mb += size_mb
+    if depth == "hook":
+        release = replace(release, memory_gb=math.nan)
     problems = resource_problems(release, missing_mb)
     if problems:
         raise NotAvailableError("; ".join(problems))
+
+
+def check_memory(n_bytes: int) -> None:
+    """Refuse a model, before it is downloaded, whose weights do not fit in this machine's memory.
+
+    Args:
+        n_bytes: of its weights, as they will be held.
+
+    Raises:
+        NotAvailableError: which says how much is needed.
+    """
+    needed, free = n_bytes / 1e9, _memory_free_gb()
+    if needed > free:
+        raise NotAvailableError(
+            f"the model's blocks up to the SAE's hook need {needed:.1f} GB of memory but "
+            f"{free:.1f} GB available; close programs, or give a smaller dtype"
+        )
 
 
 def _token_accepted() -> bool | None:

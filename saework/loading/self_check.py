@@ -13,6 +13,7 @@ from saework.core.formulas import variance_explained
 from saework.engine import forward
 from saework.engine.architectures import encode, reconstructs
 from saework.engine.encoder import Encoder
+from saework.engine.left_out import left_out
 from saework.engine.site import site_of
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def self_check(
     if explained < LOWEST_VARIANCE:
         warnings.warn(
             f"the SAE explains {explained:.2f} of the variance on {n_tokens} tokens (BOS left "
-            f"out), below {LOWEST_VARIANCE}: {REMEDY}. "
-            f"On a few of them these leave least unexplained: {_ranking(workbook)}",
+            f"out), below {LOWEST_VARIANCE}: {REMEDY}. {_ranking(workbook)}",
             stacklevel=3,
         )
 
@@ -96,10 +96,13 @@ def _is_near(l0: float, published_l0: float) -> bool:
 
 
 def _ranking(workbook: WorkbookParts, *, n: int = 3) -> str:
-    """The hooks that fit best on a few tokens, such as ``blocks.2.hook_resid_pre (15%)``."""
+    """The hooks that fit best on a few tokens, in words; of a whole model only."""
+    if left_out(workbook.model) is not None:
+        return 'That ranks the hooks of a model loaded with depth="full" only'
     tokens = workbook.tokens[:RANKED_ROWS, :RANKED_TOKENS]
     sites = find_site(workbook.model, workbook.sae, tokens)
     best = sites.head(n)
-    return ", ".join(
+    named = ", ".join(
         f"{hook} ({unexplained:.0%})" for hook, unexplained in zip(best.hook, best.unexplained)
     )
+    return f"On a few of them these leave least unexplained: {named}"

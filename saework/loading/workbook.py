@@ -13,19 +13,22 @@ import torch
 
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.arguments import check_positive, check_tokens
-from saework.core.errors import HookError, unknown
+from saework.core.errors import HookError, NotAvailableError
 from saework.core.files import DATA
 from saework.core.parts import check_model, check_sae
 from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, hook_of, sae_metadata
 from saework.engine.architectures import input_width
+from saework.engine.left_out import left_out, unknown_hook
 from saework.engine.site import site_of
 from saework.loading import corpus, models
 from saework.loading.catalogue import release_named
+from saework.loading.cut_folders import config_folder, cut_folder
+from saework.loading.cut_models import blocks_needed, first_blocks
 from saework.loading.layouts.neel import NEEL
 from saework.loading.local_sae import read_sae
 from saework.loading.outside_code import no_programs_started
 from saework.loading.release import Release
-from saework.loading.requirements import check_resources
+from saework.loading.requirements import check_memory, check_resources
 from saework.loading.sae_ids import scan_file
 from saework.loading.self_check import self_check
 from saework.loading.text_sources import TextRequest
@@ -44,6 +47,8 @@ from saework.loading.trained_on import (
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from torch import Tensor
+
+DEPTHS = ("full", "hook")
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,7 @@ class Workbook:
         tokens = check_tokens(self.tokens, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx)
         object.__setattr__(self, "tokens", tokens)  # the way to set a field of a frozen dataclass
         if self.hook not in self.model.hook_dict:
-            raise unknown(
-                "hook",
-                self.hook,
-                self.model.hook_dict,
-                see="The model's hooks are listed in model.hook_dict.",
-            )
+            raise unknown_hook(self.model, self.hook)
 
     def with_sae(self, sae_id: str | int) -> Workbook:
         """The same model and text with another SAE of the release.
@@ -91,6 +91,7 @@ class Workbook:
         Raises:
             UnknownNameError: for an id that the release does not have.
             HookError: for an SAE of another width.
+            NotAvailableError: for an SAE behind the blocks that are here (``depth="hook"``).
             ValueError: for a workbook of your own parts.
         """
         if self.release is None:
@@ -102,6 +103,9 @@ class Workbook:
             raise ValueError("with_sae takes the id of an SAE, such as 'run2', and got None")
         device = next(self.model.parameters()).device
         sae = _load_sae(self.release, sae_id).to(device, self.sae.W_dec.dtype)
+        part = left_out(self.model)
+        if part is not None and blocks_needed(sae) > part.n_blocks_held:
+            part.refuse()
         _check_width(self.model, sae)
         warn_of_other_hook(self.release, str(sae_id), sae)
         warn_of_other_training(self.sae, sae)
@@ -144,6 +148,12 @@ class Workbook:
             "no scan was recorded for this SAE; make one with scan(model, sae, tokens)"
         )
 
+    def _layers(self) -> str:
+        part = left_out(self.model)
+        if part is None:
+            return f"{self.model.cfg.n_layers} layers"
+        return f'{part.n_blocks_held} of {part.n_blocks} layers (depth="hook")'
+
     def __repr__(self) -> str:
         title = "own parts"
         if self.release:
@@ -156,7 +166,7 @@ class Workbook:
         n_tokens = self.tokens.numel()
         lines = [
             f"Workbook {title}",
-            f"  model      {model_class}: {cfg.n_layers} layers, "
+            f"  model      {model_class}: {self._layers()}, "
             f"d_model {cfg.d_model}, d_vocab {cfg.d_vocab}",
             f"  sae        {d_in} to {d_sae} features at {self.hook}, {dtype}",
             f"  tokens     {n_rows} rows of {row_length} ({n_tokens:,} tokens)",
@@ -180,6 +190,7 @@ def load(
     text: str | Sequence[str] | None = None,
     seed: int = 0,
     check: bool = True,
+    depth: str = "full",
 ) -> Workbook:
     """Load a release: model, SAE, tokenizer and text.
 
@@ -194,12 +205,17 @@ def load(
         seed: 0 keeps the corpus's own order of rows; another draws the rows in another order.
         check: run one batch, and warn if mean L0 is off threefold from the published one, or the
             variance explained (conventional, without BOS) is below 0.5.
+        depth: ``"hook"`` downloads and holds the embedding and the blocks up to the SAE's hook
+            only. Activations and features are those of the whole model, bit by bit; what needs
+            logits says that they are not there. They are kept beside the Hub's cache, in a folder
+            ``saework``. ``"full"`` loads all.
 
     Raises:
         UnknownNameError: for a name or id that does not exist.
         WeightsError: for damaged files, or those of another model.
         HookError: for an SAE of another model.
-        NotAvailableError: without network, disk, memory or access.
+        NotAvailableError: without network, disk, memory or access; or with ``depth="hook"`` for a
+            model that cannot be loaded in part.
         ValueError: for arguments that cannot be used.
 
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
@@ -207,18 +223,26 @@ def load(
     (torch.Size([16, 128]), torch.Size([4096, 512]), 'blocks.0.mlp.hook_post')
     """
     _check_device_and_dtype(device, dtype)
+    if depth not in DEPTHS:
+        allowed = " or ".join(f'"{known}"' for known in DEPTHS)
+        raise ValueError(f"depth is {depth!r}; give {allowed}")
     own_texts = None if text is None else _documents(text)
     device = torch.device(device or _default_device())
     dtype = dtype or torch.float32
     with no_programs_started():
         import sae_lens  # noqa: F401, its first import would start git for a version
     release = release_named(name)
+    if depth == "hook" and not release.model_layout.can_be_cut:
+        raise NotAvailableError(
+            f"the model of {name} is one file that is read whole, so nothing is left out of it; "
+            'load it with depth="full"'
+        )
     local = _is_local(release, sae_id)
     if not local:
         sae_id = release.sae(sae_id).id
     sae_id = str(sae_id)
     if not release.offline:
-        check_resources(release, sae_id, local=local)
+        check_resources(release, sae_id, local=local, depth=depth)
     # The small and the doubtful parts come first: a closed gate, or no corpus, costs no download.
     tokenizer = load_tokenizer(release)
     sae = _load_sae(release, sae_id).to(device, dtype)
@@ -228,7 +252,7 @@ def load(
     if release is not table:
         tokenizer = load_tokenizer(release)
     tokens, release = _load_text(release, sae, tokenizer, own_texts, n_tokens)
-    model = _load_model(release, sae, tokenizer, device, dtype)
+    model = _load_model(release, sae, tokenizer, device, dtype, depth)
     _check_width(model, sae)
     if seed:
         tokens = corpus.shuffled(tokens, seed=seed)
@@ -341,13 +365,25 @@ def _load_model(
     tokenizer: Tokenizer,
     device: torch.device,
     dtype: torch.dtype,
+    depth: str,
 ) -> HookedModel:
     """The release's model, processed as the SAE needs it, on the device."""
-    files = release.model_layout.files
-    folder = release.repositories["model"].fetch_folder(files, also=models.OPTIONAL_FILES)
+    repository = release.repositories["model"]
+    blocks = None
+    if depth == "hook":
+        n_blocks = blocks_needed(sae)
+        hub_folder = config_folder(repository)
+        blocks = first_blocks(hub_folder, n_blocks)
+        check_memory(blocks.n_values * dtype.itemsize)
+        folder = cut_folder(repository, hub_folder, blocks)
+    else:
+        files = release.model_layout.files
+        folder = repository.fetch_folder(files, also=models.OPTIONAL_FILES)
     options = sae_metadata(sae, "model_from_pretrained_kwargs") or {}
     centred = bool(options.get("center_writing_weights"))
-    model = release.model_layout.read(folder, tokenizer, dtype=dtype, centred=centred)
+    model = release.model_layout.read(
+        folder, tokenizer, dtype=dtype, centred=centred, blocks=blocks
+    )
     if next(model.parameters()).device != device:
         cast("torch.nn.Module", model).to(device)
     return model

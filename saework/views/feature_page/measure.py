@@ -17,6 +17,7 @@ from saework.core.errors import HookError
 from saework.core.protocols import SparseAutoencoder
 from saework.core.tokens import decode_each
 from saework.engine.architectures import check_reconstructs
+from saework.engine.left_out import check_has_logits
 from saework.engine.site import site_of
 from saework.loading.sae_ids import neuronpedia_id
 from saework.loading.workbook import Workbook
@@ -101,6 +102,7 @@ def measure(
             of a cross-layer transcoder, whose ablation has no meaning.
     """
     check_reconstructs(workbook.sae)
+    check_has_logits(workbook.model)
     features = sorted(set(features))
     if scan is None:
         scan = scan_for_pages(workbook, features, progress=progress)
