@@ -201,7 +201,7 @@ def _difference(cut: torch.nn.Module, whole: torch.nn.Module) -> str:
 
 def _settings(module: Any) -> dict[str, object]:
     plain = (bool, int, float, str, tuple, type(None))
-    settings = {
+    settings: dict[str, object] = {
         name: value
         for name, value in vars(module).items()
         if isinstance(value, plain) and not name.startswith("_")

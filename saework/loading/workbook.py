@@ -13,22 +13,22 @@ import torch
 
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.arguments import check_positive, check_tokens
-from saework.core.errors import HookError, NotAvailableError
+from saework.core.errors import HookError
 from saework.core.files import DATA
 from saework.core.parts import check_model, check_sae
 from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, hook_of, sae_metadata
 from saework.engine.architectures import input_width
 from saework.engine.left_out import left_out, unknown_hook
 from saework.engine.site import site_of
-from saework.loading import corpus, models
+from saework.loading import corpus
 from saework.loading.catalogue import release_named
-from saework.loading.cut_folders import config_folder, cut_folder
-from saework.loading.cut_models import blocks_needed, first_blocks
+from saework.loading.cut_models import blocks_needed
+from saework.loading.depth import check_depth, load_model
 from saework.loading.layouts.neel import NEEL
 from saework.loading.local_sae import read_sae
 from saework.loading.outside_code import no_programs_started
 from saework.loading.release import Release
-from saework.loading.requirements import check_memory, check_resources
+from saework.loading.requirements import check_resources
 from saework.loading.sae_ids import scan_file
 from saework.loading.self_check import self_check
 from saework.loading.text_sources import TextRequest
@@ -47,8 +47,6 @@ from saework.loading.trained_on import (
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
     from torch import Tensor
-
-DEPTHS = ("full", "hook")
 
 
 @dataclass(frozen=True)
@@ -223,20 +221,13 @@ def load(
     (torch.Size([16, 128]), torch.Size([4096, 512]), 'blocks.0.mlp.hook_post')
     """
     _check_device_and_dtype(device, dtype)
-    if depth not in DEPTHS:
-        allowed = " or ".join(f'"{known}"' for known in DEPTHS)
-        raise ValueError(f"depth is {depth!r}; give {allowed}")
     own_texts = None if text is None else _documents(text)
     device = torch.device(device or _default_device())
     dtype = dtype or torch.float32
     with no_programs_started():
         import sae_lens  # noqa: F401, its first import would start git for a version
     release = release_named(name)
-    if depth == "hook" and not release.model_layout.can_be_cut:
-        raise NotAvailableError(
-            f"the model of {name} is one file that is read whole, so nothing is left out of it; "
-            'load it with depth="full"'
-        )
+    check_depth(depth, release)
     local = _is_local(release, sae_id)
     if not local:
         sae_id = release.sae(sae_id).id
@@ -252,7 +243,7 @@ def load(
     if release is not table:
         tokenizer = load_tokenizer(release)
     tokens, release = _load_text(release, sae, tokenizer, own_texts, n_tokens)
-    model = _load_model(release, sae, tokenizer, device, dtype, depth)
+    model = load_model(release, sae, tokenizer, device=device, dtype=dtype, depth=depth)
     _check_width(model, sae)
     if seed:
         tokens = corpus.shuffled(tokens, seed=seed)
@@ -357,36 +348,6 @@ def _load_text(
     tokens, source = release.text(request)
     repositories = {**release.repositories, "text": source}
     return tokens, replace(release, repositories=repositories)
-
-
-def _load_model(
-    release: Release,
-    sae: SparseAutoencoder,
-    tokenizer: Tokenizer,
-    device: torch.device,
-    dtype: torch.dtype,
-    depth: str,
-) -> HookedModel:
-    """The release's model, processed as the SAE needs it, on the device."""
-    repository = release.repositories["model"]
-    blocks = None
-    if depth == "hook":
-        n_blocks = blocks_needed(sae)
-        hub_folder = config_folder(repository)
-        blocks = first_blocks(hub_folder, n_blocks)
-        check_memory(blocks.n_values * dtype.itemsize)
-        folder = cut_folder(repository, hub_folder, blocks)
-    else:
-        files = release.model_layout.files
-        folder = repository.fetch_folder(files, also=models.OPTIONAL_FILES)
-    options = sae_metadata(sae, "model_from_pretrained_kwargs") or {}
-    centred = bool(options.get("center_writing_weights"))
-    model = release.model_layout.read(
-        folder, tokenizer, dtype=dtype, centred=centred, blocks=blocks
-    )
-    if next(model.parameters()).device != device:
-        cast("torch.nn.Module", model).to(device)
-    return model
 
 
 def _check_width(model: HookedModel, sae: SparseAutoencoder) -> None:
