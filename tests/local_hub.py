@@ -64,6 +64,10 @@ class Served:
     """Files of which only so many bytes come, in a whole answer."""
     drop: dict[str, int] = field(default_factory=dict)
     """Files whose first answer breaks off after so many bytes."""
+    ranges: str = "right"
+    """How requests for a range are answered: ``right``, ``whole`` (all of the file), ``416``,
+    ``short`` (ten bytes fewer), ``shifted`` (the next bytes), ``moved`` (as from another commit),
+    or ``changed`` (as from another file)."""
 
 
 @dataclass(frozen=True)
@@ -210,19 +214,27 @@ def _handler(hub: LocalHub):
             whole = size = path.stat().st_size
             if self.command == "GET":
                 size = served.cut.get(name, size)
-            start, _, end = (
-                (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
-            )
+            wanted = self.headers.get("Range")
+            answered = served.ranges if wanted else "right"
+            if answered == "416":
+                return self._fail(416, None, {"Content-Range": f"bytes */{whole}"})
+            if answered == "whole":
+                wanted = None
+            start, _, end = (wanted or "bytes=0-").removeprefix("bytes=").partition("-")
             start, size = int(start), min(size, int(end) + 1) if end else size
+            if answered == "shifted":
+                start, size = start + 1, size + 1
+            if answered == "short":
+                size = max(start, size - 10)
             headers = {
-                "ETag": f'"{_etag(path)}"',
-                "X-Repo-Commit": commit,
+                "ETag": f'"{_etag(path)}"' if answered != "changed" else f'"{"a" * 64}"',
+                "X-Repo-Commit": commit if answered != "moved" else "b" * 40,
                 "Accept-Ranges": "bytes",
                 "Content-Length": size - start,
             }
-            if "Range" in self.headers:
+            if wanted:
                 headers["Content-Range"] = f"bytes {start}-{size - 1}/{whole}"
-            self._head(206 if "Range" in self.headers else 200, headers)
+            self._head(206 if wanted else 200, headers)
             if self.command == "GET":
                 stop = served.drop.pop(name, size)
                 with path.open("rb") as file:
