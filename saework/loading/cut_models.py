@@ -190,12 +190,19 @@ def _without_weights(config: Any) -> torch.nn.Module:
 
 
 def _difference(cut: torch.nn.Module, whole: torch.nn.Module) -> str:
-    """Where the first blocks are other modules, or have other settings, than in the whole model."""
+    """Where the first blocks are other modules, or have other settings, than in the whole model.
+
+    The whole model may have more settings: a rotary embedding for a kind of block that is cut off.
+    """
     in_whole = dict(whole.named_modules())
     for name, module in cut.named_modules():
         other = in_whole.get(name)
-        if type(other) is not type(module) or _settings(other) != _settings(module):
-            return f"{name or 'the model'} differs without the later blocks"
+        if type(other) is not type(module):
+            return f"{name} is of another kind without the later blocks"
+        settings = _settings(other)
+        for setting, value in _settings(module).items():
+            if setting not in settings or settings[setting] != value:
+                return f"{name}'s {setting} is {value} without the later blocks"
     return ""
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from saework.core.errors import WeightsError
 from saework.loading.hub import Repository, explained, is_unreachable
-from saework.loading.stored_tensors import CHUNK
+from saework.loading.hub_replies import without_tokens
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -82,7 +82,7 @@ class HubFile:
             ) as response:
                 self._check(response, start, stop)
                 try:
-                    yield from response.iter_bytes(CHUNK)
+                    yield from response.iter_bytes()  # as it comes: nothing is lost at a break
                 except Exception as error:
                     if not is_unreachable(error):
                         raise
@@ -118,13 +118,13 @@ class HubFile:
         if unit != "bytes" or bounds != f"{start}-{stop - 1}" or not right_size:
             raise WeightsError(
                 f"asked for bytes {start}-{stop - 1}/{self.size} of {self.name}, the server "
-                f"answered with {given or 'bytes of no stated place'}; load again"
+                f"answered with {without_tokens(given) or 'bytes of no stated place'}; load again"
             )
 
     def _of_another_revision(self, commit: object) -> WeightsError:
         return WeightsError(
             f"asked for {self.name} at revision {self._commit[:8]}, the Hub answered for "
-            f"{str(commit)[:8]}; load again"
+            f"{without_tokens(str(commit))[:8]}; load again"
         )
 
     def _of_wrong_length(self, start: int, stop: int, what: str) -> WeightsError:
