@@ -143,7 +143,13 @@ report(answers)
             cache=cache,
             endpoint=hub.url,
         )
-        return answers, hub.requests, cache
+        offline = result_of(
+            CLIENT + 'report({"here": asked("ours/right"), "not here": asked("ours/disk")})',
+            cache=cache,
+            endpoint=hub.url,
+            offline=True,
+        )
+        return answers | offline, hub.requests, cache
 
 
 def sent(session, name: str) -> list[tuple[str, int]]:
@@ -219,6 +225,13 @@ def test_a_server_without_ranges(session, root):
     size = (root / "right" / "model-00001-of-00003.safetensors").stat().st_size
     # the first answer is the one to the request for a range: it is closed at its header
     assert sent(session, "whole") == [("00001", size)] * 2
+
+
+def test_without_network(session):
+    answers, _, _ = session
+    assert answers["here"]["value"] == answers["one"]["value"]
+    assert answers["not here"]["error"] == "NotAvailableError"
+    assert "the Hub cannot be reached" in answers["not here"]["text"]
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -64,6 +64,7 @@ def compared(case):
     return {
         "text": repr(part),
         "equal": equal,
+        "mean": float(x.mean(-1).abs().max()),
         "fired alike": scans[0] == scans[1] and sum(scans[0]) > 0,
         "values": [sum(p.numel() for p in book.model.parameters()) for book in (part, whole)],
     }
@@ -133,6 +134,7 @@ report(answers)
 def test_activations_are_the_whole_models(session, case):
     answer = session[0][case]
     assert answer["equal"] and answer["fired alike"], answer
+    assert (answer["mean"] < 1e-5) == (case == "gpt2"), "its SAEs were trained on a centred stream"
     part, whole = answer["values"]
     assert part < whole
 
