@@ -106,8 +106,8 @@ def capture(
     """The value at a hook when it first fires, with other hooks on; the model runs no further.
 
     Raises:
-        HookError: the hook does not fire.
-        NotAvailableError: the unembedding's input of a model that was loaded only in part.
+        HookError: the hook does not fire, or it is the unembedding's input of a model that was
+            loaded only in part.
     """
     if hook == UNEMBED_INPUT:
         check_has_logits(model)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
-from saework.core.errors import NotAvailableError, UnknownNameError, unknown
+from saework.core.errors import HookError, UnknownNameError, unknown
 
 if TYPE_CHECKING:
     from saework.core.protocols import HookedModel
@@ -30,25 +30,25 @@ class LeftOut(torch.nn.Module):
         """The blocks that the model has."""
 
     def refuse(self) -> NoReturn:
-        """Raises: NotAvailableError, which says what was loaded, and how to load all."""
-        raise NotAvailableError(
+        """Raises: HookError, which says what was loaded, and how to load all."""
+        raise HookError(
             f'this model was loaded with depth="hook": it holds {self.n_blocks_held} of its '
             f"{self.n_blocks} blocks, and neither the final norm nor the unembedding, so it has no "
             'logits; load it with depth="full"'
         )
 
     def forward(self, *args: Any, **options: Any) -> NoReturn:
-        """Raises: NotAvailableError, always."""
+        """Raises: HookError, always."""
         self.refuse()
 
     @property
     def weight(self) -> NoReturn:
-        """Raises: NotAvailableError, always."""
+        """Raises: HookError, always."""
         self.refuse()
 
     @property
     def bias(self) -> NoReturn:
-        """Raises: NotAvailableError, always."""
+        """Raises: HookError, always."""
         self.refuse()
 
 
@@ -84,7 +84,7 @@ def check_has_logits(model: HookedModel) -> None:
     """Refuse, before anything runs, a model that was loaded only as far as an SAE's hook.
 
     Raises:
-        NotAvailableError: it names ``depth="full"``.
+        HookError: it names ``depth="full"``.
     """
     part = left_out(model)
     if part is not None:

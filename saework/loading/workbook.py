@@ -88,8 +88,8 @@ class Workbook:
 
         Raises:
             UnknownNameError: for an id that the release does not have.
-            HookError: for an SAE of another width.
-            NotAvailableError: for an SAE behind the blocks that are here (``depth="hook"``).
+            HookError: for an SAE of another width, or one behind the blocks that are here
+                (``depth="hook"``).
             ValueError: for a workbook of your own parts.
         """
         if self.release is None:

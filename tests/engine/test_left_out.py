@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import saework
-from saework.core.errors import NotAvailableError, UnknownNameError
+from saework.core.errors import HookError, UnknownNameError
 from saework.engine import forward
 from saework.engine.digests import model_digest
 from saework.engine.generation import generate
 from saework.engine.left_out import check_has_logits, left_out
 from saework.engine.unembedding import logits_transform
+from saework.views.explorer.feature_search import features_raising
 
 WORDS = 'loaded with depth="hook": it holds 2 of its 4 blocks, .* load it with depth="full"'
 FEATURE = 3
@@ -44,6 +45,7 @@ NEED_LOGITS = {
     "reconstruction_metrics": saework.reconstruction_metrics,
     "find_site": saework.find_site,
     "logit_effect": lambda book: saework.logit_effect(book, FEATURE),
+    "search by token": lambda book: features_raising(book, [5]),
     "steer": lambda book: saework.steer(book, "import", FEATURE, strength=1.0),
     "feature_page": lambda book: saework.feature_page(book, FEATURE),
     "feature_pages": lambda book: list(saework.feature_pages(book, [FEATURE])),
@@ -57,7 +59,7 @@ NEED_LOGITS = {
 
 @pytest.mark.parametrize("name", NEED_LOGITS)
 def test_what_needs_logits_is_refused(part, name):
-    with pytest.raises(NotAvailableError, match=WORDS):
+    with pytest.raises(HookError, match=WORDS):
         NEED_LOGITS[name](part)
 
 
@@ -70,6 +72,7 @@ AT_ONCE = (
     "reconstruction_metrics",
     "find_site",
     "logit_effect",
+    "search by token",
     "steer",
     "feature_page",
     "feature_pages",
@@ -82,7 +85,7 @@ def test_it_is_refused_before_anything_runs(part, monkeypatch, name):
         raise AssertionError("the model ran")
 
     monkeypatch.setattr(type(part.model), "forward", run)
-    with pytest.raises(NotAvailableError, match=WORDS):
+    with pytest.raises(HookError, match=WORDS):
         NEED_LOGITS[name](part)
 
 
@@ -127,7 +130,7 @@ def test_a_hook_of_a_later_block(part):
 
 
 def test_a_copy_is_refused_too(part):
-    with pytest.raises(NotAvailableError, match=WORDS):
+    with pytest.raises(HookError, match=WORDS):
         copy.deepcopy(part.model)(part.tokens)
 
 

@@ -73,7 +73,7 @@ def test_each_kind_gives_the_same_activations_alone(whole_models, model_type):
         def keep(value, hook, seen=seen):
             seen[hook.name] = value
 
-        with pytest.raises(NotAvailableError, match=f"{n_blocks} of its 3 blocks"):
+        with pytest.raises(HookError, match=f"{n_blocks} of its 3 blocks"):
             model.run_with_hooks(TOKENS, fwd_hooks=[(lambda name: True, keep)])
         assert f"blocks.{n_blocks - 1}.hook_out" in seen
         assert f"blocks.{n_blocks}.hook_out" not in seen

@@ -174,7 +174,7 @@ def test_too_little_memory_is_told_before_the_download(session):
 
 def test_an_sae_behind_what_is_here(session):
     answer = session[0]["deeper"]
-    assert answer["error"] == "NotAvailableError"
+    assert answer["error"] == "HookError"
     assert "holds 6 of its 9 blocks" in answer["text"] and 'depth="full"' in answer["text"]
 
 
