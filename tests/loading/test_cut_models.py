@@ -78,6 +78,8 @@ def test_each_kind_gives_the_same_activations_alone(whole_models, model_type):
         assert f"blocks.{n_blocks - 1}.hook_out" in seen
         assert f"blocks.{n_blocks}.hook_out" not in seen
         assert not [name for name in seen if name.startswith(("ln_final", "unembed"))]
+        # It fires for each kind of attention, in the order of a set, which differs by process.
+        seen = {name: value for name, value in seen.items() if not name.startswith("rotary_emb")}
         differing = [
             name
             for name, value in seen.items()
