@@ -183,7 +183,7 @@ def load(
     sae_id: str | int | None = None,
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     n_tokens: int | None = None,
     text: str | Sequence[str] | None = None,
     seed: int = 0,
@@ -197,7 +197,7 @@ def load(
         sae_id: such as ``run1``, or, for gelu-1l, a checkpoint's number; the release's first by
             default. Or the path of an SAE on this machine, for the release's model.
         device: where to run; by default a GPU if there is one.
-        dtype: of model and SAE; float32 by default.
+        dtype: of model and SAE, such as ``"bfloat16"``; float32 by default.
         n_tokens: take only the first rows that hold so many tokens; all by default.
         text: your own text instead of the release's: one string, or a list of documents.
         seed: 0 keeps the corpus's own order of rows; another draws the rows in another order.
@@ -220,10 +220,9 @@ def load(
     >>> book.tokens.shape, book.sae.W_dec.shape, book.hook
     (torch.Size([16, 128]), torch.Size([4096, 512]), 'blocks.0.mlp.hook_post')
     """
-    _check_device_and_dtype(device, dtype)
+    device = _device(device)
+    dtype = _dtype(dtype)
     own_texts = None if text is None else _documents(text)
-    device = torch.device(device or _default_device())
-    dtype = dtype or torch.float32
     with no_programs_started():
         import sae_lens  # noqa: F401, its first import would start git for a version
     release = release_named(name)
@@ -266,22 +265,35 @@ def load_tokenizer(release: Release) -> Any:
     return read_tokenizer(folder)
 
 
-def _default_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "cpu"
+def _device(device: object) -> torch.device:
+    """The device asked for, or a GPU if there is one.
 
-
-def _check_device_and_dtype(device: object, dtype: object) -> None:
-    is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
-    if dtype is not None and not is_float:
-        raise ValueError(f"dtype is {dtype!r}; give a torch dtype of floats, such as torch.float32")
+    Raises:
+        ValueError: for what is no device, or one that holds no numbers.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        is_meta = torch.device(cast("str", device or "cpu")).type == "meta"
+        device = torch.device(cast("str", device))
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    if is_meta:
+    if device.type == "meta":
         raise ValueError("device is 'meta', which holds no numbers; give 'cpu', 'cuda' or 'mps'")
+    return device
+
+
+def _dtype(dtype: object) -> torch.dtype:
+    """The dtype asked for, by itself or by its name; float32 if none is.
+
+    Raises:
+        ValueError: for what is no dtype of floats.
+    """
+    if dtype is None:
+        return torch.float32
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if isinstance(named, torch.dtype) and named.is_floating_point:
+        return named
+    raise ValueError(f"dtype is {dtype!r}; give a dtype of floats, such as 'float32' or 'bfloat16'")
 
 
 def _documents(text: object) -> list[str]:

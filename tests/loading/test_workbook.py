@@ -706,7 +706,8 @@ def test_load_from_a_cache_laid_out_by_hand(release, empty_cache, folders, monke
     [
         ({"text": 3}, "text is 3; give one string, or a list of strings"),
         ({"text": ["a", 3]}, "give one string, or a list of strings"),
-        ({"dtype": "float32"}, "dtype is 'float32'; give a torch dtype of floats"),
+        ({"dtype": "float31"}, "dtype is 'float31'; give a dtype of floats, such as 'float32'"),
+        ({"dtype": "load"}, "dtype is 'load'; give a dtype of floats"),
         ({"device": "gpu"}, "device is 'gpu'; give 'cpu', 'cuda'"),
     ],
 )
@@ -726,3 +727,9 @@ def test_a_device_without_numbers_and_no_sae(release):
         load(device="meta")
     with pytest.raises(ValueError, match="with_sae takes the id of an SAE, .* and got None"):
         load().with_sae(None)
+
+
+def test_a_dtype_by_its_name():
+    named = saework.load("gelu-1l-mini", n_tokens=128, dtype="bfloat16", check=False)
+    assert named.sae.W_dec.dtype is torch.bfloat16
+    assert next(named.model.parameters()).dtype is torch.bfloat16
