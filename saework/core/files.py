@@ -104,6 +104,7 @@ def write_whole(path: str | Path, content: str | bytes) -> Path:
 
 GENERATOR = '<meta name="generator" content="saework">'
 """In the head of each page that saework writes; what lacks it is somebody else's."""
+_MARK = re.compile(rb'<meta (?=[^>]*name="generator")(?=[^>]*content="saework")')
 HEAD = 16_384  # bytes of a page in which its mark is looked for
 
 
@@ -118,7 +119,7 @@ def check_own_page(path: str | Path) -> None:
         return
     if path.is_file():
         with path.open("rb") as file:
-            if GENERATOR.encode() in file.read(HEAD):
+            if _MARK.search(file.read(HEAD)):  # nbconvert writes the attributes in another order
                 return
     raise ValueError(
         f"{path} was not written by saework, and is left as it is; move it away, or give another "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 
 import psutil
@@ -66,7 +67,12 @@ def execute(
 
 
 def several_at_a_time(
-    run: Callable[[Item], Result], items: Sequence[Item], *, n_workers: int, folder: Path
+    run: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    n_workers: int,
+    folder: Path,
+    stopping: Event,
 ) -> list[Result]:
     """``run`` of each item, in order; each may ``execute`` a notebook of the folder.
 
@@ -78,6 +84,8 @@ def several_at_a_time(
         n_workers: how many at a time; the cores are shared out between them.
         folder: becomes the folder of this process meanwhile, since papermill would set it for
             each notebook apart, and a process has only one.
+        stopping: is set before the kernels are ended, so that ``run`` can tell a notebook that
+            was stopped from one that failed.
     """
     from papermill.utils import chdir
 
@@ -86,6 +94,7 @@ def several_at_a_time(
         try:
             return list(executor.map(run, items))
         except BaseException:
+            stopping.set()
             executor.shutdown(wait=False, cancel_futures=True)
             _stop(set(_children()) - earlier)
             raise

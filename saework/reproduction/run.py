@@ -10,9 +10,10 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from datetime import datetime
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import nbformat
@@ -126,6 +127,7 @@ def _run_all(
     n_cells = sum(len(source.cells) for source in sources.values())
     release = parameters["RELEASE"]
     n_workers = 1 if release in STUDIES else workers_for(release_named(release).memory_gb)
+    stopping = Event()
     page_lock = Lock()  # nbconvert's exporters are not made for threads
     with tqdm(total=n_cells, unit="cell", disable=not sys.stderr.isatty()) as bar:
 
@@ -138,8 +140,11 @@ def _run_all(
                 bar.update()
                 bar.set_postfix_str(f"{name}, cell {cell_index + 1}")
 
-            problem = _run_notebook(sources[name], name, out, parameters, on_cell)
-            executed = nbformat.read(out / f"{name}.ipynb", as_version=4)
+            target = out / f"{name}.ipynb"
+            problem = _executed(
+                sources[name], target, parameters=parameters, on_cell=on_cell, stopping=stopping
+            )
+            executed = nbformat.read(target, as_version=4)
             path = out / f"{name}.html"
             with page_lock:
                 _write_page(executed, path, title=name, neighbours=_neighbours(name, notebooks))
@@ -147,7 +152,9 @@ def _run_all(
             return problem
 
         numbered = list(enumerate(notebooks, 1))
-        problems = several_at_a_time(run, numbered, n_workers=n_workers, folder=out)
+        problems = several_at_a_time(
+            run, numbered, n_workers=n_workers, folder=out, stopping=stopping
+        )
     return dict(zip(notebooks, problems))
 
 
@@ -225,30 +232,25 @@ def _source(notebook: str, out: Path, parameters: dict[str, Any]) -> NotebookNod
     )
 
 
-def _run_notebook(
-    source: NotebookNode,
-    notebook: str,
-    out: Path,
-    parameters: dict[str, Any],
-    on_cell: Callable[..., None],
-) -> str | None:
-    """Execute one notebook in ``out``, with its pack; returns what went wrong, or None."""
-    target = out / f"{notebook}.ipynb"
-    return _executed(source, target, parameters=parameters, on_cell=on_cell)
-
-
 def _executed(
     source: NotebookNode,
     target: Path,
     *,
     parameters: dict[str, Any] | None = None,
     on_cell: Callable[..., None] | None = None,
+    stopping: Event | None = None,
 ) -> str | None:
-    """Execute a notebook, and write it when it has ended; an older one stays until then."""
+    """Execute a notebook, and write it when it has ended; an older one stays until then.
+
+    Raises:
+        CancelledError: it was stopped in the middle, so nothing was written.
+    """
     running = target.with_name(f".{target.stem}-running.ipynb")
     _write_notebook(source, running)
     try:
         problem = execute(running, running, parameters=parameters, on_cell=on_cell)
+        if stopping is not None and stopping.is_set():
+            raise CancelledError(f"{target.name} was stopped in the middle")
         executed = replay.unwatched(nbformat.read(running, as_version=4))
     finally:
         running.unlink(missing_ok=True)

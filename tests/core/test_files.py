@@ -167,7 +167,9 @@ def test_only_a_page_of_saework_is_written_over(tmp_path):
     files.check_own_page(path)
     path.write_text(f"<html><head>{files.GENERATOR}</head>")
     files.check_own_page(path)
-    path.write_text("<html>mine</html>")
+    path.write_text('<head><meta content="saework" name="generator"/>')
+    files.check_own_page(path)
+    path.write_text('<meta name="generator" content="other"><p>content="saework"</p>')
     for other in (path, tmp_path):
         with pytest.raises(ValueError, match="was not written by saework, and is left as it is"):
             files.check_own_page(other)

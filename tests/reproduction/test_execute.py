@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from threading import Event
 from types import SimpleNamespace
 
 import nbformat
@@ -48,7 +49,8 @@ def test_two_notebooks_at_a_time_meet_in_their_folder(tmp_path):
         )
 
     before = os.getcwd()
-    assert several_at_a_time(run, ["a", "b"], n_workers=2, folder=tmp_path) == [None, None]
+    found = several_at_a_time(run, ["a", "b"], n_workers=2, folder=tmp_path, stopping=Event())
+    assert found == [None, None]
     assert os.getcwd() == before
     assert sorted(cells) == [(name, index) for name in "ab" for index in range(3)]
     assert (tmp_path / "a").read_text() == os.environ.get("OMP_NUM_THREADS", "1")
@@ -62,10 +64,11 @@ def test_results_are_in_order_and_the_cores_are_shared_out(tmp_path, monkeypatch
         time.sleep(0.05 if item == 0 else 0)
         return item, os.environ.get("OMP_NUM_THREADS")
 
-    found = several_at_a_time(run, range(4), n_workers=2, folder=tmp_path)
+    found = several_at_a_time(run, range(4), n_workers=2, folder=tmp_path, stopping=Event())
     assert found == [(item, "4") for item in range(4)]
     assert "OMP_NUM_THREADS" not in os.environ
-    assert several_at_a_time(run, [1], n_workers=1, folder=tmp_path) == [(1, None)]
+    found = several_at_a_time(run, [1], n_workers=1, folder=tmp_path, stopping=Event())
+    assert found == [(1, None)]
 
 
 @pytest.mark.parametrize(
@@ -83,18 +86,20 @@ def test_two_at_a_time_need_two_cores_and_twice_the_memory(
 def test_an_error_ends_the_kernels_that_run_and_nothing_else(tmp_path):
     waits = [sys.executable, "-c", "input()"]
     earlier = subprocess.Popen(waits, stdin=subprocess.PIPE)
-    kernels = []
+    kernels, told, stopping = [], [], Event()
 
     def run(item):
         if item == "kernel":
             kernels.append(subprocess.Popen(waits, stdin=subprocess.PIPE))
-            return kernels[0].wait()
+            kernels[0].wait()
+            return told.append(stopping.is_set())
         while not kernels:
             time.sleep(0.01)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        several_at_a_time(run, ["stop", "kernel"], n_workers=2, folder=tmp_path)
+        several_at_a_time(run, ["stop", "kernel"], n_workers=2, folder=tmp_path, stopping=stopping)
+    assert told == [True]
     assert kernels[0].returncode not in (None, 0)
     assert earlier.poll() is None
     earlier.communicate()
