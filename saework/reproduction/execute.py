@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,12 @@ def several_at_a_time(
     from papermill.utils import chdir
 
     earlier = set(_children())
-    with chdir(folder), _threads_for(n_workers), ThreadPoolExecutor(n_workers) as executor:
+    with (
+        chdir(folder),
+        _threads_for(n_workers),
+        _silent_after(stopping),
+        ThreadPoolExecutor(n_workers) as executor,
+    ):
         try:
             return list(executor.map(run, items))
         except BaseException:
@@ -122,6 +128,21 @@ def _threads_for(n_workers: int) -> Iterator[None]:
         yield
     finally:
         del os.environ["OMP_NUM_THREADS"]
+
+
+@contextmanager
+def _silent_after(stopping: Event) -> Iterator[None]:
+    """papermill's log without the deaths of the kernels that are ended on purpose."""
+    log = logging.getLogger("papermill")
+
+    def speaks(record: logging.LogRecord) -> bool:
+        return not stopping.is_set()
+
+    log.addFilter(speaks)
+    try:
+        yield
+    finally:
+        log.removeFilter(speaks)
 
 
 def _children() -> list[psutil.Process]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_two_at_a_time_need_two_cores_and_twice_the_memory(
     assert workers_for(1.0) == n_workers
 
 
-def test_an_error_ends_the_kernels_that_run_and_nothing_else(tmp_path):
+def test_an_error_ends_the_kernels_that_run_and_nothing_else(tmp_path, caplog):
     waits = [sys.executable, "-c", "input()"]
     earlier = subprocess.Popen(waits, stdin=subprocess.PIPE)
     kernels, told, stopping = [], [], Event()
@@ -92,6 +93,7 @@ def test_an_error_ends_the_kernels_that_run_and_nothing_else(tmp_path):
         if item == "kernel":
             kernels.append(subprocess.Popen(waits, stdin=subprocess.PIPE))
             kernels[0].wait()
+            logging.getLogger("papermill").error("Kernel died")
             return told.append(stopping.is_set())
         while not kernels:
             time.sleep(0.01)
@@ -100,6 +102,9 @@ def test_an_error_ends_the_kernels_that_run_and_nothing_else(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         several_at_a_time(run, ["stop", "kernel"], n_workers=2, folder=tmp_path, stopping=stopping)
     assert told == [True]
+    assert "Kernel died" not in caplog.text
+    logging.getLogger("papermill").error("heard again")
+    assert "heard again" in caplog.text
     assert kernels[0].returncode not in (None, 0)
     assert earlier.poll() is None
     earlier.communicate()
