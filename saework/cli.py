@@ -101,7 +101,7 @@ def _print_releases(table: pd.DataFrame) -> None:
     for name, row in table.iterrows():
         size_mb = row["download_mb"]
         download = "offline" if row["offline"] else f"{size_mb / 1000:.1f} GB"
-        memory = f"{row['memory_gb']:g} GB"
+        memory = f"{row['memory_gb']:.2g} GB"
         account = {True: "yes", False: "no", None: "?"}[row["gated"]]
         print(f"{name:24}{row['model']:32}{download:>9}{memory:>7} {account}")
     print("\nMore columns: saework.releases(). Other releases of sae_lens: saework list --all")

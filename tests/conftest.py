@@ -277,7 +277,7 @@ def release(folders, monkeypatch):
         part: Repository(f"ours/{part}", folder=folders / part)
         for part in ("model", "tokenizer", "sae", "text")
     }
-    small = replace(catalogue._RELEASES["gelu-1l"], name="small", repositories=parts, memory_gb=0.0)
+    small = replace(catalogue._RELEASES["gelu-1l"], name="small", repositories=parts)
     monkeypatch.setitem(catalogue._RELEASES, "small", small)
     return small
 

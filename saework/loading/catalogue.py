@@ -20,6 +20,7 @@ from saework.loading.layouts.sae_layout import SaeLayout
 from saework.loading.layouts.sae_lens import SAE_LENS
 from saework.loading.model_layouts import HUGGINGFACE, ModelLayout
 from saework.loading.model_layouts import NEEL as NEEL_MODEL
+from saework.loading.needs import memory_gb
 from saework.loading.release import Release, Study, claims_of_family
 from saework.loading.sae_ids import (
     GELU_1L_RUNS,
@@ -70,7 +71,6 @@ def _mini(
         row_length=128,
         licence="MIT",
         gated=False,
-        memory_gb=1.0,
         repositories=_packaged(name),
         family=(name, *full),
         find=sae_ids.mini_sae(name, SAE_LAYOUTS),
@@ -121,7 +121,6 @@ _RELEASES = {
             row_length=128,
             licence="not stated by the repositories' owner",
             gated=False,
-            memory_gb=2.7,
             repositories={
                 "model": Repository(
                     "NeelNanda/GELU_1L512W_C4_Code",
@@ -159,7 +158,6 @@ _RELEASES = {
             row_length=1024,
             licence="SAEs CC-BY-4.0; model under the Gemma licence",
             gated=True,
-            memory_gb=16,
             repositories=_gated_model("google/gemma-2-2b", weights_mb=10_500, tokenizer_mb=18)
             | {"sae": Repository("google/gemma-scope-2b-pt-res"), "text": STREAMED},
             family=("gemma-mini", "gemma-scope-2b-pt-res"),
@@ -178,7 +176,6 @@ _RELEASES = {
             row_length=1024,
             licence="SAEs MIT; model under the Gemma licence",
             gated=True,
-            memory_gb=13,
             repositories=_gated_model("google/gemma-2b", weights_mb=5_000, tokenizer_mb=18)
             | {"sae": Repository("jbloom/Gemma-2b-Residual-Stream-SAEs"), "text": STREAMED},
             family=("gemma-mini", "gemma-2b-res-jb"),
@@ -206,7 +203,6 @@ _RELEASES = {
             row_length=128,
             licence="SAE Apache-2.0; model under Meta's Llama 3.2 licence",
             gated=True,
-            memory_gb=6,
             repositories=_gated_model(
                 "meta-llama/Llama-3.2-1B-Instruct", weights_mb=2_500, tokenizer_mb=9
             )
@@ -283,7 +279,6 @@ def release_named(name: str) -> Release:
         row_length=128,
         licence="see its repositories",
         gated=None,
-        memory_gb=float("nan"),
         repositories={
             "model": model,
             "tokenizer": model,
@@ -325,7 +320,7 @@ def releases() -> pd.DataFrame:
             "licence": release.licence,
             "gated": release.gated,
             "download_mb": round(sum(size for _, _, size in release.files())),
-            "memory_gb": release.memory_gb,
+            "memory_gb": round(memory_gb(release), 1),
             "offline": release.offline,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")

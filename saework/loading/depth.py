@@ -9,13 +9,12 @@ from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, sa
 from saework.loading import models
 from saework.loading.cut_folders import config_folder, cut_folder
 from saework.loading.cut_models import blocks_needed, first_blocks
+from saework.loading.needs import DEPTHS, FULL, HOOK
 from saework.loading.release import Release
 from saework.loading.requirements import check_memory
 
 if TYPE_CHECKING:
     import torch
-
-FULL, HOOK = DEPTHS = ("full", "hook")
 
 
 def check_depth(depth: object, release: Release) -> None:

@@ -38,10 +38,14 @@ class SaeFile:
     """The activation norm factor that sae_lens lists."""
 
     @property
+    def n_values(self) -> int:
+        """Numbers of its two matrices."""
+        return 2 * self.d_in * self.d_sae
+
+    @property
     def size_mb(self) -> float:
         """Of the weights, float32."""
-        n_weights = 2 * self.d_in * self.d_sae
-        return n_weights * 4 / 1e6
+        return self.n_values * 4 / 1e6
 
     @property
     def shape(self) -> tuple[str, int, int]:
@@ -67,9 +71,6 @@ class Release:
     licence: str
     gated: bool | None
     """Whether its licence has to be accepted on the Hub; None if not known beforehand."""
-    memory_gb: float
-    """About what its notebooks need, float32. Measured for the minis and for gelu-1l's size; for
-    the others estimated from the weights and the largest tensors."""
     repositories: dict[str, Repository] = field(repr=False)
     """``model``, ``tokenizer``, ``sae``, ``text``."""
     family: tuple[str, ...]

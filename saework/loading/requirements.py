@@ -6,13 +6,14 @@ import math
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from saework.core.errors import NotAvailableError
 from saework.core.versions import check_versions
 from saework.loading.catalogue import release_named
 from saework.loading.hub import NEW_TOKEN, Repository
+from saework.loading.needs import FULL, HOOK, memory_gb, need_of_load
 from saework.loading.release import Release
 
 _GATE = {True: "licence to accept on the Hub", False: "none", None: "not known beforehand"}
@@ -94,7 +95,7 @@ def preflight(name: str, sae_id: str | int | None = None, *more_ids: str | int) 
 
     release = release_named(name)
     cached_mb, missing_mb, problems = _availability(release, (sae_id, *more_ids))
-    if math.isnan(release.memory_gb):
+    if math.isnan(memory_gb(release)):
         missing_mb = math.nan
     token = bool(get_token())
     accepted = _token_accepted() if token and release.gated and missing_mb else None
@@ -105,13 +106,13 @@ def preflight(name: str, sae_id: str | int | None = None, *more_ids: str | int) 
         download_mb=missing_mb,
         cached_mb=cached_mb,
         disk_free_gb=_disk_free_gb(),
-        memory_gb=release.memory_gb,
+        memory_gb=memory_gb(release),
         memory_free_gb=_memory_free_gb(),
         licence=release.licence,
         gated=release.gated,
         token=token,
         token_accepted=accepted,
-        problems=(*problems, *resource_problems(release, missing_mb)),
+        problems=(*problems, *resource_problems(release, missing_mb, memory_gb(release))),
     )
 
 
@@ -138,7 +139,7 @@ def _availability(
     return cached_mb, missing_mb, problems
 
 
-def resource_problems(release: Release, missing_mb: float) -> list[str]:
+def resource_problems(release: Release, missing_mb: float, memory_needed: float) -> list[str]:
     """Why this machine's disk or memory would not do for a load, each with its remedy."""
     problems = []
     missing_gb = missing_mb / 1e3
@@ -148,16 +149,16 @@ def resource_problems(release: Release, missing_mb: float) -> list[str]:
             f"{missing_gb:.1f} GB to download but {disk_free:.1f} GB free in {_cache()}; "
             "make room, or set HF_HOME to another disk"
         )
-    if release.memory_gb > memory_free:
+    if memory_needed > memory_free:
         problems.append(
-            f"about {release.memory_gb:.1f} GB of memory needed but {memory_free:.1f} GB "
+            f"about {memory_needed:.1f} GB of memory needed but {memory_free:.1f} GB "
             f"available; close programs, or use {release.family[0]}"
         )
     return problems
 
 
 def check_resources(
-    release: Release, sae_id: str | int | None, *, local: bool = False, depth: str = "full"
+    release: Release, sae_id: str | int | None, *, local: bool = False, depth: str = FULL
 ) -> None:
     """Refuse a load, before any download, for which disk or memory is too small.
 
@@ -174,13 +175,12 @@ def check_resources(
     check_versions()
     missing_mb = 0.0
     for part, file, size_mb in release.files(None if local else sae_id):
-        left_out = (local and part == "sae") or (depth == "hook" and part == "model")
+        left_out = (local and part == "sae") or (depth == HOOK and part == "model")
         counted = size_mb and not left_out
         if counted and not release.repositories[part].cached(file):
             missing_mb += size_mb
-    if depth == "hook":
-        release = replace(release, memory_gb=math.nan)
-    problems = resource_problems(release, missing_mb)
+    need = need_of_load(release, sae_id, depth)
+    problems = resource_problems(release, missing_mb, need.memory_gb(4))
     if problems:
         raise NotAvailableError("; ".join(problems))
 

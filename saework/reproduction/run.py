@@ -24,6 +24,7 @@ from saework.core.errors import unknown
 from saework.core.files import DATA, PACKAGE, check_own_page, write_whole
 from saework.core.ledger import LEDGER_MIME, Ledger
 from saework.loading.catalogue import NOTEBOOKS, STUDIES, release_named
+from saework.loading.needs import memory_gb
 from saework.reproduction import own_files, replay
 from saework.reproduction.execute import execute, several_at_a_time, workers_for
 from saework.reproduction.html import outputs_with, page
@@ -126,7 +127,7 @@ def _run_all(
     sources = {name: _source(name, out, parameters) for name in notebooks}
     n_cells = sum(len(source.cells) for source in sources.values())
     release = parameters["RELEASE"]
-    n_workers = 1 if release in STUDIES else workers_for(release_named(release).memory_gb)
+    n_workers = 1 if release in STUDIES else workers_for(memory_gb(release_named(release)))
     stopping = Event()
     page_lock = Lock()  # nbconvert's exporters are not made for threads
     with tqdm(total=n_cells, unit="cell", disable=not sys.stderr.isatty()) as bar:

@@ -734,7 +734,7 @@ def llama(root, monkeypatch, tmp_path):
     monkeypatch.setitem(
         catalogue._RELEASES,
         "ours",
-        replace(release, name="ours", repositories=release.repositories | parts, memory_gb=0.0),
+        replace(release, name="ours", repositories=release.repositories | parts),
     )
     return folder
 

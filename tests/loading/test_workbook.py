@@ -680,11 +680,9 @@ def test_labels_and_scans_are_the_minis_own(release):
             workbook.recorded_scan()
 
 
-def test_load_from_a_cache_laid_out_by_hand(release, empty_cache, folders, monkeypatch):
+def test_load_from_a_cache_laid_out_by_hand(release, empty_cache, folders, machine):
     """Plain files in ``snapshots/COMMIT``, copied from another machine, are enough."""
-    monkeypatch.setitem(
-        catalogue._RELEASES, "gelu-1l", replace(catalogue._RELEASES["gelu-1l"], memory_gb=0.0)
-    )
+    machine()
     with pytest.raises(
         NotAvailableError,
         match="tokenizer.json of NeelNanda/gpt-neox-tokenizer-digits is not in the cache",
