@@ -192,4 +192,5 @@ def drawn_part(d_sae: int, first_row: int, blocks: int) -> FeatureScan:
         collector.add(active, places)
     collector.end_part()
     rows = (first_row, first_row + rows_per_block * blocks)
-    return FeatureScan.of(collector.arrays(), (rows,), "")
+    digests = torch.zeros(rows[1] - rows[0], dtype=torch.int64)
+    return FeatureScan.of(collector.arrays(), (rows,), digests, "")

@@ -77,7 +77,7 @@ def check_rows(rows: Any, scanned: Mapping[str, Any]) -> None:
 
     Args:
         rows: ``(first, past the last)`` of each, in order, apart.
-        scanned: as in ``check_numbers``, which must have passed.
+        scanned: the fields of a ``FeatureScan``; ``check_numbers`` must have passed.
 
     Raises: ValueError, which says what does not fit.
     """
@@ -95,6 +95,10 @@ def check_rows(rows: Any, scanned: Mapping[str, Any]) -> None:
     # an odd number of borders lie at or below a row that is inside of a range
     if (np.searchsorted(ends, used, side="right") % 2 == 0).any():
         raise ValueError(f"its rows are {rows!r}, and it has examples in others")
+    digests = np.asarray(scanned["row_digests"])
+    n_digests = sum(end - first for first, end in rows) if len(used) or len(digests) else 0
+    if digests.dtype != np.int64 or digests.shape != (n_digests,):
+        raise ValueError(f"row_digests is {digests.dtype} of shape {digests.shape}")
 
 
 def _check_kinds(arrays: Mapping[str, np.ndarray]) -> None:

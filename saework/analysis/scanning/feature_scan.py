@@ -14,6 +14,7 @@ import torch
 from saework.analysis.scanning import scan_file
 from saework.analysis.scanning.collector import Collector
 from saework.analysis.scanning.firings import BIN_EDGES
+from saework.analysis.scanning.row_digests import joined, row_digests
 from saework.core.arguments import check_feature, check_positive
 from saework.core.formulas import rate_bound
 from saework.core.protocols import SparseAutoencoder, Tokenizer
@@ -63,6 +64,8 @@ class FeatureScan:
     """Tokens on which both fire; the feature's own count on itself."""
     rows: tuple[tuple[int, int], ...]
     """Row ranges that were scanned, ``(first, past the last)``."""
+    row_digests: Int64[Tensor, " rows"]
+    """A number for each of these rows, which other tokens do not have; empty without positions."""
     fingerprint: str
     """``sae_digest`` of the SAE and the hook: scans of different SAEs do not merge."""
 
@@ -116,7 +119,7 @@ class FeatureScan:
                 middle of the range is read too.
 
         Raises:
-            ValueError: the scan kept no positions, or not all of its rows are given.
+            ValueError: the scan kept no positions, or other rows are given than it read.
         """
         feature = check_feature(feature, len(self.count))
         check_positive(n, "n")
@@ -127,11 +130,44 @@ class FeatureScan:
             )
         if interval is not None:
             positions, values = self._samples_between(feature, interval, n)
-            return _in_context(positions, values, tokens, tokenizer)
-        positions = self.top_positions[feature, :n]
-        values = self.top_values[feature, :n]
-        filled = positions[:, 0] >= 0
-        return _in_context(positions[filled], values[filled], tokens, tokenizer)
+        else:
+            positions = self.top_positions[feature, :n]
+            values = self.top_values[feature, :n]
+            filled = positions[:, 0] >= 0
+            positions, values = positions[filled], values[filled]
+        self.check_rows(tokens, positions[:, 0].unique())
+        return _in_context(positions, values, tokens, tokenizer)
+
+    def check_rows(
+        self, tokens: Int[Tensor, "batch pos"], rows: Int[Tensor, " some"] | None = None
+    ) -> None:
+        """Check that rows hold the tokens that were scanned.
+
+        Args:
+            tokens: the rows that were scanned, row 0 first.
+            rows: the numbers of those to check; all that were scanned by default.
+
+        Raises:
+            ValueError: a row is not there, or holds other tokens.
+        """
+        scanned = torch.cat([torch.arange(first, end) for first, end in self.rows])
+        rows = scanned if rows is None else rows.sort().values
+        tokens = torch.as_tensor(tokens)
+        last_row = int(rows.max()) if len(rows) else 0
+        if last_row >= len(tokens):
+            raise ValueError(
+                f"an example lies in row {last_row}, but only {len(tokens)} rows were given; "
+                "give the rows that were scanned"
+            )
+        if len(self.row_digests) == 0:  # it kept no positions, so none will be looked up
+            return
+        recorded = self.row_digests[torch.searchsorted(scanned, rows)]
+        differ = row_digests(tokens[rows]) != recorded
+        if differ.any():
+            raise ValueError(
+                f"row {int(rows[differ][0])} holds other tokens than those that were scanned; "
+                "give the rows that were scanned, or scan these"
+            )
 
     def _samples_between(
         self, feature: int, interval: tuple[float, float], n: int
@@ -184,7 +220,8 @@ class FeatureScan:
         collector = Collector(len(self.count), self.top_k, self.cofiring_features.numpy())
         collector.absorb(vars(self))
         collector.absorb(vars(other))
-        return FeatureScan.of(collector.arrays(), _joined(rows), self.fingerprint)
+        digests = joined([(self.rows, self.row_digests), (other.rows, other.row_digests)])
+        return FeatureScan.of(collector.arrays(), _joined(rows), digests, self.fingerprint)
 
     def is_of(self, sae: SparseAutoencoder, hook: str) -> bool:
         """Whether this SAE was scanned, with these weights, dtype and settings, at this hook.
@@ -198,13 +235,14 @@ class FeatureScan:
         cls,
         collected: Mapping[str, int | np.ndarray],
         rows: tuple[tuple[int, int], ...],
+        digests: Int64[Tensor, " rows"],
         fingerprint: str,
     ) -> FeatureScan:
-        """From what a collector gathered."""
+        """From what a collector gathered in these rows."""
         values: dict[str, Any] = {}
         for name, value in collected.items():
             values[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        return cls(**values, rows=rows, fingerprint=fingerprint)
+        return cls(**values, rows=rows, row_digests=digests, fingerprint=fingerprint)
 
     def without_positions(self) -> FeatureScan:
         """Counts, sums and histograms only: nothing of it says what the text was."""
@@ -215,6 +253,7 @@ class FeatureScan:
             sample_feature=torch.zeros(0, dtype=torch.int64),
             sample_value=torch.zeros(0),
             sample_position=torch.zeros(0, 2, dtype=torch.int64),
+            row_digests=torch.zeros(0, dtype=torch.int64),
         )
 
     def save(self, path: str | Path, *, note: str = "") -> Path:
@@ -263,21 +302,8 @@ def _in_context(
     tokenizer: Tokenizer,
 ) -> pd.DataFrame:
     """A ``token_df`` of the positions ``[example, (row, pos)]``, with their activations."""
-    tokens = torch.as_tensor(tokens)
-    n_rows, n_pos = tokens.shape
+    n_pos = tokens.shape[1]
     row, pos = positions.numpy().T
-    last_row = int(row.max(initial=0))
-    last_pos = int(pos.max(initial=0))
-    if last_row >= n_rows:
-        raise ValueError(
-            f"an example lies in row {last_row}, but only {n_rows} rows were given; "
-            "give the rows that were scanned"
-        )
-    if last_pos >= n_pos:
-        raise ValueError(
-            f"an example lies at position {last_pos}, but rows are {n_pos} tokens long; "
-            "give the rows that were scanned"
-        )
     # only rows with an example are decoded; the table has one line for each of their tokens
     rows = np.unique(row)
     table = token_df(tokens[rows] if len(rows) else tokens[:1], tokenizer)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from saework.analysis.scanning.checkpoint import Checkpoint, work_digest
-from saework.analysis.scanning.collector import Collector
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.analysis.scanning.firings import POSITION_BITS
+from saework.analysis.scanning.row_digests import row_digests
 from saework.analysis.scanning.workers import Job, Rebuild, Rows, by_workers, in_this_process
 from saework.core.arguments import accepts_workbook, check_feature, check_positive
 from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of
@@ -106,6 +106,14 @@ def scan(
     job = Job(hook, top_k, tuple(dict.fromkeys(checked)), batch_size)  # each feature once
     collector = job.collector(d_sae)
     fingerprint = sae_digest(sae, hook)
+    # without positions there is no row to look up
+    digests = row_digests(tokens) if top_k else torch.zeros(0, dtype=torch.int64)
+
+    def first_rows(n_rows: int) -> FeatureScan:
+        """What the collector holds, as the scan of so many rows."""
+        ranges = ((first_row, first_row + n_rows),)
+        return FeatureScan.of(collector.arrays(), ranges, digests[:n_rows], fingerprint)
+
     saved = None
     rows_done = 0
     if checkpoint is not None:
@@ -135,8 +143,8 @@ def scan(
         for rows in scanned:
             rows_done += len(rows.tokens)
             if saved is not None:
-                saved.write(_first_rows(collector, first_row, rows_done, fingerprint))
-    return _first_rows(collector, first_row, rows_done, fingerprint)
+                saved.write(first_rows(rows_done))
+    return first_rows(rows_done)
 
 
 def _check_choices(
@@ -171,8 +179,3 @@ def _check_choices(
             f"rebuild is a {type(rebuild).__name__}; give a function without arguments that "
             "returns (model, sae)"
         )
-
-
-def _first_rows(collector: Collector, first_row: int, n_rows: int, fingerprint: str) -> FeatureScan:
-    """What the collector holds, as the scan of so many rows."""
-    return FeatureScan.of(collector.arrays(), ((first_row, first_row + n_rows),), fingerprint)

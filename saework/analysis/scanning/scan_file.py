@@ -27,8 +27,9 @@ ARRAYS = (
     "total_activation",
     "cofiring_features",
     "cofiring",
+    "row_digests",
 )
-FORMAT = "2"
+FORMAT = "3"
 # int32 in the file where that is enough
 COUNTS = ("histogram", "l0_histogram", "cofiring")
 
@@ -98,6 +99,11 @@ def _check_format(path: str | Path, metadata: dict[str, str]) -> None:
             f"{path} was written by an older saework. Its fingerprint {fingerprint} is of a few of "
             "the SAE's weights only, so it cannot be told whether your SAE was scanned; delete the "
             "file and scan again"
+        )
+    if file_format == "2":
+        raise WeightsError(
+            f"{path} was written by an older saework, which did not record what text was scanned; "
+            "delete the file and scan again"
         )
     if file_format != FORMAT:
         raise WeightsError(

@@ -93,6 +93,8 @@ class Explorer(widgets.VBox):
                 "this scan is of another SAE or hook than the workbook's (weights, dtype and "
                 "settings count); make it with scan(workbook), or leave scan= out"
             )
+        if scan is not None:
+            scan.check_rows(workbook.tokens)
         reading = read(workbook, text)
         controls = make_controls(feature=feature, text=text, d_sae=d_sae)
         children = [*keyboard_guards(), *controls.arranged()]

@@ -78,6 +78,7 @@ def check_scan(scan: FeatureScan, workbook: Workbook) -> None:
             f"but workbook.tokens has {len(workbook.tokens)} rows; "
             "give a workbook with the rows that were scanned, row 0 first, or leave scan= out"
         )
+    scan.check_rows(workbook.tokens)
 
 
 def counted_tokens(scan: FeatureScan, workbook: Workbook) -> CountedTokens:
@@ -108,7 +109,7 @@ def check_examples(places: Places, seen: Float[ndarray, " example"]) -> None:
         seen: the features' activations there, in the workbook's tokens.
 
     Raises:
-        ValueError: other tokens were scanned.
+        ValueError: another model was scanned.
     """
     tolerance = 0.01 + 0.1 * np.abs(places.activation)
     wrong = np.flatnonzero(np.abs(seen - places.activation) > tolerance)
@@ -117,6 +118,5 @@ def check_examples(places: Places, seen: Float[ndarray, " example"]) -> None:
         raise ValueError(
             f"the scan says that feature {places.feature[i]} is at {places.activation[i]:.3g} "
             f"in row {places.row[i]}, position {places.pos[i]}, but there it is at {seen[i]:.3g}: "
-            "other tokens were scanned. "
-            "Scan workbook.tokens, row 0 first, or leave scan= out"
+            "another model was scanned; make the scan with scan(workbook), or leave scan= out"
         )

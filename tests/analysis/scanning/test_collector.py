@@ -52,14 +52,14 @@ def test_lists_that_are_cut_down_on_the_way(monkeypatch, pending, taken_in):
         alone = Collector(300, TOP_K)
         alone.add(every_firing(features[i]), places[i])
         alone.end_part()
-        parts.append(FeatureScan.of(alone.arrays(), ((30 * i, 30 * i + 30),), ""))
+        parts.append(FeatureScan.of(alone.arrays(), ((30 * i, 30 * i + 30),), torch.arange(30), ""))
     n_kept = sum(
         len(part)
         for shortlist in (together._top, together._samples)
         for part in (shortlist._best, *shortlist._pending)
     )
     assert 0 < n_kept <= 300 * (TOP_K + SAMPLES_PER_BIN * BINS)
-    together = FeatureScan.of(together.arrays(), ((0, 90),), "")
+    together = FeatureScan.of(together.arrays(), ((0, 90),), torch.arange(30).repeat(3), "")
     assert_same(together, sum(parts[1:], parts[0]))  # sums too: parts are added in their order
     assert torch.equal(together.top_values, features.flatten(0, 1).topk(TOP_K, dim=0).values.T)
 

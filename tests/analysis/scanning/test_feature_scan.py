@@ -15,7 +15,10 @@ from saework import FeatureScan
 from saework.core.formulas import rate_bound
 
 TOP_K = 5
-POSITIONS = ("top_values", "top_positions", "sample_feature", "sample_value", "sample_position")
+POSITIONS = (
+    *("top_values", "top_positions", "sample_feature", "sample_value", "sample_position"),
+    "row_digests",
+)
 
 
 @settings(max_examples=20, deadline=None, database=None)
@@ -139,9 +142,22 @@ def test_bad_arguments_of_top_examples(tiny, tokens, whole, feature, change, wor
         whole.top_examples(feature, tokens, tiny.tokenizer, **change)
 
 
-def test_rows_that_are_too_short(tiny, tokens, whole):
-    with pytest.raises(ValueError, match=r"at position \d+, but rows are 3 tokens long"):
-        whole.top_examples(7, tokens[:, :3], tiny.tokenizer)
+@pytest.mark.parametrize("interval", [None, (0.1, 100.0)])
+def test_other_tokens_than_those_that_were_scanned(tiny, tokens, whole, interval):
+    """Of the same shape, or shorter: examples would be shown that are none."""
+    words = r"row \d holds other tokens than those that were scanned; give the rows"
+    for others in (tokens.flip(0), tokens.flip(1), tokens[:, :-1]):
+        with pytest.raises(ValueError, match=words):
+            whole.top_examples(7, others, tiny.tokenizer, interval=interval)
+    # only the rows of the examples are read
+    row = int(whole.top_positions[7, 0, 0])
+    elsewhere = tokens.clone()
+    elsewhere[[i for i in range(len(tokens)) if i != row]] = 0
+    assert len(whole.top_examples(7, elsewhere, tiny.tokenizer, n=1)) == 1
+    with pytest.raises(ValueError, match="holds other tokens"):
+        whole.check_rows(elsewhere)
+    whole.check_rows(tokens)
+    whole.without_positions().check_rows(elsewhere)  # it has nothing to look up
 
 
 def test_rate_bound(tiny, tokens, whole):

@@ -48,7 +48,11 @@ def test_damaged_files(whole, tmp_path):
             "was written by an older saework. Its fingerprint 0123abcd is of a few of the SAE's "
             "weights only, .*; delete the file and scan again",
         ),
-        ("3", "is a scan of format 3, and this saework reads format 2; update saework, or scan"),
+        (
+            "2",
+            "was written by an older saework, which did not record what text was scanned; delete",
+        ),
+        ("4", "is a scan of format 4, and this saework reads format 3; update saework, or scan"),
     ],
 )
 def test_files_of_other_formats(whole, tmp_path, file_format, words):
@@ -84,7 +88,7 @@ def test_what_is_in_a_file(whole, parts_of):
         expected.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
         expected.update(array.numpy().tobytes())
     assert metadata == {
-        "format": "2",
+        "format": "3",
         "n_tokens": "120",
         "rows": "[[0, 6]]",
         "fingerprint": whole.fingerprint,

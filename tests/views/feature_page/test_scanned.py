@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from page_checks import slow_activations
@@ -96,8 +98,15 @@ def test_a_scan_of_more_rows(book):
 
 def test_a_scan_of_other_tokens(book):
     rolled = book.tokens.roll(1, 0)
+    match = "row 0 holds other tokens than those that were scanned; give the rows"
+    refused(book, scan(book.model, book.sae, rolled), match)
+
+
+def test_a_scan_of_another_model(book):
     match = (
         r"feature 7 is at [\d.]+ in row \d, position \d+, but there it is at [\d.e-]+: "
-        "other tokens were scanned"
+        r"another model was scanned; make the scan with scan\(workbook\)"
     )
-    refused(book, scan(book.model, book.sae, rolled), match)
+    other = copy.deepcopy(book.model)
+    other.W_E.data = other.W_E.roll(1, 0)
+    refused(book, scan(other, book.sae, book.tokens), match)
