@@ -29,6 +29,7 @@ from saework.loading.sae_ids import (
     registered_names,
     registry,
 )
+from saework.loading.small_releases import small_releases
 from saework.loading.text_sources import (
     PARQUET_FILES,
     TextSource,
@@ -151,6 +152,7 @@ _RELEASES = {
             text=packed,
             notebooks=GEMMA_SCOPE_NOTEBOOKS + GEMMA_2B_NOTEBOOKS,
         ),
+        *small_releases(STREAMED),
         Release(
             name="gemma-scope-2b-pt-res",
             model_layout=HUGGINGFACE,
@@ -242,7 +244,7 @@ STUDIES = {
     )
 }
 NOTEBOOKS = {
-    **{name: release.notebooks for name, release in _RELEASES.items()},
+    **{name: release.notebooks for name, release in _RELEASES.items() if release.notebooks},
     **{name: study.notebooks for name, study in STUDIES.items()},
 }
 """The notebooks of each release and study, in the order in which they are run."""

@@ -91,6 +91,8 @@ class Release:
     """The ids that its notebooks read; None is the default."""
     notebooks: tuple[str, ...] = ()
     """The notebooks that ``saework reproduce`` runs for it, in order."""
+    feature: int | None = None
+    """The feature of its default SAE that its notebooks read; None where they choose one."""
 
     @property
     def offline(self) -> bool:

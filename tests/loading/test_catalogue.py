@@ -9,6 +9,7 @@ import saework
 from saework.core.errors import UnknownNameError
 from saework.loading import catalogue
 from saework.loading.catalogue import NOTEBOOKS, SAE_LAYOUTS, STUDIES, release_named
+from saework.loading.layouts.sae_lens import Registered
 from saework.reproduction.run import notebook_folder
 
 HOOK = "blocks.0.mlp.hook_post"
@@ -104,12 +105,12 @@ def test_each_release_has_its_family_and_its_shown_saes(name):
     for sae_id in release.shown:
         sae = release.sae(sae_id)
         assert sae.hook and sae.d_in and sae.d_sae
-        assert sae.layout in SAE_LAYOUTS.values()
+        assert sae.layout in SAE_LAYOUTS.values() or sae.layout == Registered(name, sae.id)
 
 
 def test_any_release_of_sae_lens_can_be_named():
-    release = release_named("gpt2-small-res-jb")
-    sae = release.sae("blocks.8.hook_resid_pre")
+    release = release_named("gpt2-small-res_scefr-ajt")
+    sae = release.sae("blocks.2.hook_resid_pre")
     assert (sae.layout.name, sae.files, sae.layout.release) == ("registry", (), release.name)
     assert release.repositories["model"].name == "gpt2" and not release.offline
     with pytest.raises(UnknownNameError, match="there is no release 'gpt2-small-res-jx'.*-jb"):

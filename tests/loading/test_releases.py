@@ -280,7 +280,7 @@ def root(tmp_path_factory):
     write_hf_model(root / "llama", hf_config("llama", d_model=16, n_layers=10))
     end_id = write_byte_level_tokenizer(root / "gpt2", "gpt2")
     ids = {"vocab_size": end_id + 1, "bos_token_id": end_id, "eos_token_id": end_id}
-    write_hf_model(root / "gpt2", hf_config("gpt2", d_model=32, n_layers=9, **ids))
+    write_hf_model(root / "gpt2", hf_config("gpt2", d_model=32, n_layers=11, **ids))
     for folder, family in (
         ("gemma2", "gemma"),
         ("gemma", "gemma"),
@@ -310,7 +310,7 @@ def root(tmp_path_factory):
     write_jbloom(root / "jb" / "local", "blocks.1.hook_resid_pre", d_in=32, d_sae=64)
     write_qresearch(root / "qresearch", d_in=16, d_sae=64)
     write_qresearch(root / "qresearch", "other-l1.pt", d_in=32, d_sae=64)
-    for layer in (0, 8):
+    for layer in (8, 10):
         hook = f"blocks.{layer}.hook_resid_pre"
         write_jbloom(
             root / "gpt2 saes" / hook,
@@ -504,8 +504,8 @@ def test_llama_reads_the_input_of_layer_9(session):
     )  # one BOS
 
 
-def test_any_other_release_of_sae_lens(session):
-    """Ids, corpus and processing (a centred residual stream) from sae_lens's table and files."""
+def test_gpt2_small(session):
+    """Corpus and processing (a centred residual stream) from the SAE's own files."""
     found = session.of["gpt2"]
     assert (found["hook"], found["sae_id"], found["shape"]) == (
         "blocks.8.hook_resid_pre",
@@ -513,21 +513,21 @@ def test_any_other_release_of_sae_lens(session):
         [32, 64],
     )
     assert found["mean"] < 1e-6
-    assert session.of["gpt2 default"]["hook"] == "blocks.0.hook_resid_pre"
+    assert session.of["gpt2 default"]["hook"] == "blocks.10.hook_resid_pre"
     tokenizer_file = session.root / "gpt2" / "tokenizer.json"
     bos = Tokenizer.from_file(str(tokenizer_file)).token_to_id("<|endoftext|>")
     assert found["bos"] == bos and found["prompt"][0][0] == bos
     assert found["tokens"] == packed(documents(300)[::-1], tokenizer_file, 128, 2, bos=bos)
     assert session.of["gpt2 score"] == 2 * 127
     assert (
-        "size not known beforehand" in session.of["gpt2, asked"]["text"]
+        "700 MB" in session.of["gpt2, asked"]["text"]  # as published
         and session.of["gpt2, asked"]["ok"]
     )
     assert (
         session.of["gpt2 no such"]["error"] == "NotAvailableError"
     )  # listed by sae_lens, but not on this Hub
     assert (
-        "gpt2-small-res-jb" in session.of["gpt2 no such"]["text"]
+        "GPT2-Small-SAEs-Reformatted has no file" in session.of["gpt2 no such"]["text"]
         and "blocks.3.hook_resid_pre" in session.of["gpt2 no such"]["text"]
     )
     assert (

@@ -87,11 +87,11 @@ def test_an_sae_on_this_machine_is_not_counted(empty_cache, machine):
 def test_sizes_that_are_not_known_beforehand(empty_cache, machine):
     """A release that only sae_lens's table knows is never refused for its size."""
     machine(disk_gb=0.1, memory_gb=0.1)
-    found = saework.preflight("gpt2-small-res-jb")
+    found = saework.preflight("gpt2-small-resid-post-v5-32k")
     assert math.isnan(found.memory_gb) and math.isnan(found.download_mb)
     assert repr(found).count("size not known beforehand") == 2 and "nan" not in repr(found)
     assert all("HF_HUB_OFFLINE" in problem for problem in found.problems)
-    check_resources(catalogue.release_named("gpt2-small-res-jb"), None)
+    check_resources(catalogue.release_named("gpt2-small-resid-post-v5-32k"), None)
 
 
 def test_a_home_that_is_not_there(monkeypatch, tmp_path):
