@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -234,10 +235,22 @@ def _page(arguments: argparse.Namespace) -> int:
     book = load(arguments.name, arguments.sae_id, n_tokens=arguments.tokens)
     other_id = book.release.another_run(book.sae_id) if book.release else None
     other = book.with_sae(other_id) if other_id else None
-    index = write_pages(feature_pages(book, features, other=other), out)
+    index = write_pages(
+        feature_pages(book, features, other=other), out, command=_page_command(arguments)
+    )
     pages = "page" if len(features) == 1 else "pages"
     print(f"{len(features)} {pages} written; start with {index}")
     return 0
+
+
+def _page_command(arguments: argparse.Namespace) -> str:
+    """The command as it was typed, without the folder, which says nothing of the pages."""
+    words = ["saework", "page", arguments.name, *arguments.features]
+    if arguments.sae_id is not None:
+        words += ["--id", arguments.sae_id]
+    if arguments.tokens is not None:
+        words += ["--tokens", str(arguments.tokens)]
+    return shlex.join(words)
 
 
 def _numbers(words: list[str]) -> list[int]:

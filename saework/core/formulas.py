@@ -23,7 +23,7 @@ from saework.core.reconstruction_formulas import (
 )
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
     from numpy.typing import ArrayLike
     from torch import Tensor
 
@@ -33,6 +33,8 @@ __all__ = [
     "Agreement",
     "bootstrap_interval",
     "chance_cosine",
+    "clustered_mean",
+    "fisher_exact",
     "kl_divergence",
     "log10_rate",
     "loss_recovered",
@@ -102,6 +104,67 @@ def log10_rate(firing_rate: Float[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:
     Source: the gelu-1l notebook's histogram.
     """
     return (torch.as_tensor(firing_rate).double() + 10**-6.5).log10()
+
+
+class ClusteredMean(NamedTuple):
+    """A mean of values that come in clusters, such as the tokens of a text."""
+
+    mean: float
+    """NaN without values."""
+    standard_error: float
+    """NaN with fewer than two clusters: one cluster does not say how clusters differ."""
+
+
+def clustered_mean(
+    values: Float[np.ndarray, " value"], cluster: Int[np.ndarray, " value"]
+) -> ClusteredMean:
+    """The mean of values, and its standard error if those of one cluster go together.
+
+    With ``e`` the sum over a cluster of ``value - mean``, the squared error is
+    ``sum(e**2) / n**2`` times ``clusters / (clusters - 1)``. Where each cluster has one value, it
+    is the usual ``variance / n``.
+
+    Args:
+        values: finite numbers.
+        cluster: the number of each value's cluster.
+
+    Source: the ratio estimator over clusters of unequal size (Cochran, Sampling Techniques, 1977).
+
+    >>> clustered_mean(np.array([1.0, 3.0, 5.0]), np.array([0, 1, 2]))
+    ClusteredMean(mean=3.0, standard_error=1.1547005383792515)
+    """
+    n = len(values)
+    if n == 0:
+        return ClusteredMean(math.nan, math.nan)
+    mean = float(values.mean())
+    _, number = np.unique(cluster, return_inverse=True)
+    sums = np.bincount(number, weights=values - mean)
+    n_clusters = len(sums)
+    if n_clusters < 2:
+        return ClusteredMean(mean, math.nan)
+    squares = float((sums**2).sum()) * n_clusters / (n_clusters - 1)
+    return ClusteredMean(mean, math.sqrt(squares) / n)
+
+
+def fisher_exact(
+    n_both: ArrayLike, n_fires: ArrayLike, n_rule: ArrayLike, n_tokens: int
+) -> Float[np.ndarray, "..."]:
+    """The chance of as many tokens with both, or more, if firing has nothing to do with the rule.
+
+    Args:
+        n_both: tokens where the feature fires and the rule holds; a number or an array.
+        n_fires: tokens where the feature fires.
+        n_rule: tokens where the rule holds.
+        n_tokens: all tokens.
+
+    Source: Fisher's exact test, one-sided (The Design of Experiments, 1935).
+
+    >>> round(float(fisher_exact(n_both=2, n_fires=2, n_rule=2, n_tokens=4)), 4)
+    0.1667
+    """
+    from scipy.stats import hypergeom
+
+    return hypergeom.sf(np.asarray(n_both) - 1, n_tokens, n_rule, n_fires)
 
 
 class Agreement(NamedTuple):

@@ -77,6 +77,25 @@ def check_sae(sae: Any, *, needs: tuple[str, ...] = SAE_NEEDS) -> None:
     _check_shapes(sae)
 
 
+def check_workbook(workbook: Any) -> None:
+    """Refuse what is not a Workbook: a release's name, a model, an SAE.
+
+    Raises: ValueError, which says what was given, and the line that makes a Workbook.
+    """
+    if isinstance(workbook, WorkbookParts) and not isinstance(workbook, type):
+        check_model(workbook.model)
+        check_sae(workbook.sae)
+        return
+    if isinstance(workbook, str):
+        raise ValueError(
+            f"workbook is the name {workbook!r}; load it first: workbook = load({workbook!r})"
+        )
+    raise ValueError(
+        f"workbook is a {type(workbook).__name__}; give what load(...) returns, or "
+        "Workbook(model, sae, tokens, tokenizer, hook)"
+    )
+
+
 def _refuse_no_object(name: str, given: Any, wanted: str) -> None:
     """Refuse None, a name, a class, and a Workbook in one part's place."""
     if isinstance(given, WorkbookParts):

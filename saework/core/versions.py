@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -16,6 +17,14 @@ WATCHED = (
     "huggingface_hub",
     "sae_lens",
 )
+NAMED = ("saework", "torch", "transformer_lens", "sae_lens", "transformers", "numpy")
+"""Packages whose versions stand at the foot of a page."""
+
+
+def installed_versions() -> list[str]:
+    """What a page says that it was made with: packages, Python, and the machine's system."""
+    packages = [f"{name} {version(name)}" for name in NAMED]
+    return [*packages, f"Python {platform.python_version()}", platform.platform()]
 
 
 def replaced_versions() -> list[str]:

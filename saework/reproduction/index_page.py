@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,10 +11,10 @@ from nbformat import NotebookNode
 
 from saework.core import ledger_view
 from saework.core.ledger import Ledger
+from saework.core.versions import installed_versions
 
 INDEX = "index.html"
 TEMPLATE = "index.html.j2"
-PACKAGES = ("saework", "torch", "transformer_lens", "sae_lens", "transformers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -48,12 +46,11 @@ def index_page(name: str, pages: list[Page], ledger: Ledger, *, when: datetime) 
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    versions = [f"{package} {version(package)}" for package in PACKAGES]
     return environment.get_template(TEMPLATE).render(
         name=name,
         command=f"saework reproduce {name}",
         date=when.strftime("%Y-%m-%d %H:%M"),
-        versions=[*versions, f"Python {platform.python_version()}", platform.platform()],
+        versions=installed_versions(),
         pages=pages,
         ledger=ledger_view.as_html(ledger.entries),
     )

@@ -86,8 +86,10 @@ class _Runs:
     """int64 ``[run]``."""
     last_pos: ndarray
     """int64 ``[run]``: position of the last example."""
-    of_example: ndarray
-    """int64 ``[example]``: the number of each example's run."""
+    by_run: ndarray
+    """int64 ``[example]``: the examples, those of one run together."""
+    ends: ndarray
+    """int64 ``[run + 1]``: run ``i`` has ``by_run[ends[i] : ends[i + 1]]``."""
     n_pos: int
     """Tokens of a whole row."""
 
@@ -103,7 +105,9 @@ class _Runs:
         # Unlike plain indexing, this takes the maximum over all examples of a run.
         np.maximum.at(last_pos, of_example, places.pos)
         examples = places.take(first_example)
-        return cls(examples.feature, examples.row, last_pos, of_example, n_pos)
+        by_run = np.argsort(of_example, kind="stable")
+        ends = np.concatenate([[0], np.cumsum(np.bincount(of_example, minlength=n_runs))])
+        return cls(examples.feature, examples.row, last_pos, by_run, ends, n_pos)
 
     def length(self, batch: ndarray) -> int:
         """Tokens to run: up to the one after the last example. A causal model looks back only."""
@@ -123,12 +127,12 @@ class _Runs:
 
     def examples_in(self, batch: ndarray) -> tuple[ndarray, ndarray]:
         """The examples that a batch serves, and the row of each in the batch."""
-        in_batch = np.flatnonzero(np.isin(self.of_example, batch))
-        # The inverse of ``batch``: from a run's number to its row there.
-        row_of_run = np.zeros_like(self.row)
-        row_of_run[batch] = np.arange(len(batch))
-        run = self.of_example[in_batch]
-        return in_batch, row_of_run[run]
+        first, past = self.ends[batch], self.ends[batch + 1]
+        n_examples = past - first
+        row_in_batch = np.repeat(np.arange(len(batch)), n_examples)
+        # From each run's first example on: 0, 1, 2, ...
+        rank = np.arange(len(row_in_batch)) - np.repeat(np.cumsum(n_examples) - n_examples, n_examples)
+        return self.by_run[first[row_in_batch] + rank], row_in_batch
 
 
 def losses_after(

@@ -14,8 +14,9 @@ import torch
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine import forward
 from saework.engine.encoder import encode_columns
-from saework.views.feature_page.ablation import TOKENS_PER_BATCH, losses_after
+from saework.views.feature_page.ablation import losses_after
 from saework.views.feature_page.examples import Places
+from saework.views.feature_page.firings import row_batches
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -70,7 +71,7 @@ def read_contexts(
     rows = np.unique(places.row)
     if rules is not None:
         rows = np.arange(len(tokens))
-    blocks = _blocks(rows, tokens.shape[1])
+    blocks = row_batches(rows, tokens.shape[1])
     for block in forward.progress_bar(blocks, show=progress, desc="examples"):
         in_block = np.flatnonzero(np.isin(places.row, block))
         examples = places.take(in_block)
@@ -91,13 +92,6 @@ def read_contexts(
             block_rules = rules[:, block]
             rule_hits += _hits(block_rules, encoded != 0)
     return Contexts(activations, loss, rule_hits)
-
-
-def _blocks(rows: ndarray, n_pos: int) -> list[ndarray]:
-    """The rows, ``TOKENS_PER_BATCH`` tokens at a time."""
-    size = max(1, TOKENS_PER_BATCH // n_pos)
-    parts = forward.row_blocks(len(rows), size)
-    return [rows[part] for part in parts]
 
 
 def _encoded(sae: SparseAutoencoder, x: Tensor, columns: ndarray) -> Tensor:

@@ -19,6 +19,7 @@ N_TOP = 10
 N_PER_INTERVAL = 3
 N_NARROW_INTERVALS = 6
 TOP_GROUP = -1
+DRAWN_GROUP = -2
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Places:
 
     feature: Int[ndarray, " example"]
     group: Int[ndarray, " example"]
-    """``TOP_GROUP``, or the number of the feature's interval, counted from the strongest."""
+    """``TOP_GROUP``, ``DRAWN_GROUP`` (ablated, not shown), or the number of the feature's interval,
+    counted from the strongest."""
     activation: Float[ndarray, " example"]
     """As the scan recorded it, float32."""
     row: Int[ndarray, " example"]

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from saework.views.heatmap_markup import HEATMAP_STYLE, POSITIVE, STRONGEST
+from saework.core.versions import installed_versions
+from saework.views.heatmap_markup import HEATMAP_STYLE, NEGATIVE, POSITIVE, STRONGEST
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Made:
+    """When and with what a file was made: its footer."""
+
+    date: str
+    command: str
+    """Empty if no command made it."""
+    versions: tuple[str, ...]
+
+    @classmethod
+    def now(cls, when: datetime | None, *, command: str = "") -> Made:
+        """Of a file that is made now, or was at another time."""
+        date = (when or datetime.now()).strftime("%Y-%m-%d %H:%M")
+        return cls(date, command, tuple(installed_versions()))
 
 
 def render(template: str, **values: object) -> str:
@@ -29,6 +48,7 @@ def _environment() -> Environment:
     environment.globals.update(
         heatmap_style=HEATMAP_STYLE,
         bar_colour=f"rgb({POSITIVE})",
+        below_colour=f"rgb({NEGATIVE})",
         strongest_colour=f"rgba({POSITIVE},{STRONGEST})",
     )
     return environment

@@ -13,7 +13,9 @@ import pandas as pd
 import torch
 
 from saework.analysis.scanning.feature_scan import FeatureScan
+from saework.analysis.scanning.firings import bin_of
 from saework.core.errors import HookError
+from saework.core.files import digest
 from saework.core.protocols import SparseAutoencoder
 from saework.core.tokens import decode_each
 from saework.engine.architectures import check_reconstructs
@@ -23,7 +25,14 @@ from saework.loading.sae_ids import neuronpedia_id
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.ablation import ablated_losses
 from saework.views.feature_page.contexts import TOKENS_BEFORE, Contexts, read_contexts
-from saework.views.feature_page.examples import TOP_GROUP, Places, choose, interval_bins
+from saework.views.feature_page.examples import (
+    DRAWN_GROUP,
+    TOP_GROUP,
+    Places,
+    choose,
+    interval_bins,
+)
+from saework.views.feature_page.firings import draw_firings
 from saework.views.feature_page.page import FeaturePage
 from saework.views.feature_page.results import Example, Interval, LogitEffect
 from saework.views.feature_page.scanned import (
@@ -37,6 +46,7 @@ from saework.views.feature_page.summaries import (
     ablation_row,
     agreement_of,
     cofiring_of,
+    frequent_tokens,
     histogram_of,
 )
 from saework.views.feature_page.weights import (
@@ -52,6 +62,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FEATURES_AT_ONCE = 64
+N_ABLATED = 500
+"""Firings of each feature that are ablated; of more, a sample of that size."""
 NO_LABELS = "There are no true labels for this text."
 
 
@@ -65,13 +77,16 @@ class Measurements:
     scan: FeatureScan
     counted: CountedTokens
     places: Places
-    """The examples of all features."""
+    """The examples of all features, and the firings that are ablated only."""
+    n_firings: dict[int, int]
+    """All firings of each feature in the counted tokens."""
     contexts: Contexts
     loss_change: Float[ndarray, " example"]
     """By how much ablation raises the loss of the next token, nats; NaN where the row ends."""
     labels: dict[str, Bool[Tensor, "batch pos"]]
     token_texts: dict[int, str]
     """The text of each token id of the examples' rows."""
+    tokens_digest: str
     directions: Directions
     other_directions: Directions | None
     """Of another SAE, if there is one to compare with."""
@@ -86,6 +101,7 @@ def measure(
     scan: FeatureScan | None = None,
     other: SparseAutoencoder | None = None,
     other_source: str = "",
+    n_ablated: int = N_ABLATED,
     progress: bool = True,
 ) -> Measurements:
     """Run the model for the pages of some features: scan, choose examples, look again, weights.
@@ -95,6 +111,7 @@ def measure(
         scan: to use instead of a new one.
         other: another SAE to find the same features in.
         other_source: its name.
+        n_ablated: firings of each feature to ablate, at most.
         progress: whether to show bars.
 
     Raises:
@@ -111,9 +128,19 @@ def measure(
     counted = counted_tokens(scan, workbook)
     labels = _labels(workbook) if counted.known else {}
 
-    places = choose(scan, features)
     model, sae, tokens = workbook.model, workbook.sae, workbook.tokens
     hook = site_of(model, sae, workbook.hook).reads
+    drawn = draw_firings(
+        model,
+        sae,
+        tokens,
+        hook,
+        np.asarray(features),
+        counted.mask,
+        most=n_ablated,
+        progress=progress,
+    )
+    places = Places.concatenate([choose(scan, features), drawn.places])
     contexts = read_contexts(
         model,
         sae,
@@ -133,9 +160,11 @@ def measure(
         counted=counted,
         places=places,
         contexts=contexts,
+        n_firings=drawn.n_firings,
         loss_change=loss - contexts.loss,
         labels=labels,
         token_texts=_token_texts(workbook, places),
+        tokens_digest=digest(tokens.cpu().numpy().tobytes()),
         directions=Directions.of(sae),
         other_directions=None if other is None else Directions.of(other),
         other_source=other_source if other is not None else "",
@@ -216,6 +245,9 @@ def _page(
         top=top,
         intervals=intervals,
         ablation=ablation,
+        n_firings=measured.n_firings[feature],
+        fires_on=_frequent_tokens(measured, feature),
+        fingerprint=f"SAE {scan.fingerprint}, tokens {measured.tokens_digest}",
         nearest=nearest,
         chance_cosine=measured.directions.chance_cosine,
         logits=logits,
@@ -248,16 +280,19 @@ def _examples(
     measured: Measurements, feature: int
 ) -> tuple[tuple[Example, ...], tuple[Interval, ...], pd.DataFrame]:
     """The top examples, the intervals with theirs, and the table of ablation."""
-    own = np.flatnonzero(measured.places.feature == feature)
-    own_group = measured.places.group[own]
+    places = measured.places
+    own = np.flatnonzero(places.feature == feature)
+    own_group = places.group[own]
 
-    def group(number: int) -> tuple[tuple[Example, ...], np.ndarray]:
-        chosen = own[own_group == number]
-        examples = tuple(_example(measured, i) for i in chosen)
-        return examples, measured.loss_change[chosen]
+    def examples(group: int) -> tuple[Example, ...]:
+        return tuple(_example(measured, i) for i in own[own_group == group])
 
-    top, changes = group(TOP_GROUP)
-    rows = [ablation_row("top", changes, n_firings=0, weight=math.nan)]
+    def row(interval: str | tuple[float, float], chosen: ndarray, weight: float) -> dict:
+        return ablation_row(interval, measured.loss_change[chosen], places.row[chosen], weight)
+
+    drawn = own[own_group == DRAWN_GROUP]
+    drawn_bin = bin_of(np.abs(places.activation[drawn]))
+    rows = [row("all", drawn, 1.0), row("top", own[own_group == TOP_GROUP], math.nan)]
     histogram = measured.scan.histogram[feature].numpy()
     edges = measured.scan.bin_edges.tolist()
     n_all = int(histogram.sum())
@@ -267,10 +302,18 @@ def _examples(
         low = 0.0 if len(bins) > 1 else edges[bins[-1]]
         high = edges[bins[0] + 1]
         n_firings = int(histogram[bins].sum())
-        examples, changes = group(number)
-        intervals.append(Interval(low, high, n_firings, examples))
-        rows.append(ablation_row((low, high), changes, n_firings, n_firings / n_all))
-    return top, tuple(intervals), pd.DataFrame(rows)
+        intervals.append(Interval(low, high, n_firings, examples(number)))
+        of_interval = drawn[np.isin(drawn_bin, bins)]
+        rows.append(row((low, high), of_interval, n_firings / n_all))
+    return examples(TOP_GROUP), tuple(intervals), pd.DataFrame(rows)
+
+
+def _frequent_tokens(measured: Measurements, feature: int) -> pd.DataFrame:
+    """The tokens on which it fires most often, of the firings that were drawn."""
+    places = measured.places
+    drawn = (places.feature == feature) & (places.group == DRAWN_GROUP)
+    ids = measured.workbook.tokens[places.row[drawn], places.pos[drawn]].numpy()
+    return frequent_tokens(ids, measured.token_texts)
 
 
 def _example(measured: Measurements, i: int) -> Example:

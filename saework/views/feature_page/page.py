@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 
 from saework.core.files import write_whole
-from saework.views.feature_page.html import render
+from saework.core.tokens import visible
+from saework.views.feature_page.html import Made, render
 from saework.views.feature_page.parts import Section, decimals, percent
 from saework.views.feature_page.results import Example, Interval, LogitEffect
 from saework.views.feature_page.sections import (
@@ -51,9 +53,14 @@ class FeaturePage:
     intervals: tuple[Interval, ...]
     """Strongest first."""
     ablation: pd.DataFrame
-    """One row per ``interval`` (``top`` first): ``tokens``, ``loss_change`` (mean, nats),
-    ``variance`` (of that mean), ``raised`` (share of the tokens), ``weight`` (the interval's share
-    of all firings)."""
+    """One row per ``interval`` (``all`` and ``top`` first): ``tokens``, ``loss_change`` (mean,
+    nats), ``standard_error``, ``raised`` (share of the tokens), ``weight`` (the interval's share of
+    all firings)."""
+    n_firings: int
+    """All firings from which those of ``ablation`` were drawn; ``count``, unless the scan had a
+    mask of its own."""
+    fires_on: pd.DataFrame
+    """Columns ``token``, ``share``: the most frequent tokens among the firings that were drawn."""
     nearest: pd.DataFrame
     """Columns ``feature``, ``decoder_cosine``, ``encoder_cosine``, ``firing_rate``; highest decoder
     cosine first."""
@@ -75,9 +82,15 @@ class FeaturePage:
     """Address of the feature's page on Neuronpedia: a link, never fetched."""
     missing: dict[str, str] = field(default_factory=dict)
     """Why a section is empty, by section."""
+    fingerprint: str = ""
+    """Digests of the SAE with its hook (``FeatureScan.fingerprint``) and of the tokens."""
+    note: str = ""
+    """The reader's own words: plain text, in lines."""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for an address that is no https link; a page may come in a pack."""
+        """Raises: ValueError for an address that is no https link, or a note that is no text."""
+        if not isinstance(self.note, str):
+            raise ValueError(f"note is a {type(self.note).__name__}; give text")
         if self.neuronpedia is not None and not str(self.neuronpedia).startswith("https://"):
             raise ValueError(
                 f"neuronpedia is {str(self.neuronpedia)[:80]!r}; give an address that begins with "
@@ -101,32 +114,18 @@ class FeaturePage:
 
     @property
     def mean_loss_change(self) -> float:
-        """Mean over all firings of the change of loss by ablation, nats.
-
-        Estimated from the intervals' samples, each interval weighted by its share of the firings.
-        """
-        sampled = self._sampled_ablation()
-        if not len(sampled):
-            return math.nan
-        weighted = sampled["loss_change"] * sampled["weight"]
-        return float(weighted.sum() / sampled["weight"].sum())
+        """Mean change of the next token's loss by ablation over the firings, nats."""
+        return float(self.ablation["loss_change"].iloc[0])
 
     @property
     def loss_change_error(self) -> float:
-        """Standard error of ``mean_loss_change``, nats.
+        """Standard error of ``mean_loss_change``, nats; NaN if all firings are in one row."""
+        return float(self.ablation["standard_error"].iloc[0])
 
-        NaN if an interval with several firings has one measured token only.
-        """
-        sampled = self._sampled_ablation()
-        if not len(sampled):
-            return math.nan
-        weighted = sampled["weight"] ** 2 * sampled["variance"]
-        return math.sqrt(weighted.sum(skipna=False)) / sampled["weight"].sum()
-
-    def _sampled_ablation(self) -> pd.DataFrame:
-        """The intervals with a measured token. The top examples are no random sample."""
-        is_top = self.ablation["interval"] == "top"
-        return self.ablation[~is_top & (self.ablation["tokens"] > 0)]
+    @property
+    def n_ablated(self) -> int:
+        """Firings over which ``mean_loss_change`` is the mean: those with a next token."""
+        return int(self.ablation["tokens"].iloc[0])
 
     @property
     def headline(self) -> str:
@@ -137,11 +136,24 @@ class FeaturePage:
             return f"Dead here: {never}, so its rate is below {bound} (95%)."
         times = "once" if self.count == 1 else f"{self.count:,} times"
         rate = f"{percent(self.firing_rate)} of {self.n_tokens:,} tokens ({times})"
-        share_of_l0 = (
-            f"{significant(self.firing_rate)} of a mean L0 of {significant(self.mean_l0)} "
-            f"({percent(self.l0_share)})"
-        )
-        return f"Fires on {rate}, at most at {decimals(self.max_activation, 2)}; {share_of_l0}."
+        mean_l0 = f"on average {significant(self.mean_l0)} features fire on a token"
+        return f"Fires on {rate}, at most at {decimals(self.max_activation, 2)}; {mean_l0}."
+
+    @property
+    def near(self) -> list[int]:
+        """The other features of this SAE that the page names: nearest, and firing with it."""
+        named = self.nearest["feature"].tolist()
+        if self.cofiring is not None:
+            named += self.cofiring["feature"].tolist()
+        return sorted(set(named))
+
+    @property
+    def note_lines(self) -> list[str]:
+        """The note with nothing hidden in it, line by line; its spaces stay spaces."""
+        return [
+            " ".join(visible(word) for word in line.split(" "))
+            for line in self.note.expandtabs().splitlines()
+        ]
 
     def sections(self) -> list[Section]:
         """The page below its headline. Of a dead feature, only what its weights say."""
@@ -152,13 +164,11 @@ class FeaturePage:
         if self.dead:
             return [dead_section(), logits, nearest]
         return [
-            activations_section(self.histogram),
+            activations_section(self.histogram, self.fires_on),
             top_section(self.top, self.max_activation),
             interval_section(self.intervals, self.count, self.max_activation),
             logits,
-            ablation_section(
-                self.ablation, self.mean_loss_change, self.loss_change_error, self.count
-            ),
+            ablation_section(self.ablation, self.n_firings, self.count),
             nearest,
             cofiring_section(self.cofiring, self.missing.get("cofiring", "")),
             labels_section(self.labels, self.missing.get("labels", "")),
@@ -170,17 +180,38 @@ class FeaturePage:
     def __repr__(self) -> str:
         paragraphs = [
             f"Feature {self.feature}\n{self.source}\n{self.headline}\n{self.counted}",
+            *(["\n".join(["NOTE", *self.note_lines])] if self.note else []),
             *(section.text() for section in self.sections()),
         ]
         if self.neuronpedia:
             paragraphs.append(f"Neuronpedia: {self.neuronpedia}")
         return "\n\n".join(paragraphs)
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, when: datetime | None = None) -> Path:
         """Write a self-contained HTML file: no script, nothing fetched, one plain link at most.
+
+        Args:
+            path: the file; what was there before is replaced.
+            when: the date in its footer; now by default.
 
         Raises:
             OSError: it cannot be written.
         """
-        document = render("feature.html", page=self)
-        return write_whole(path, document.encode("utf-8", errors="replace"))
+        return write_whole(path, self.document(when=when).encode("utf-8", errors="replace"))
+
+    def document(
+        self, *, when: datetime | None = None, command: str = "", has_index: bool = False
+    ) -> str:
+        """The page as a whole HTML document.
+
+        Args:
+            when: the date in its footer; now by default.
+            command: what made it, for the footer.
+            has_index: whether pages of other features will stand beside it (``links.py``).
+        """
+        return render(
+            "feature.html",
+            page=self,
+            has_index=has_index,
+            made=Made.now(when, command=command),
+        )

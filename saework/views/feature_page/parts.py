@@ -16,6 +16,10 @@ from saework.views.heatmap import token_heatmap
 from saework.views.tables import significant
 
 DIGIT_PX = 7
+MIN_BAR_PX = 1.0
+WIDE_COLUMNS = 4
+PHONE_LABELS = 3
+"""Of so many labels at the axis, a phone has room for one."""
 MOST_LABELLED_BARS = 10
 """With more bars, only every second edge has room for a label."""
 LONGEST_TEXT_BAR = 30
@@ -34,6 +38,15 @@ class Grid:
     """Columns of words, set to the left."""
     tokens: tuple[int, ...] = ()
     """Columns of tokens, in a font for code."""
+    faint: tuple[int, ...] = ()
+    """Rows that are set in grey, because their number may as well be zero."""
+    of_features: bool = False
+    """Whether the first column has features of this SAE, to which there may be links."""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it may be wider than a phone, and so must be scrolled, by keyboard too."""
+        return len(self.columns) >= WIDE_COLUMNS
 
     def column_class(self, column: int) -> str:
         """The CSS class of a column's cells; empty for numbers."""
@@ -60,7 +73,7 @@ class Bin(NamedTuple):
 
     low: str
     high: str
-    firings: int
+    count: int
 
 
 class DrawnBar(NamedTuple):
@@ -70,10 +83,13 @@ class DrawnBar(NamedTuple):
     y: float
     width: float
     height: float
-    firings: int
+    count: int
+    is_below: bool
+    """Whether the bar stands for values below zero."""
     number_x: float
     number_y: float
     has_number: bool
+    is_highest: bool
 
 
 class Tick(NamedTuple):
@@ -83,6 +99,8 @@ class Tick(NamedTuple):
     anchor: str
     """SVG's ``text-anchor``."""
     label: str
+    is_shown_on_phones: bool
+    """Every third one: letters are larger there."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,8 @@ class Bars:
     heading: tuple[str, str] = ("from", "firings")
     label_from: int = 0
     """The first edge with a label. Every second one has one, or all if there are few bars."""
+    n_below: int = 0
+    """The first bars, which stand for values below zero."""
 
     @property
     def _step(self) -> float:
@@ -122,17 +142,20 @@ class Bars:
         bars = []
         for i, count in enumerate(self.counts):
             x = self.margin + i * step
-            height = (self.base - self.top) * count / highest
+            # The few of a long tail must be seen, too.
+            height = max((self.base - self.top) * count / highest, MIN_BAR_PX)
             y = self.base - height
             bar = DrawnBar(
                 x=x + 0.5,
                 y=y,
                 width=step - 1,
                 height=height,
-                firings=count,
+                count=count,
+                is_below=i < self.n_below,
                 number_x=x + step / 2,
                 number_y=y - 4,
                 has_number=count == highest or step >= widest_px,
+                is_highest=count == highest,
             )
             bars.append(bar)
         return bars
@@ -151,17 +174,18 @@ class Bars:
             elif i == last:
                 anchor = "end"
             x = self.margin + i * self._step
-            ticks.append(Tick(x, anchor, self.edges[i]))
+            number = (i - self.label_from) // every
+            ticks.append(Tick(x, anchor, self.edges[i], number % PHONE_LABELS == 0))
         return ticks
 
     def spoken(self) -> str:
         """The chart in one sentence, for a reader who cannot see it."""
         n_bars = len(self.counts)
         span = f"{self.x_title} from {self.edges[0]} to {self.edges[-1]}"
-        highest = max(self._bins(), key=attrgetter("firings"))
+        highest = max(self._bins(), key=attrgetter("count"))
         place = f"{highest.low} to {highest.high}"
         return (
-            f"{self.title}: {n_bars} bars, {span}; the highest, {place}, holds {highest.firings}."
+            f"{self.title}: {n_bars} bars, {span}; the highest, {place}, holds {highest.count}."
         )
 
     def grid(self) -> Grid:
@@ -170,8 +194,7 @@ class Bars:
         columns = (first, "to", last)
         rows = []
         for bin_ in self._bins():
-            firings = f"{bin_.firings:,}"
-            rows.append((bin_.low, bin_.high, firings))
+            rows.append((bin_.low, bin_.high, f"{bin_.count:,}"))
         return Grid(self.title, columns, tuple(rows))
 
     def text(self) -> str:
@@ -182,10 +205,10 @@ class Bars:
         for bin_ in self._bins():
             low = bin_.low.rjust(width)
             high = bin_.high.rjust(width)
-            length = math.ceil(LONGEST_TEXT_BAR * bin_.firings / highest)
+            length = math.ceil(LONGEST_TEXT_BAR * bin_.count / highest)
             bar = "█" * length
             padded_bar = bar.ljust(LONGEST_TEXT_BAR)
-            lines.append(f"  {low} to {high}  {padded_bar}  {bin_.firings}")
+            lines.append(f"  {low} to {high}  {padded_bar}  {bin_.count}")
         return "\n".join(lines)
 
     def _bins(self) -> list[Bin]:

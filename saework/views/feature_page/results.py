@@ -58,6 +58,8 @@ class LogitEffect:
     """The tokens raised most: columns ``token`` and ``logit``; the index is the token id."""
     lowered: pd.DataFrame
     """The tokens lowered most, lowest first."""
+    histogram: pd.DataFrame
+    """Columns ``low``, ``high``, ``tokens``: round edges, of which one is zero."""
     skew: float
     """Of the effect over the vocabulary: the third standardized moment (``scipy.stats.skew``)."""
     kurtosis: float

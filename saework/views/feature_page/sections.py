@@ -35,17 +35,23 @@ NO_NEXT_TOKEN = "Each firing stands at the end of a row, so there is no next tok
 ABLATION_CONVENTION = (
     "x − f·W_dec[feature] takes the place of x at every counted token of the row: "
     "the feature's own contribution goes, the SAE's error stays. "
-    "Each interval weighs in by its share of the firings."
+    "Firings that are not measured were left out by lot, or end a row. "
+    "Standard errors take each row of text as one draw, because its firings are alike."
 )
+UNCLEAR = "Grey: less than two standard errors from zero, or no standard error."
+ONE_ROW = "All of them stand in one row of text, so there is no standard error."
 MUTUAL = "Mutual: of the features of this SAE, this one's decoder row is the nearest to it, too."
 PRECISION = (
     "Precision: of the tokens on which the feature fires, the share that has the label. "
-    "The base rate is what firing at random would get."
+    "The base rate is what firing at random would get. Listed are labels whose precision is above "
+    "it by Fisher's exact test, at 5% divided by the number of labels."
 )
+N_ERRORS = 2
+"""Standard errors from zero that make an effect clear."""
 
 
-def activations_section(histogram: pd.DataFrame) -> Section:
-    """How strongly it fires, as a histogram."""
+def activations_section(histogram: pd.DataFrame, fires_on: pd.DataFrame) -> Section:
+    """How strongly it fires, as a histogram, and its most frequent tokens."""
     edges = [*histogram["low"], *histogram["high"].tail(1)]
     counts = tuple(int(n) for n in histogram["firings"])
     bars = Bars(
@@ -55,7 +61,10 @@ def activations_section(histogram: pd.DataFrame) -> Section:
         counts=counts,
         label_from=_first_power_of_ten(edges),
     )
-    return Section("Activations", parts=(bars,))
+    rows = tuple((row.token or "(empty)", percent(row.share)) for row in fires_on.itertuples())
+    caption = "Tokens on which it fires most often"
+    tokens = Grid(caption, ("token", "of its firings"), rows, tokens=(0,))
+    return Section("Activations", parts=(bars, tokens))
 
 
 def _edge(edge: float) -> str:
@@ -92,8 +101,9 @@ def interval_section(intervals: tuple[Interval, ...], count: int, max_activation
     for interval in intervals:
         n_shown, n_all = len(interval.examples), interval.firings
         shown = "all" if n_shown == n_all else f"{n_shown} of"
+        firings = "one firing" if n_all == 1 else f"{shown} {n_all:,} firings"
         bounds = _bounds(interval.low, interval.high)
-        heading = f"{bounds}: {shown} {n_all:,} firings ({percent(n_all / count)})"
+        heading = f"{bounds}: {firings} ({percent(n_all / count)})"
         groups.append(ExampleGroup(heading, interval.examples))
     examples = ExampleList(INTERVAL_CAPTION, tuple(groups), max_activation)
     return Section("Examples by activation", parts=(examples,))
@@ -110,11 +120,27 @@ def logits_section(effect: LogitEffect | None, missing: str) -> Section:
         title,
         sentences=(f"Over the vocabulary the effect has {shape}.",),
         parts=(
+            _logit_bars(effect.histogram),
             _token_grid("Most raised", effect.raised),
             _token_grid("Most lowered", effect.lowered),
         ),
         notes=(DIRECT_PATH,),
         abreast=True,
+    )
+
+
+def _logit_bars(histogram: pd.DataFrame) -> Bars:
+    """The effect over the vocabulary; zero is an edge, so a bar is on one side of it."""
+    edges = [*histogram["low"], *histogram["high"].tail(1)]
+    n_below = int((histogram["high"] <= 0).sum())
+    return Bars(
+        title="Histogram of the effect over the vocabulary",
+        x_title="change of a token's logit by one unit of the feature",
+        edges=tuple(significant(edge) for edge in edges),
+        counts=tuple(int(n) for n in histogram["tokens"]),
+        heading=("from", "tokens"),
+        n_below=n_below,
+        label_from=n_below,
     )
 
 
@@ -125,16 +151,13 @@ def _token_grid(caption: str, frame: pd.DataFrame) -> Grid:
     return Grid(caption, ("token", "logit"), rows, tokens=(0,))
 
 
-def ablation_section(
-    table: pd.DataFrame, mean: float, standard_error: float, count: int
-) -> Section:
+def ablation_section(table: pd.DataFrame, n_firings: int, count: int) -> Section:
     """What it costs to take the feature out.
 
     Args:
         table: as ``FeaturePage.ablation``.
-        mean: change of loss over all firings, nats.
-        standard_error: of the mean; NaN if it is unknown.
-        count: all firings of the feature.
+        n_firings: all firings from which those of the table were drawn.
+        count: the firings that the scan counted.
     """
     title = "Effect of ablating it"
     if not table["tokens"].sum():
@@ -143,30 +166,65 @@ def ablation_section(
         (
             _interval_name(row.interval),
             percent(row.weight),
-            str(row.tokens),
+            f"{row.tokens:,}",
             signed(row.loss_change),
+            decimals(row.standard_error),
             percent(row.raised),
         )
         for row in table.itertuples()
     )
+    unclear = [
+        number
+        for number, row in enumerate(table.itertuples())
+        if row.interval != "top" and not is_clear(row.loss_change, row.standard_error)
+    ]
     grid = Grid(
         "Mean change of the next token's loss, where the feature fires",
-        ("tokens where it fires at", "of all firings", "tokens", "change of loss, nats", "raised"),
+        (
+            "tokens where it fires at",
+            "of all firings",
+            "tokens",
+            "change of loss, nats",
+            "standard error",
+            "raised",
+        ),
         rows,
         words=(0,),
+        faint=tuple(unclear),
     )
-    n_sampled = table.loc[table["interval"] != "top", "tokens"].sum()
-    measured_all = n_sampled == count
-    basis = (
-        "measured on each of them"
-        if measured_all
-        else f"{n_sampled} tokens drawn by lot estimate it"
-    )
-    has_error = not math.isnan(standard_error) and standard_error != 0
-    error = f" (standard error {decimals(standard_error)})" if has_error else ""
-    change = f"the loss of the next token changes by {signed(mean)} nats on average"
-    sentence = f"Over all its firings, {change}{error}, as {basis}."
-    return Section(title, (sentence,), (grid,), (ABLATION_CONVENTION,))
+    notes = [ABLATION_CONVENTION]
+    if unclear:
+        notes.append(UNCLEAR)
+    if n_firings != count:
+        notes.append(f"The scan counted {count:,} firings, and the tokens read here {n_firings:,}.")
+    return Section(title, _effect_sentences(table, n_firings), (grid,), tuple(notes))
+
+
+def _effect_sentences(table: pd.DataFrame, n_firings: int) -> tuple[str, ...]:
+    """The effect over all firings, and whether it can be told from zero."""
+    everywhere = table.iloc[0]
+    n = int(everywhere["tokens"])
+    mean, error = everywhere["loss_change"], everywhere["standard_error"]
+    firings = f"{n:,} of its {n_firings:,} firings"
+    if n == n_firings:
+        firings = "its only firing" if n == 1 else f"all its {n:,} firings"
+    if not n:
+        return (NO_NEXT_TOKEN,)
+    of_error = "" if math.isnan(error) else f" (standard error {decimals(error)}, n = {n:,})"
+    change = f"the loss of the next token changes by {signed(mean)} nats on average{of_error}"
+    if n == 1:
+        change = f"the loss of the next token changes by {signed(mean)} nats"
+    sentence = f"Over {firings}, {change}."
+    if math.isnan(error):
+        return (sentence,) if n == 1 else (sentence, ONE_ROW)
+    if not is_clear(mean, error):
+        return (sentence, "That is less than two standard errors: it may as well be zero.")
+    return (sentence,)
+
+
+def is_clear(mean: float, standard_error: float) -> bool:
+    """Whether a mean is two standard errors or more from zero; False if the error is not known."""
+    return abs(mean) >= N_ERRORS * standard_error
 
 
 def nearest_section(
@@ -179,7 +237,7 @@ def nearest_section(
     """The nearest features of this SAE, and of another if there is one."""
     columns = ("feature", "decoder cosine", "encoder cosine")
     own_rows = tuple((*_cosines(row), percent(row.firing_rate)) for row in own.itertuples())
-    parts = [Grid("In this SAE", (*columns, "fires on"), own_rows)]
+    parts = [Grid("In this SAE", (*columns, "fires on"), own_rows, of_features=True)]
     cosine = decimals(chance_cosine, 2)
     chance = (
         "A random direction's nearest decoder row would have "
@@ -214,7 +272,7 @@ def cofiring_section(frame: pd.DataFrame | None, missing: str) -> Section:
     )
     caption = "Those whose rate rises most where this feature fires"
     columns = ("feature", "tokens with both", "fires, given this one", "fires anywhere")
-    return Section(title, parts=(Grid(caption, columns, rows),))
+    return Section(title, parts=(Grid(caption, columns, rows, of_features=True),))
 
 
 def labels_section(frame: pd.DataFrame | None, missing: str) -> Section:
@@ -222,10 +280,15 @@ def labels_section(frame: pd.DataFrame | None, missing: str) -> Section:
     title = "Agreement with true labels"
     if frame is None:
         return Section(title, (missing,))
-    best = frame.iloc[0]
+    above = frame[frame["beats_base_rate"]]
+    if not len(above):
+        n_labels = f"{len(frame)} labels" if len(frame) > 1 else "one label"
+        none = f"It fires no more often with a label than by chance; {n_labels} compared."
+        return Section(title, (none,), notes=(PRECISION,))
+    best = above.iloc[0]
     precision = f"precision {percent(best.precision)} (base rate {percent(best.base_rate)})"
     scores = f"F1 {percent(best.f1)}, {precision}, recall {percent(best.recall)}"
-    sentence = f"The best label is “{label_name(frame.index[0])}”: {scores}."
+    sentence = f"The best label is “{label_name(above.index[0])}”: {scores}."
     rows = tuple(
         (
             label_name(row.Index),
@@ -235,7 +298,7 @@ def labels_section(frame: pd.DataFrame | None, missing: str) -> Section:
             percent(row.f1),
             f"{row.tokens:,}",
         )
-        for row in frame.itertuples()
+        for row in above.itertuples()
     )
     columns = ("label", "precision", "base rate", "recall", "F1", "tokens with the label")
     grid = Grid("“It fires” as a rule for each label", columns, rows, words=(0,))
@@ -248,7 +311,8 @@ def label_name(name: str) -> str:
 
 
 def _interval_name(interval: str | tuple[float, float]) -> str:
-    return "the top examples" if isinstance(interval, str) else _bounds(*interval)
+    names = {"all": "any strength", "top": "the top examples"}
+    return names[interval] if isinstance(interval, str) else _bounds(*interval)
 
 
 def _bounds(low: float, high: float) -> str:

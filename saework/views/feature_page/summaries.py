@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from saework.analysis.scanning.feature_scan import FeatureScan
-from saework.core.formulas import precision_and_recall
+from saework.core.formulas import (
+    CONFIDENCE,
+    clustered_mean,
+    fisher_exact,
+    precision_and_recall,
+)
+from saework.core.tokens import visible
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from numpy import ndarray
 
 N_COFIRING = 8
+N_TOKENS = 8
 
 
 def histogram_of(scan: FeatureScan, feature: int) -> pd.DataFrame:
@@ -34,49 +42,55 @@ def histogram_of(scan: FeatureScan, feature: int) -> pd.DataFrame:
 
 def ablation_row(
     interval: str | tuple[float, float],
-    changes: Float[ndarray, " example"],
-    n_firings: int,
-    weight: float,
+    changes: Float[ndarray, " firing"],
+    row: Int[ndarray, " firing"],
+    weight: float = math.nan,
 ) -> dict[str, object]:
-    """One row of the ablation table: the changes of loss of one interval's examples.
+    """One row of the ablation table: the changes of loss at some firings.
 
     Args:
-        interval: ``top``, or the interval's bounds.
+        interval: ``all``, ``top``, or the interval's bounds.
         changes: nats; NaN where there is no next token.
-        n_firings: firings in the interval; 0 for ``top``.
-        weight: the interval's share of all firings; NaN for ``top``.
+        row: of the text, for each.
+        weight: the share of all firings for which they stand.
 
     Returns:
-        - ``tokens``: examples with a next token.
+        - ``tokens``: firings with a next token.
         - ``loss_change``: their mean, nats.
-        - ``variance``: of that mean, with the correction for a sample of few firings; 0 where all
-          firings were measured.
+        - ``standard_error``: of that mean, rows of the text as clusters (``clustered_mean``).
         - ``raised``: share of them whose loss rises.
     """
-    measured = changes[~np.isnan(changes)]
-    n = len(measured)
+    measured = ~np.isnan(changes)
+    changes, row = changes[measured], row[measured]
+    n = len(changes)
+    effect = clustered_mean(changes, row)
     return {
         "interval": interval,
         "tokens": n,
-        "loss_change": measured.mean() if n else math.nan,
-        "variance": _variance_of_mean(measured, n_firings),
-        "raised": (measured > 0).mean() if n else math.nan,
+        "loss_change": effect.mean,
+        "standard_error": effect.standard_error,
+        "raised": (changes > 0).mean() if n else math.nan,
         "weight": weight,
     }
 
 
-def _variance_of_mean(sample: Float[ndarray, " example"], n_all: int) -> float:
-    """Variance of a sample's mean, where the sample is drawn without replacement from ``n_all``.
+def frequent_tokens(
+    token: Int[ndarray, " firing"], text_of: Mapping[int, str], *, n: int = N_TOKENS
+) -> pd.DataFrame:
+    """The tokens on which a feature fires most often, ties by id.
 
-    With ``n_all`` 0 the sample is not of anything finite. One of several says nothing: NaN.
+    Args:
+        token: the token's id at each firing.
+        text_of: the text of each id.
+
+    Returns:
+        Columns ``token`` (visible) and ``share`` (of the firings).
     """
-    n = len(sample)
-    if n == n_all:
-        return 0.0
-    if n < 2:
-        return math.nan
-    finite_population_correction = 1 - n / n_all if n_all else 1
-    return sample.var(ddof=1) / n * finite_population_correction
+    ids, counts = np.unique(token, return_counts=True)
+    most_first = np.argsort(-counts, kind="stable")[:n]
+    texts = [visible(text_of[int(ids[i])]) for i in most_first]
+    shares = counts[most_first] / max(len(token), 1)
+    return pd.DataFrame({"token": texts, "share": shares})
 
 
 def cofiring_of(scan: FeatureScan, feature: int) -> pd.DataFrame | None:
@@ -130,8 +144,10 @@ def agreement_of(
 
     Returns:
         One row per label: ``precision``, ``recall``, ``f1``, ``base_rate``, ``tokens`` (with the
-        label); highest F1 first.
+        label), ``beats_base_rate`` (whether the precision is above the base rate by Fisher's exact
+        test at 5%, divided by the number of labels); highest F1 first.
     """
+    chance = fisher_exact(n_both, n_fires, n_label, n_tokens)
     agreement = precision_and_recall(n_both, n_fires, n_label)
     frame = pd.DataFrame(
         {
@@ -140,6 +156,7 @@ def agreement_of(
             "f1": agreement.f1,
             "base_rate": n_label / n_tokens,
             "tokens": n_label,
+            "beats_base_rate": chance < (1 - CONFIDENCE) / len(names),
         },
         index=names,
     )

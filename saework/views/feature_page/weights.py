@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 N_LOGITS = 10
+MOST_BINS = 22
+"""One more bin on either side may be needed for round edges."""
 N_NEAREST = 5
 N_NEAREST_IN_OTHER = 3
 
@@ -78,9 +81,29 @@ def _logit_effect(effect: Float[ndarray, " d_vocab"], tokenizer: Tokenizer) -> L
     return LogitEffect(
         raised=_token_logits(effect, highest, tokenizer),
         lowered=_token_logits(effect, lowest, tokenizer),
+        histogram=_histogram(in_float64),
         skew=float(skew(in_float64)),
         kurtosis=float(kurtosis(in_float64)),
     )
+
+
+def _histogram(values: Float[ndarray, " d_vocab"]) -> pd.DataFrame:
+    """How many values lie between round edges, of which zero is one; at most 24 bins."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    width = _round_width((high - low) / MOST_BINS)
+    numbers = np.arange(math.floor(low / width), max(math.ceil(high / width), 1) + 1)
+    # The highest value may lie on the last edge, which numpy counts in.
+    edges = numbers * width
+    tokens, _ = np.histogram(values, edges)
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "tokens": tokens})
+
+
+def _round_width(at_least: float) -> float:
+    """The next larger of 1, 2, 5, 10, 20, 50 and so on, or of 0.5, 0.2, 0.1; 1 for nothing."""
+    if at_least == 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(at_least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= at_least)
 
 
 def _token_logits(

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from saework.analysis.scanning.feature_scan import FeatureScan
-from saework.core.arguments import check_feature
-from saework.core.files import check_own_page, read_json, write_whole
+from saework.core.arguments import check_feature, check_positive
+from saework.core.files import check_own_page, write_whole
+from saework.core.parts import check_workbook
 from saework.core.protocols import SparseAutoencoder
 from saework.loading.workbook import Workbook
-from saework.views.feature_page.html import render
-from saework.views.feature_page.measure import measure, pages, source_of
+from saework.views.feature_page.html import Made, render
+from saework.views.feature_page.index import ORDERS, IndexRow, read_rows, write_rows
+from saework.views.feature_page.links import link_pages
+from saework.views.feature_page.measure import N_ABLATED, measure, pages, source_of
 from saework.views.feature_page.page import FeaturePage
-from saework.views.feature_page.parts import percent, signed
-from saework.views.feature_page.sections import label_name
-from saework.views.tables import significant
-
-LINES = "pages.json"
-"""Beside the index: its lines, for the next call."""
-N_INDEX_TOKENS = 4
 
 
 def feature_page(
@@ -30,12 +26,14 @@ def feature_page(
     *,
     scan: FeatureScan | None = None,
     other: SparseAutoencoder | Workbook | None = None,
+    n_ablated: int = N_ABLATED,
+    note: str = "",
 ) -> FeaturePage:
     """One feature on one page: where it fires, what it writes, what its absence costs.
 
     Losses are in nats. Ablation puts ``x - f * W_dec[feature]`` in the place of ``x``, so the
-    SAE's error stays. It is measured on the top examples and on a few firings of each interval of
-    activation. The mean weighs each interval by its share of the firings.
+    SAE's error stays. It is measured at all firings, or at ``n_ablated`` of them drawn by lot; the
+    standard error takes each row of text as one draw.
 
     Args:
         scan: of the workbook's SAE over ``workbook.tokens``, row 0 first. By default these are
@@ -43,6 +41,8 @@ def feature_page(
             ``cofiring=[feature]``.
         other: another SAE in which to look for the same feature, or a workbook with it, such as
             ``workbook.with_sae("run2")``.
+        n_ablated: firings to ablate, at most.
+        note: your own words, which stand at the top of the page as plain text.
 
     Raises:
         ValueError: the feature does not exist, or the scan is of another SAE, of other tokens, or
@@ -53,7 +53,8 @@ def feature_page(
     >>> page.feature, page.n_tokens, page.dead
     (985, 2032, False)
     """
-    return next(feature_pages(workbook, [feature], scan=scan, other=other))
+    pages = feature_pages(workbook, [feature], scan=scan, other=other, n_ablated=n_ablated)
+    return replace(next(pages), note=note)
 
 
 def feature_pages(
@@ -62,30 +63,34 @@ def feature_pages(
     *,
     scan: FeatureScan | None = None,
     other: SparseAutoencoder | Workbook | None = None,
+    n_ablated: int = N_ABLATED,
     progress: bool = True,
 ) -> Iterator[FeaturePage]:
     """The pages of many features, in their order, each as ``feature_page`` gives it.
 
-    All share one scan, made at once. After it, each row with an example is read once for all
-    features (every row, where there are labels). It is read once more for each feature that is
-    taken out of it, at most 31 times a feature.
+    All share one scan, made at once. After it, the tokens are read once more for all firings of
+    the features, and each row with one of them once for all features. It is read once more for
+    each feature that is taken out of it, at most ``n_ablated`` + 31 times a feature.
 
     Args:
         features: their numbers; a page for each, in this order.
         scan: as in ``feature_page``.
         other: as in ``feature_page``.
+        n_ablated: as in ``feature_page``, for each feature. Fewer make many pages faster.
         progress: whether to show bars.
 
     Raises:
         ValueError: as in ``feature_page``; or the other SAE has another ``d_in``.
 
-    Memory: 30 kB for each feature, and 9 bytes times ``d_sae`` for each feature's co-firing.
+    Memory: 150 kB for each feature, and 9 bytes times ``d_sae`` for each feature's co-firing.
 
     >>> from saework import feature_pages, load
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
     >>> [page.feature for page in feature_pages(book, [985, 3])]
     [985, 3]
     """
+    check_workbook(workbook)
+    check_positive(n_ablated, "n_ablated")
     d_sae, d_in = workbook.sae.W_dec.shape
     features = [check_feature(feature, d_sae) for feature in features]
     other_sae = other.sae if isinstance(other, Workbook) else other
@@ -103,47 +108,30 @@ def feature_pages(
         scan=scan,
         other=other_sae,
         other_source=other_source,
+        n_ablated=n_ablated,
         progress=progress,
     )
     return pages(measured, features)
 
 
-class IndexRow(NamedTuple):
-    """One feature in the index: cells that are already text."""
-
-    feature: int
-    file: str
-    firing_rate: str
-    max_activation: str
-    loss_change: str
-    raised: str
-    best_label: str
-
-    @classmethod
-    def of(cls, page: FeaturePage) -> IndexRow:
-        """The page in one line."""
-        raised = "–"
-        if page.logits is not None:
-            raised = "  ".join(page.logits.raised["token"].head(N_INDEX_TOKENS))
-        best_label = "–"
-        if page.labels is not None and not page.dead:
-            best_f1 = percent(page.labels["f1"].iloc[0])
-            best_label = f"{label_name(page.labels.index[0])} ({best_f1})"
-        return cls(
-            feature=page.feature,
-            file=f"feature-{page.feature}.html",
-            firing_rate="never" if page.dead else percent(page.firing_rate),
-            max_activation=significant(page.max_activation),
-            loss_change=signed(page.mean_loss_change),
-            raised=raised,
-            best_label=best_label,
-        )
-
-
-def write_pages(pages: Iterable[FeaturePage], folder: str | Path) -> Path:
+def write_pages(
+    pages: Iterable[FeaturePage],
+    folder: str | Path,
+    *,
+    command: str = "",
+    when: datetime | None = None,
+) -> Path:
     """Write one HTML file per page (``feature-7.html``), and ``index.html``, which lists them.
 
-    The index also lists the pages that earlier calls wrote there; ``pages.json`` keeps its lines.
+    The pages link to each other. A click on a column's head in the index leads to the same list in
+    another order (``index-by-rate.html`` and so on). The index also lists the pages that earlier
+    calls wrote there; ``pages.json`` keeps its lines.
+
+    Args:
+        pages: at least one.
+        folder: made if it is not there.
+        command: what made the pages, for their footers.
+        when: the date in their footers; now by default.
 
     Returns:
         The path of the index.
@@ -155,40 +143,38 @@ def write_pages(pages: Iterable[FeaturePage], folder: str | Path) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    check_own_page(folder / "index.html")
-    rows = _rows_before(folder)
-    page = None
+    when = when or datetime.now()
+    for order in ORDERS:
+        check_own_page(folder / order.file)
+    source, counted, rows = read_rows(folder)
+    new: set[int] = set()
     for page in pages:
         row = IndexRow.of(page)
         check_own_page(folder / row.file)
-        of = [page.source, page.counted]
-        if rows and rows["of"] != of:
+        if rows and (source, counted) != (page.source, page.counted):
             raise ValueError(
-                f"the pages in {folder} are of {', '.join(rows['of'])}, and these of "
-                f"{', '.join(of)}; give another folder"
+                f"the pages in {folder} are of {source}, {counted}, and these of "
+                f"{page.source}, {page.counted}; give another folder"
             )
-        page.save(folder / row.file)
-        lines = {**rows.get("lines", {}), str(page.feature): row._asdict()}
-        rows = {"of": of, "lines": lines}
-    if page is None:
+        source, counted = page.source, page.counted
+        document = page.document(when=when, command=command, has_index=True)
+        write_whole(folder / row.file, document.encode("utf-8", errors="replace"))
+        rows[page.feature] = row
+        new.add(page.feature)
+    if not new:
         raise ValueError("there are no pages to write; give at least one feature")
-    write_whole(folder / LINES, json.dumps(rows, indent=1))
-    listed = [IndexRow(**line) for line in rows["lines"].values()]
-    index = render("index.html", rows=listed, source=page.source, counted=page.counted)
-    return write_whole(folder / "index.html", index.encode("utf-8", errors="replace"))
-
-
-def _rows_before(folder: Path) -> dict[str, Any]:
-    """What ``pages.json`` keeps of earlier pages; empty if there is none."""
-    if not (folder / LINES).exists():
-        return {}
-    try:
-        rows = read_json(folder / LINES)
-        for line in rows["lines"].values():
-            IndexRow(**line)
-        rows["of"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / LINES} is not what saework wrote; give another folder"
-        ) from error
-    return rows
+    write_rows(folder, source, counted, rows)
+    made = Made.now(when, command=command)
+    for order in ORDERS:
+        index = render(
+            "index.html",
+            rows=order.sorted(rows.values()),
+            order=order,
+            orders=ORDERS,
+            source=source,
+            counted=counted,
+            made=made,
+        )
+        write_whole(folder / order.file, index.encode("utf-8", errors="replace"))
+    link_pages(folder, rows, new)
+    return folder / ORDERS[0].file
