@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -50,51 +49,57 @@ def slow_losses_of_row(book: Workbook, tokens: torch.Tensor, hooks: list) -> tor
 
 
 def check_ablation(book: Workbook, page: FeaturePage, *, edit_bos: bool = False) -> None:
-    """Compare each example's change of loss, and what the page makes of them."""
-    examples = {"top": page.top}
-    firings = {}
-    for interval in page.intervals:
-        bounds = (interval.low, interval.high)
-        examples[bounds], firings[bounds] = interval.examples, interval.firings
-    assert list(examples) == list(page.ablation["interval"])
-    rows = {example.row for group in examples.values() for example in group}
-    changes_of = partial(slow_loss_changes, book, page.feature, edit_bos=edit_bos)
-    changes = {row: changes_of(row) for row in rows}
-
-    total = variance = weights = 0.0
-    for line in page.ablation.itertuples():
-        shown = examples[line.interval]
-        expected = [changes[example.row][example.pos] for example in shown]
-        found = [example.loss_change for example in shown]
+    """Compare each example's change of loss, and the effect over all firings."""
+    changes = [
+        slow_loss_changes(book, page.feature, row, edit_bos=edit_bos)
+        for row in range(len(book.tokens))
+    ]
+    for group in (page.top, *(interval.examples for interval in page.intervals)):
+        expected = [changes[example.row][example.pos] for example in group]
+        found = [example.loss_change for example in group]
         assert found == pytest.approx(expected, abs=2e-5, nan_ok=True)
-        measured = [change for change in expected if not math.isnan(change)]
-        n = len(measured)
-        assert line.tokens == n
-        if not n:
-            continue
-        assert line.loss_change == pytest.approx(np.mean(measured), abs=2e-5)
-        assert line.raised == np.mean([change > 0 for change in measured])
-        if line.interval == "top":
-            continue
-        n_all = firings[line.interval]
-        assert line.weight == n_all / page.count
-        total += line.weight * np.mean(measured)
-        weights += line.weight
-        variance += line.weight**2 * slow_variance_of_mean(measured, n_all)
-    assert page.mean_loss_change == pytest.approx(total / weights, abs=2e-5)
-    error = math.sqrt(variance) / weights
-    assert page.loss_change_error == pytest.approx(error, abs=2e-5, nan_ok=True)
+
+    first = 0 if edit_bos else 1
+    values = slow_activations(book)[:, first:, page.feature]
+    firings = [
+        (row, float(values[row, pos]), changes[row][first + pos])
+        for row, pos in values.nonzero().tolist()
+    ]
+    assert page.n_firings == page.count == len(firings)
+    lines = {"all": (-math.inf, math.inf)}
+    lines |= {
+        (interval.low, interval.high): (interval.low, interval.high) for interval in page.intervals
+    }
+    assert list(page.ablation["interval"]) == ["all", "top", *list(lines)[1:]]
+    table = page.ablation.set_index("interval")
+    for line, (low, high) in lines.items():
+        inside = [
+            (row, change)
+            for row, value, change in firings
+            if low <= value < high and not math.isnan(change)
+        ]
+        found = table.loc[[line]].iloc[0]
+        assert found["tokens"] == len(inside)
+        if inside:
+            mean = np.mean([change for _, change in inside])
+            assert found["loss_change"] == pytest.approx(mean, abs=2e-5)
+            assert found["raised"] == np.mean([change > 0 for _, change in inside])
+        error = slow_clustered_error(inside)
+        assert found["standard_error"] == pytest.approx(error, abs=2e-5, nan_ok=True)
+    assert page.mean_loss_change == table["loss_change"].iloc[0]
+    assert page.n_ablated == table["tokens"].iloc[0]
 
 
-def slow_variance_of_mean(sample: list[float], n_all: int) -> float:
-    """Of a sample without replacement: Cochran, Sampling Techniques, equation 2.20."""
-    n = len(sample)
-    if n == n_all:
-        return 0.0
-    if n == 1:
+def slow_clustered_error(values: list[tuple[int, float]]) -> float:
+    """Standard error of a mean of ``(cluster, value)`` whose clusters are drawn as wholes."""
+    clusters = {cluster for cluster, _ in values}
+    if len(clusters) < 2:
         return math.nan
-    spread = sum((value - np.mean(sample)) ** 2 for value in sample) / (n - 1)
-    return spread / n * (n_all - n) / n_all
+    mean = sum(value for _, value in values) / len(values)
+    squares = 0.0
+    for cluster in clusters:
+        squares += sum(value - mean for other, value in values if other == cluster) ** 2
+    return math.sqrt(squares * len(clusters) / (len(clusters) - 1)) / len(values)
 
 
 def tree(html: str) -> Element:

@@ -148,7 +148,7 @@ def clustered_mean(
 
 def fisher_exact(
     n_both: ArrayLike, n_fires: ArrayLike, n_rule: ArrayLike, n_tokens: int
-) -> Float[np.ndarray, "..."]:
+) -> np.ndarray:
     """The chance of as many tokens with both, or more, if firing has nothing to do with the rule.
 
     Args:

@@ -164,3 +164,42 @@ def test_rule_agreement_refuses_a_transposed_table():
         formulas.rule_agreement(np.ones((2, 3), bool), np.ones((3, 2), bool))
     flat = formulas.rule_agreement(np.ones((2, 3), bool), np.ones(6, bool))
     assert flat["fires"] == 6
+
+
+def test_a_clustered_mean():
+    values = np.array([1.0, 4.0, 4.0, 7.0])
+    # By hand: mean 4, and the clusters' sums of differences are -3, 0 and 3.
+    found = formulas.clustered_mean(values, np.array([5, 5, 2, 9]))
+    assert found.mean == 4 and found.standard_error == pytest.approx(math.sqrt(18 * 3 / 2) / 4)
+    apart = formulas.clustered_mean(values, np.arange(4))
+    assert apart.standard_error == pytest.approx(values.std(ddof=1) / 2)
+    alike = formulas.clustered_mean(np.full(6, 3.0), np.array([0, 0, 0, 1, 1, 2]))
+    assert alike == (3.0, 0.0)
+
+
+def test_a_clustered_mean_of_one_cluster_or_none():
+    one = formulas.clustered_mean(np.array([1.0, 3.0]), np.array([4, 4]))
+    assert one.mean == 2 and math.isnan(one.standard_error)
+    assert all(map(math.isnan, formulas.clustered_mean(np.zeros(0), np.zeros(0, int))))
+
+
+def test_a_clustered_error_is_that_of_many_draws():
+    """Clusters of five equal values: the error is that of the clusters, not of the values."""
+    generator = np.random.default_rng(0)
+    means, errors = [], []
+    for _ in range(400):
+        values = np.repeat(generator.normal(size=30), 5)
+        found = formulas.clustered_mean(values, np.repeat(np.arange(30), 5))
+        means.append(found.mean)
+        errors.append(found.standard_error)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.1)
+
+
+def test_fishers_exact_test():
+    # By counting: of the 20 choose 4 draws, 5 choose 4 have all four among the five.
+    assert formulas.fisher_exact(4, 4, 5, 20) == pytest.approx(5 / math.comb(20, 4))
+    assert formulas.fisher_exact(0, 4, 5, 20) == 1
+    found = formulas.fisher_exact(np.array([1, 3]), 4, np.array([5, 6]), 20)
+    for n_both, n_rule, chance in zip((1, 3), (5, 6), found):
+        ways = [math.comb(n_rule, k) * math.comb(20 - n_rule, 4 - k) for k in range(n_both, 5)]
+        assert chance == pytest.approx(sum(ways) / math.comb(20, 4))

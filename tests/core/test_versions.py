@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import sys
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import pytest
@@ -51,3 +52,9 @@ def test_a_package_that_is_not_installed_is_left_out(monkeypatch):
 
     monkeypatch.setattr(versions, "version", version)
     assert replaced_versions() == []
+
+
+def test_what_a_page_says_that_it_was_made_with():
+    found = versions.installed_versions()
+    assert f"torch {version('torch')}" in found and found[0].startswith("saework ")
+    assert found[-2] == f"Python {platform.python_version()}"

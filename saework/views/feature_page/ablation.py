@@ -131,7 +131,9 @@ class _Runs:
         n_examples = past - first
         row_in_batch = np.repeat(np.arange(len(batch)), n_examples)
         # From each run's first example on: 0, 1, 2, ...
-        rank = np.arange(len(row_in_batch)) - np.repeat(np.cumsum(n_examples) - n_examples, n_examples)
+        rank = np.arange(len(row_in_batch)) - np.repeat(
+            np.cumsum(n_examples) - n_examples, n_examples
+        )
         return self.by_run[first[row_in_batch] + rank], row_in_batch
 
 

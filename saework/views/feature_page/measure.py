@@ -15,7 +15,7 @@ import torch
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.analysis.scanning.firings import bin_of
 from saework.core.errors import HookError
-from saework.core.files import digest
+from saework.core.files import DIGEST_CHARACTERS, digest
 from saework.core.protocols import SparseAutoencoder
 from saework.core.tokens import decode_each
 from saework.engine.architectures import check_reconstructs
@@ -247,7 +247,7 @@ def _page(
         ablation=ablation,
         n_firings=measured.n_firings[feature],
         fires_on=_frequent_tokens(measured, feature),
-        fingerprint=f"SAE {scan.fingerprint}, tokens {measured.tokens_digest}",
+        fingerprint=f"SAE {scan.fingerprint[:DIGEST_CHARACTERS]}, tokens {measured.tokens_digest}",
         nearest=nearest,
         chance_cosine=measured.directions.chance_cosine,
         logits=logits,

@@ -73,7 +73,7 @@ class Bin(NamedTuple):
 
     low: str
     high: str
-    count: int
+    n: int
 
 
 class DrawnBar(NamedTuple):
@@ -83,7 +83,7 @@ class DrawnBar(NamedTuple):
     y: float
     width: float
     height: float
-    count: int
+    n: int
     is_below: bool
     """Whether the bar stands for values below zero."""
     number_x: float
@@ -150,7 +150,7 @@ class Bars:
                 y=y,
                 width=step - 1,
                 height=height,
-                count=count,
+                n=count,
                 is_below=i < self.n_below,
                 number_x=x + step / 2,
                 number_y=y - 4,
@@ -182,11 +182,9 @@ class Bars:
         """The chart in one sentence, for a reader who cannot see it."""
         n_bars = len(self.counts)
         span = f"{self.x_title} from {self.edges[0]} to {self.edges[-1]}"
-        highest = max(self._bins(), key=attrgetter("count"))
+        highest = max(self._bins(), key=attrgetter("n"))
         place = f"{highest.low} to {highest.high}"
-        return (
-            f"{self.title}: {n_bars} bars, {span}; the highest, {place}, holds {highest.count}."
-        )
+        return f"{self.title}: {n_bars} bars, {span}; the highest, {place}, holds {highest.n}."
 
     def grid(self) -> Grid:
         """The same numbers as a table."""
@@ -194,7 +192,7 @@ class Bars:
         columns = (first, "to", last)
         rows = []
         for bin_ in self._bins():
-            rows.append((bin_.low, bin_.high, f"{bin_.count:,}"))
+            rows.append((bin_.low, bin_.high, f"{bin_.n:,}"))
         return Grid(self.title, columns, tuple(rows))
 
     def text(self) -> str:
@@ -205,10 +203,10 @@ class Bars:
         for bin_ in self._bins():
             low = bin_.low.rjust(width)
             high = bin_.high.rjust(width)
-            length = math.ceil(LONGEST_TEXT_BAR * bin_.count / highest)
+            length = math.ceil(LONGEST_TEXT_BAR * bin_.n / highest)
             bar = "█" * length
             padded_bar = bar.ljust(LONGEST_TEXT_BAR)
-            lines.append(f"  {low} to {high}  {padded_bar}  {bin_.count}")
+            lines.append(f"  {low} to {high}  {padded_bar}  {bin_.n}")
         return "\n".join(lines)
 
     def _bins(self) -> list[Bin]:

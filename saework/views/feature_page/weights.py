@@ -81,17 +81,18 @@ def _logit_effect(effect: Float[ndarray, " d_vocab"], tokenizer: Tokenizer) -> L
     return LogitEffect(
         raised=_token_logits(effect, highest, tokenizer),
         lowered=_token_logits(effect, lowest, tokenizer),
-        histogram=_histogram(in_float64),
+        histogram=histogram_of_effect(in_float64),
         skew=float(skew(in_float64)),
         kurtosis=float(kurtosis(in_float64)),
     )
 
 
-def _histogram(values: Float[ndarray, " d_vocab"]) -> pd.DataFrame:
+def histogram_of_effect(values: Float[ndarray, " d_vocab"]) -> pd.DataFrame:
     """How many values lie between round edges, of which zero is one; at most 24 bins."""
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     width = _round_width((high - low) / MOST_BINS)
-    numbers = np.arange(math.floor(low / width), max(math.ceil(high / width), 1) + 1)
+    first, last = math.floor(low / width), math.ceil(high / width)
+    numbers = np.arange(first, max(last, first + 1) + 1)
     # The highest value may lie on the last edge, which numpy counts in.
     edges = numbers * width
     tokens, _ = np.histogram(values, edges)

@@ -47,10 +47,20 @@ def test_a_rare_feature_is_measured_whole(book):
     for interval in page.intervals:
         assert len(interval.examples) == interval.firings
     check_ablation(rare, page)
-    measured = int(page.ablation["tokens"].iloc[1:].sum())
-    assert page.loss_change_error == 0 or measured < page.count
-    whole = "nats on average, as measured on each of them." in repr(page)
-    assert whole == (measured == page.count)
+
+
+def test_of_many_firings_as_many_as_asked_for_are_ablated(book, pages):
+    whole = pages[7]
+    page = feature_page(book, 7, n_ablated=30)
+    assert page.n_firings == page.count > 30 >= page.n_ablated > 20
+    assert page.ablation["tokens"].iloc[2:].sum() == page.n_ablated
+    assert f"Over {page.n_ablated} of its {page.count} firings, the loss" in repr(page)
+    # The same in each call, and another mean than over all.
+    again = feature_page(book, 7, n_ablated=30)
+    assert again.ablation.equals(page.ablation)
+    assert page.mean_loss_change != whole.mean_loss_change
+    with pytest.raises(ValueError, match="n_ablated is 0; give a whole number of at least 1"):
+        feature_page(book, 7, n_ablated=0)
 
 
 def test_a_hook_with_no_path_to_the_logits(book):

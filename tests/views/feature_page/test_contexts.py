@@ -10,7 +10,7 @@ import torch
 from page_checks import slow_losses_of_row
 
 from saework import scan
-from saework.views.feature_page import contexts as module
+from saework.views.feature_page import firings
 from saework.views.feature_page.contexts import TOKENS_BEFORE, WINDOW, read_contexts
 from saework.views.feature_page.examples import choose
 
@@ -61,7 +61,7 @@ def test_rules_are_counted_in_all_rows(book, places, activations, monkeypatch):
     fires = activations[..., FEATURES] > 0
     expected = (rules[..., None] & fires).sum((1, 2))
     assert read(book, places, rules=rules).rule_hits.tolist() == expected.tolist()
-    monkeypatch.setattr(module, "TOKENS_PER_BATCH", 40)  # two rows at a time
+    monkeypatch.setattr(firings, "TOKENS_PER_BATCH", 40)  # two rows at a time
     in_blocks = read(book, places, rules=rules)
     assert in_blocks.rule_hits.tolist() == expected.tolist()
     whole = read(book, places)

@@ -12,7 +12,8 @@ from page_checks import cells, html_of, tree, words_of
 
 from saework import feature_page
 from saework.core.tokens import visible
-from saework.views.feature_page.html import TEMPLATES, render
+from saework.views.feature_page.html import TEMPLATES, Made, render
+from saework.views.feature_page.index import ORDERS
 from saework.views.feature_page.write import write_pages
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -46,10 +47,11 @@ def test_a_page_is_readable_without_seeing_it(root_and_html):
         assert {th.get("scope") for th in table.iter("th")} <= {"col", "row", "rowgroup"}
         assert all(row[0].tag == "th" for row in table.iter("tr"))
     charts = list(root.iter(f"{SVG}svg"))
-    assert len(charts) == (0 if page.dead else 1)
-    for svg in charts:
+    of_what = ["activations", "the effect over the vocabulary"][1 if page.dead else 0 :]
+    assert len(charts) == len(of_what)
+    for svg, words in zip(charts, of_what):
         assert svg.get("role") == "img"
-        assert svg.get("aria-label").startswith("Histogram of activations: ")
+        assert svg.get("aria-label").startswith(f"Histogram of {words}: ")
 
 
 def test_in_a_notebook_the_page_brings_its_style_and_no_document(pages):
@@ -120,10 +122,12 @@ def test_a_hostile_index_is_inert(hostile_page, tmp_path):
 
 
 def test_every_template_escapes_and_none_asks_for_what_is_not_there():
-    index = render("index.html", rows=[], source="<i>&", counted="")
+    made = Made("<i>", "", ("saework",))
+    parts = {"rows": [], "order": ORDERS[0], "orders": ORDERS, "counted": "", "made": made}
+    index = render("index.html", source="<i>&", **parts)
     assert "&lt;i&gt;&amp;" in index and "<i>" not in index
     with pytest.raises(UndefinedError):
-        render("index.html", rows=[])
+        render("index.html", **parts)
 
 
 def test_nothing_but_the_heatmaps_is_marked_as_safe():

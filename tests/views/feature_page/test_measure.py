@@ -63,6 +63,6 @@ def test_neuronpedia_is_a_link_that_nobody_opens(book, tmp_path):
     sae = SimpleNamespace(**parts, cfg=SimpleNamespace(metadata=metadata))
     page = feature_page(replace(book, sae=sae), 7)
     assert page.neuronpedia == "https://www.neuronpedia.org/gpt2-small/8-res%22jb/7"
-    links = [a.get("href") for a in tree(html_of(page, tmp_path)).iter("a")]
+    links = [a.get("href") for a in tree(html_of(page, tmp_path)).iter("a") if a.get("href")]
     assert links == [page.neuronpedia]
     assert repr(page).endswith(f"Neuronpedia: {page.neuronpedia}")

@@ -65,9 +65,25 @@ def test_the_histogram_is_drawn_to_scale(pages, tmp_path):
     svg = next(tree(html_of(pages[7], tmp_path)).iter(f"{SVG}svg"))
     heights = [float(bar.get("height")) for bar in svg.iter(f"{SVG}rect")]
     counts = [n for n in pages[7].histogram["firings"] if n]
-    expected = [max(heights) * n / max(counts) for n in counts]
+    expected = [max(max(heights) * n / max(counts), 1.0) for n in counts]
     assert heights == pytest.approx(expected, abs=0.06)
     assert f"holds {max(counts)}." in svg.get("aria-label")
+
+
+def test_a_bar_of_few_is_seen_and_those_below_zero_are_apart():
+    drawn = bars([1, 1_000_000, 5], n_below=1).drawn()
+    assert [bar.height >= 1 for bar in drawn] == [True] * 3
+    assert [bar.is_below for bar in drawn] == [True, False, False]
+    assert [bar.is_highest for bar in drawn] == [False, True, False]
+
+
+def test_a_phone_has_room_for_every_third_label():
+    ticks = bars([1] * 8, label_from=2).ticks()
+    assert [tick.label for tick in ticks if tick.is_shown_on_phones] == ["2", "5", "8"]
+
+
+def test_a_table_of_many_columns_is_scrolled():
+    assert Grid("A", ("b", "c", "d", "e"), ()).is_wide and not Grid("A", ("b", "c"), ()).is_wide
 
 
 def test_a_section_as_text():

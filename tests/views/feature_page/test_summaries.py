@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from page_checks import slow_variance_of_mean
+from page_checks import slow_clustered_error
 
 from saework import Workbook, feature_activations, feature_page, feature_pages, load, rule_agreement
+from saework.core.tokens import str_tokens, visible
 from saework.views.feature_page.summaries import ablation_row, agreement_of
 
 
@@ -35,22 +36,28 @@ def test_the_intervals_hold_each_firing_once(page, activations):
         assert firings_between(values, below.high, above.low) == 0
 
 
-def test_a_sample_of_an_interval():
-    row = ablation_row((1.0, 2.0), np.array([0.1, np.nan, -0.3, 0.5]), n_firings=12, weight=0.25)
-    assert row["interval"] == (1.0, 2.0) and row["weight"] == 0.25
-    assert row["tokens"] == 3
-    assert row["loss_change"] == pytest.approx(0.1)
-    assert row["raised"] == pytest.approx(2 / 3)
-    assert row["variance"] == pytest.approx(slow_variance_of_mean([0.1, -0.3, 0.5], 12))
-
-
-def test_samples_of_few_and_of_none():
-    one_of_one = ablation_row("one", np.array([0.1]), n_firings=1, weight=1.0)
-    assert one_of_one["variance"] == 0
-    one_of_two = ablation_row("one", np.array([0.1]), n_firings=2, weight=1.0)
-    assert math.isnan(one_of_two["variance"])
-    nothing = ablation_row("none", np.array([np.nan]), n_firings=1, weight=1.0)
+def test_the_changes_of_some_firings():
+    changes, row = np.array([0.1, np.nan, -0.3, 0.5]), np.array([4, 4, 4, 9])
+    found = ablation_row((1.0, 2.0), changes, row, weight=0.25)
+    assert found["interval"] == (1.0, 2.0) and found["weight"] == 0.25
+    assert found["tokens"] == 3
+    assert found["loss_change"] == pytest.approx(0.1)
+    assert found["raised"] == pytest.approx(2 / 3)
+    error = slow_clustered_error([(4, 0.1), (4, -0.3), (9, 0.5)])
+    assert found["standard_error"] == pytest.approx(error)
+    nothing = ablation_row("all", np.array([np.nan]), np.array([0]))
     assert nothing["tokens"] == 0 and math.isnan(nothing["loss_change"])
+
+
+def test_the_tokens_on_which_it_fires_most(page, activations, book):
+    fires = activations[:, 1:, page.feature] > 0
+    ids = book.tokens[:, 1:][fires].tolist()
+    counts = {i: ids.count(i) for i in sorted(set(ids))}
+    most = sorted(counts, key=lambda i: -counts[i])[:8]
+    texts = [visible(text) for text in str_tokens(most, book.tokenizer)]
+    assert page.fires_on["token"].tolist() == texts
+    expected = [counts[i] / len(ids) for i in most]
+    assert page.fires_on["share"].tolist() == pytest.approx(expected)
 
 
 def test_what_fires_with_it(page, activations):
@@ -75,9 +82,16 @@ def test_agreement_from_counts():
     frame = agreement_of(
         np.array([2, 0]), 4, np.array([5, 0]), n_tokens=20, names=["often", "never"]
     )
-    assert frame.loc["often"].tolist() == pytest.approx([0.5, 0.4, 4 / 9, 0.25, 5])
+    assert frame.loc["often"].tolist() == pytest.approx([0.5, 0.4, 4 / 9, 0.25, 5, False])
     never = frame.loc["never"]
     assert never["precision"] == 0 and math.isnan(never["recall"]) and never["tokens"] == 0
+
+
+def test_which_labels_beat_their_base_rate():
+    counts = np.array([4, 4, 1])
+    frame = agreement_of(counts, 4, np.array([5, 18, 5]), n_tokens=20, names=["a", "b", "c"])
+    # The chance of four of four among 5 of 20 is 0.001, among 18 it is 0.63.
+    assert frame["beats_base_rate"].to_dict() == {"a": True, "b": False, "c": False}
 
 
 @pytest.fixture

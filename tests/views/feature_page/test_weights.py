@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from page_checks import slow_activations
 
 from saework.core.tokens import visible
 from saework.views.feature_page.parts import decimals
-from saework.views.feature_page.weights import Directions, nearest_features
+from saework.views.feature_page.weights import (
+    Directions,
+    histogram_of_effect,
+    nearest_features,
+)
 
 
 def test_logit_effect(book, page):
@@ -29,6 +34,32 @@ def test_the_shape_of_the_logit_effects_distribution(book, page):
     assert page.logits.kurtosis == pytest.approx(z.pow(4).mean().item() - 3, abs=1e-4)
     skew, kurtosis = decimals(page.logits.skew, 2), decimals(page.logits.kurtosis, 2)
     assert f"a skew of {skew} and an excess kurtosis of {kurtosis}" in repr(page)
+
+
+def test_the_histogram_of_the_logit_effect(book, page):
+    effect = (book.sae.W_dec[page.feature] @ book.model.W_out[0] @ book.model.W_U).tolist()
+    frame = page.logits.histogram
+    edges = [*frame["low"], frame["high"].iloc[-1]]
+    assert 3 <= len(frame) <= 24 and edges[0] <= min(effect) and edges[-1] >= max(effect)
+    assert 0 in edges and frame["low"].iloc[1:].tolist() == frame["high"].iloc[:-1].tolist()
+    for row in frame.itertuples():
+        assert row.tokens == sum(row.low <= value < row.high for value in effect)
+    assert frame["tokens"].sum() == len(effect)
+
+
+@pytest.mark.parametrize(
+    ("values", "edges"),
+    [
+        ([0.0, 0.0], [0, 1]),
+        ([1.0, 3.0], [k * 0.2 for k in range(16)]),
+        ([-0.4, -2.0], [k * 0.1 for k in range(-20, 1)]),
+        ([0.0, 22.0], list(range(23))),
+    ],
+)
+def test_the_histograms_edges_are_round(values, edges):
+    frame = histogram_of_effect(np.array(values))
+    assert [*frame["low"], frame["high"].iloc[-1]] == pytest.approx(edges)
+    assert frame["tokens"].sum() == len(values)
 
 
 def check_nearest(frame, book, to, feature, n, *, own: bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from conftest import random_sae
 from page_checks import RESIDUAL, cells, html_of, tree, words_of
 
 from saework import cli, feature_page, feature_pages, load
-from saework.views.feature_page.parts import percent, signed
+from saework.views.feature_page.parts import decimals, percent, signed
 from saework.views.feature_page.write import write_pages
 
 
@@ -34,18 +35,30 @@ def test_files_and_an_index(pages, tmp_path):
     index = write_pages(pages.values(), tmp_path / "new" / "folder")
     assert index == tmp_path / "new" / "folder" / "index.html"
     names = {path.name for path in index.parent.iterdir()}
-    assert names == {
-        *("index.html", "pages.json"),
-        *("feature-7.html", "feature-20.html", "feature-31.html"),
-    }
+    orders = {"index.html", "index-by-rate.html", "index-by-maximum.html", "index-by-effect.html"}
+    files = {"feature-7.html", "feature-20.html", "feature-31.html"}
+    assert names == {*orders, "pages.json", *files}
     root = tree(index.read_text(encoding="utf-8"))
     assert words_of(root.find(".//h1")) == "3 features"
     for page, row in zip(pages.values(), cells(root, "Counted on")[1:]):
         assert row[:2] == [str(page.feature), percent(page.firing_rate)]
-        assert row[3] == signed(page.mean_loss_change)
-        assert row[5] == "–"
-        saved = (index.parent / f"feature-{page.feature}.html").read_text(encoding="utf-8")
-        assert saved == html_of(page, tmp_path)
+        error = decimals(page.loss_change_error)
+        assert row[3] == f"{signed(page.mean_loss_change)} ± {error} (n = {page.n_ablated})"
+        assert row[4].split() == " ".join(page.fires_on["token"].head(4)).split()
+        assert row[6] == "–"
+        saved = tree((index.parent / f"feature-{page.feature}.html").read_text(encoding="utf-8"))
+        alone = tree(html_of(page, tmp_path))
+        saved_words, words = words_of(saved.find(".//main")), words_of(alone.find(".//main"))
+        assert words.split("Made by")[0] in saved_words
+
+
+def test_the_same_pages_make_the_same_files(pages, tmp_path):
+    when = datetime(2026, 11, 28)
+    for name in ("a", "b"):
+        write_pages(pages.values(), tmp_path / name, command="saework page x", when=when)
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    assert "on 2026-11-28 00:00 with" in (tmp_path / "a" / "index.html").read_text()
 
 
 def test_one_feature_is_not_features(pages, tmp_path):
@@ -65,9 +78,12 @@ def test_the_command_writes_pages_and_an_index(tmp_path, capsys):
     assert cli.main(["page", "gelu-1l-mini", *features, *options]) == 0
     assert f"3 pages written; start with {out / 'index.html'}" in capsys.readouterr().out
     files = ["feature-3018.html", "feature-10.html", "feature-11.html"]
-    assert {path.name for path in out.iterdir()} == {"index.html", "pages.json", *files}
+    assert {path.name for path in out.glob("feature-*")} == set(files)
     index = tree((out / "index.html").read_text(encoding="utf-8"))
-    assert [a.get("href") for a in index.iter("a")] == files
+    links = [a.get("href") for a in index.iter("a") if a.get("href").startswith("feature-")]
+    assert links == ["feature-10.html", "feature-11.html", "feature-3018.html"]
+    command = "with saework page gelu-1l-mini 3018 10-11 10 --id run2 --tokens 2048."
+    assert command in words_of(index.find(".//footer"))
 
     html = (out / "feature-3018.html").read_text(encoding="utf-8")
     page = tree(html)
@@ -76,12 +92,21 @@ def test_the_command_writes_pages_and_an_index(tmp_path, capsys):
     assert cells(page, "In gelu-1l-mini run3")[1:]
     mini = load("gelu-1l-mini", "run2", n_tokens=2048, check=False)
     expected = feature_page(mini, 3018, other=mini.with_sae("run3"))
-    assert html == html_of(expected, tmp_path)
+    lead = words_of(page.find(".//p[@class='lead']"))
+    assert lead == expected.headline and words_of(page).count(expected.fingerprint) == 1
     (row,) = [row for row in cells(index, "Counted on")[1:] if row[0] == "3018"]
     assert row[1] == ("never" if expected.dead else percent(expected.firing_rate))
-    assert row[3] == signed(expected.mean_loss_change)
+    assert row[3].startswith(signed(expected.mean_loss_change))
     raised = expected.logits.raised["token"].head(4)
-    assert row[4].split() == " ".join(raised).split()
+    assert row[5].split() == " ".join(raised).split()
+
+
+def test_what_is_no_workbook_is_told(book):
+    match = "workbook is the name 'gelu-1l-mini'; load it first: workbook = load"
+    with pytest.raises(ValueError, match=match):
+        feature_page("gelu-1l-mini", 7)
+    with pytest.raises(ValueError, match="workbook is a HookedTransformer; give what load"):
+        feature_pages(book.model, [7])
 
 
 @pytest.mark.parametrize("word", ["x", "9-3", "-", "3-", "1.5", "٣"])
@@ -106,7 +131,9 @@ def test_pages_of_another_sae_go_elsewhere(pages, tmp_path):
     assert (tmp_path / "feature-7.html").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["index.html", "feature-7.html", "pages.json"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "index-by-rate.html", "feature-7.html", "pages.json"]
+)
 def test_other_peoples_files_stay(pages, name, tmp_path):
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match=f"{name} (was not written by|is not what) saework"):
