@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 PACKAGES = '"sae-bench==0.6.0" "pyarrow<20"'
 """What SAEBench's own environment needs: numpy is below 2 there, which a newer pyarrow refuses."""
+MARK = "(written by saework)"
+SAVED_FILES = ("cfg.json", "sae_weights.safetensors", "sparsity.safetensors")
+"""What ``SAE.save_model`` may write."""
 SCRIPT = '''"""SAEBench's core evaluation of the SAE in this folder (written by saework).
 
 python3 -m venv saebench && saebench/bin/pip install {packages}
@@ -74,7 +77,7 @@ def export(
         batches: of 16 rows each, for each half of the evaluation.
     Returns: the script's path.
     Raises:
-        ValueError: if the SAE cannot be saved.
+        ValueError: if the SAE cannot be saved, or the folder holds other people's files.
         HookError: (a ValueError) if it names no hook, and none is given.
     Source: sae_lens 6, ``SAE.save_model``; SAEBench 0.6.0, ``evals/core/main.py``.
 
@@ -97,6 +100,8 @@ def export(
         "prepend_bos": True,
     }
     folder = Path(folder)
+    script = folder / "run_core.py"
+    _check_own(folder, script)
     folder.mkdir(parents=True, exist_ok=True)
     # files of an earlier export stay until the new ones are whole
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
@@ -104,7 +109,6 @@ def export(
         _add_metadata(Path(partial) / "cfg.json", metadata)
         for file in Path(partial).iterdir():
             file.replace(folder / file.name)
-    script = folder / "run_core.py"
     commands = SCRIPT.format(
         packages=PACKAGES,
         script=script.name,
@@ -114,6 +118,18 @@ def export(
         context=context_size,
     )
     return write_whole(script, commands)
+
+
+def _check_own(folder: Path, script: Path) -> None:
+    """Refuse a folder with files of these names that are of no earlier export."""
+    if script.exists() and MARK in script.read_text(encoding="utf-8", errors="replace"):
+        return
+    others = [name for name in (*SAVED_FILES, script.name) if (folder / name).exists()]
+    if others:
+        raise ValueError(
+            f"{folder / others[0]} is there already and of no export of saework's, and is left as "
+            "it is; give another folder"
+        )
 
 
 def _add_metadata(path: Path, metadata: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import pandas as pd
 
+from saework.core.errors import unknown
 from saework.studies.saebench.comparison import (
     better_direction,
     compare,
@@ -37,7 +38,7 @@ class Finding(NamedTuple):
     finding: str
 
 
-STATEMENT_KEYS = ("run", "metric", "after")
+REQUIRED_KEYS = ("run", "metric", "after")
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,12 @@ def lint(
         stated: improvements that somebody stated, each with ``run``, ``metric`` and ``after``, and
             with ``before``, or ``against`` (the run that it is compared with), or both. Where no
             ``before`` was stated, the record of ``against`` gives it. ``better`` is "higher" or
-            "lower", where the metric's name does not say.
+            "lower", where the metric's name does not say. ``sentence``, its words, is not read.
     Returns: one row per finding: ``run``, ``evaluation``, ``check``, ``finding`` (a sentence).
     Raises:
         ValueError: for a statement that lacks a name or a number to compare with, or whose better
             direction is unknown.
+        UnknownNameError: for a part of a statement that does not exist.
 
     >>> from saework import saebench
     >>> run_0 = saebench.read(saebench.EXAMPLES / "run_0.json")
@@ -229,12 +231,18 @@ def _neighbours(a: float, b: float) -> str:
 
 
 def _statement(mapping: Mapping[str, Any], runs: Runs) -> Statement:
-    missing = [key for key in STATEMENT_KEYS if key not in mapping]
+    missing = [key for key in REQUIRED_KEYS if key not in mapping]
     if missing:
         raise ValueError(
             f"the statement {dict(mapping)} lacks {', '.join(missing)}; "
-            f"give {', '.join(STATEMENT_KEYS)}, and before or against"
+            f"give {', '.join(REQUIRED_KEYS)}, and before or against"
         )
+    keys = [*(field.name for field in fields(Statement)), "sentence"]
+    for key in mapping:
+        if key not in keys:
+            raise unknown("part of a statement", key, keys, see=f"The parts: {', '.join(keys)}.")
+    if mapping.get("better") not in (None, "higher", "lower"):
+        raise ValueError(f"better is {mapping['better']!r}; give 'higher' or 'lower'")
     return Statement(
         run=mapping["run"],
         metric=mapping["metric"],

@@ -48,3 +48,17 @@ def test_what_cannot_be_exported(tmp_path):
         ValueError, match="this SAE does not say which hook it belongs to; give hook="
     ):
         saebench.export(bare, tmp_path, name="x", model_name="m")
+
+
+@pytest.mark.parametrize("name", ["cfg.json", "sae_weights.safetensors", "run_core.py"])
+def test_other_peoples_files_are_left_alone(tiny, tmp_path, name):
+    options = dict(name="x", model_name="gpt2")
+    saebench.export(tiny.sae, tmp_path / "own", **options)
+    saebench.export(tiny.sae, tmp_path / "own", **options)  # over its own
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"{name} is there already and of no export of saework's"):
+        saebench.export(tiny.sae, other, **options)
+    assert [path.name for path in other.iterdir()] == [name]
+    assert (other / name).read_text() == "mine"

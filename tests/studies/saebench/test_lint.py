@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from saework import UnknownNameError
 from saework.studies.saebench import EXAMPLES, lint, read
 
 
@@ -103,6 +104,10 @@ def test_statements_that_cannot_be_judged(evaluations):
         match="better for 'wonder' is not known here; add better='higher' or better='lower'",
     ):
         lint({}, stated=[unknown])
+    with pytest.raises(UnknownNameError, match="no part of a statement 'beter'. Did you mean 'bet"):
+        lint({}, stated=[unknown | {"beter": "higher"}])
+    with pytest.raises(ValueError, match="better is 'up'; give 'higher' or 'lower'"):
+        lint({}, stated=[unknown | {"better": "up"}])
     assert lint({}, stated=[unknown | {"better": "higher"}]).empty
     assert "it got worse" in lint({}, stated=[unknown | {"better": "lower"}]).finding[0]
 
