@@ -41,6 +41,7 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     depth: str = FULL,
+    force: bool = False,
 ) -> HookedModel:
     """The release's model, processed as the SAE needs it, on the device.
 
@@ -56,7 +57,8 @@ def load_model(
     if depth == HOOK:
         hub_folder = config_folder(repository)
         blocks = first_blocks(hub_folder, blocks_needed(sae))
-        check_memory(blocks.n_values * dtype.itemsize)
+        if not force:
+            check_memory(blocks.n_values * dtype.itemsize, str(device))
         folder = cut_folder(repository, hub_folder, blocks)
         options["blocks"] = blocks
     else:

@@ -5,17 +5,33 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saework.core.errors import NotAvailableError
 from saework.core.versions import check_versions
 from saework.loading.catalogue import release_named
 from saework.loading.hub import NEW_TOKEN, Repository
-from saework.loading.needs import FULL, HOOK, memory_gb, need_of_load
+from saework.loading.needs import FULL, HOOK, need_of_load
+from saework.loading.plans import (
+    Machine,
+    Plan,
+    check_device,
+    plan_load,
+    plan_notebook,
+    remark,
+    this_machine,
+)
 from saework.loading.release import Release
 
+if TYPE_CHECKING:
+    import torch
+
+FORCE = "SAEWORK_FORCE"
+"""The environment variable by which ``saework reproduce --force`` reaches its notebooks."""
 _GATE = {True: "licence to accept on the Hub", False: "none", None: "not known beforehand"}
 
 
@@ -32,7 +48,7 @@ class Preflight:
     disk_free_gb: float
     """Where the Hub's cache is."""
     memory_gb: float
-    """Needed, float32."""
+    """Needed by ``plan``."""
     memory_free_gb: float
     """Available on this machine now."""
     licence: str
@@ -43,13 +59,33 @@ class Preflight:
     """Whether a Hub token is set on this machine (it is never shown)."""
     token_accepted: bool | None
     """Whether the Hub accepts it; None if it was not asked (no token, no gate, or no network)."""
-    problems: tuple[str, ...]
-    """What would stop the load, each with its remedy; empty if nothing would."""
+    access_problems: tuple[str, ...]
+    """What would stop the download, each with its remedy."""
+    memory_problem: str
+    """Why the load does not fit, and what would; empty if it does."""
+    plan: Plan
+    """How ``load`` would run: device, dtype, depth."""
+    notebook_plans: dict[str, Plan]
+    """How each of the release's notebooks would run here; the smallest plan, if none fits."""
+    too_large: tuple[str, ...]
+    """The notebooks that do not fit."""
+    notes: tuple[str, ...] = ()
+    """What to know of these plans."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What would stop the load, each with its remedy; empty if nothing would."""
+        return (*self.access_problems, *filter(None, [self.memory_problem]))
 
     @property
     def ok(self) -> bool:
         """Whether the load can go ahead."""
         return not self.problems
+
+    def _notebook_line(self, name: str) -> str:
+        plan = self.notebook_plans[name]
+        verdict = "  too large" if name in self.too_large else ""
+        return f"  {name:28} {plan}: {plan.memory_gb:.1f} GB{verdict}"
 
     def _token(self) -> str:
         if not self.token:
@@ -64,8 +100,11 @@ class Preflight:
             f"  download  {_unless_unknown(download)} ({self.cached_mb:.0f} MB are here already)",
             f"  disk      {self.disk_free_gb:.1f} GB free",
             f"  memory    {_unless_unknown(memory)}, {self.memory_free_gb:.1f} GB available",
+            f"  plan      {self.plan}",
             f"  licence   {self.licence}",
             f"  gate      {_GATE[self.gated]}; token {self._token()}",
+            *(self._notebook_line(name) for name in self.notebook_plans),
+            *(f"  note      {note}" for note in self.notes),
         ]
         return "\n".join([*lines, *(f"  ! {problem}" for problem in self.problems)])
 
@@ -74,7 +113,14 @@ def _unless_unknown(size: str) -> str:
     return "size not known beforehand" if size.startswith("nan") else size
 
 
-def preflight(name: str, sae_id: str | int | None = None, *more_ids: str | int) -> Preflight:
+def preflight(
+    name: str,
+    sae_id: str | int | None = None,
+    *more_ids: str | int,
+    device: str | None = None,
+    dtype: str | None = None,
+    depth: str = FULL,
+) -> Preflight:
     """What ``load(name, sae_id)`` needs, and what stands in its way; downloads no weights.
 
     Asks the Hub only about what is not in the cache. Sizes of a release that is not a curated one
@@ -84,9 +130,13 @@ def preflight(name: str, sae_id: str | int | None = None, *more_ids: str | int) 
         name: of a release.
         sae_id: as ``load`` takes it.
         more_ids: SAEs of the release that will be loaded as well.
+        device: as ``load`` takes it, in words.
+        dtype: its name; for the notebooks float32 by default, or bfloat16 where that alone fits.
+        depth: as ``load`` takes it.
 
     Raises:
         UnknownNameError: for a name or id that does not exist.
+        NotAvailableError: for a device that is not there.
 
     >>> preflight("gelu-1l-mini").download_mb
     0.0
@@ -94,30 +144,45 @@ def preflight(name: str, sae_id: str | int | None = None, *more_ids: str | int) 
     from huggingface_hub import get_token
 
     release = release_named(name)
-    cached_mb, missing_mb, problems = _availability(release, (sae_id, *more_ids))
-    if math.isnan(memory_gb(release)):
-        missing_mb = math.nan
+    machine = this_machine(device)
+    check_device(device, machine)
+    plan, memory_problem = plan_load(
+        release, sae_id, machine, device=device, dtype=dtype or "float32", depth=depth
+    )
+    plans_and_fits = {
+        notebook: plan_notebook(release, notebook, machine, device=device, dtype=dtype)
+        for notebook in release.notebooks
+    }
+    notebook_plans = {notebook: planned for notebook, (planned, _) in plans_and_fits.items()}
+    cached_mb, missing_mb, problems = _availability(release, (sae_id, *more_ids), depth)
     token = bool(get_token())
     accepted = _token_accepted() if token and release.gated and missing_mb else None
     if accepted is False:
         problems.append(f"the Hub refuses the token that is set on this machine; {NEW_TOKEN}")
+    plans = [plan, *notebook_plans.values()]
+    notes = dict.fromkeys(remark(release, one, machine) for one in plans)
     return Preflight(
         release=name,
         download_mb=missing_mb,
         cached_mb=cached_mb,
         disk_free_gb=_disk_free_gb(),
-        memory_gb=memory_gb(release),
-        memory_free_gb=_memory_free_gb(),
+        memory_gb=plan.memory_gb,
+        memory_free_gb=machine.free_gb(plan.device),
         licence=release.licence,
         gated=release.gated,
         token=token,
         token_accepted=accepted,
-        problems=(*problems, *resource_problems(release, missing_mb, memory_gb(release))),
+        access_problems=(*problems, *_disk_problems(missing_mb)),
+        memory_problem=memory_problem,
+        plan=plan,
+        notebook_plans=notebook_plans,
+        too_large=tuple(name for name, (_, fits) in plans_and_fits.items() if not fits),
+        notes=tuple(filter(None, notes)),
     )
 
 
 def _availability(
-    release: Release, sae_ids: Iterable[str | int | None]
+    release: Release, sae_ids: Iterable[str | int | None], depth: str
 ) -> tuple[float, float, list[str]]:
     """MB in the cache, MB to download, and what stands in the way, once per repository."""
     files = dict.fromkeys(file for sae_id in sae_ids for file in release.files(sae_id))
@@ -129,6 +194,8 @@ def _availability(
         if repository.cached(file):
             cached_mb += size_mb
             continue
+        if depth == HOOK and part == "model" and size_mb:
+            size_mb = need_of_load(release, None, depth).download_mb
         missing_mb += size_mb
         if repository in refused:
             continue
@@ -136,69 +203,101 @@ def _availability(
         if problem:
             problems.append(problem)
             refused.append(repository)
+    if math.isnan(need_of_load(release, None).memory_gb(4)):
+        missing_mb = math.nan
     return cached_mb, missing_mb, problems
 
 
-def resource_problems(release: Release, missing_mb: float, memory_needed: float) -> list[str]:
-    """Why this machine's disk or memory would not do for a load, each with its remedy."""
-    problems = []
-    missing_gb = missing_mb / 1e3
-    disk_free, memory_free = _disk_free_gb(), _memory_free_gb()
-    if missing_gb > disk_free:
-        problems.append(
-            f"{missing_gb:.1f} GB to download but {disk_free:.1f} GB free in {_cache()}; "
-            "make room, or set HF_HOME to another disk"
-        )
-    if memory_needed > memory_free:
-        problems.append(
-            f"about {memory_needed:.1f} GB of memory needed but {memory_free:.1f} GB "
-            f"available; close programs, or use {release.family[0]}"
-        )
-    return problems
+def _disk_problems(missing_mb: float) -> list[str]:
+    """Why this machine's disk would not do for a download, with the remedy."""
+    missing_gb, free_gb = missing_mb / 1e3, _disk_free_gb()
+    if not missing_gb > free_gb:
+        return []
+    return [
+        f"{missing_gb:.1f} GB to download but {free_gb:.1f} GB free in {_cache()}; "
+        "make room, or set HF_HOME to another disk"
+    ]
 
 
-def check_resources(
-    release: Release, sae_id: str | int | None, *, local: bool = False, depth: str = FULL
-) -> None:
-    """Refuse a load, before any download, for which disk or memory is too small.
+def plan_of_load(
+    release: Release,
+    sae_id: str | int | None,
+    *,
+    local: bool = False,
+    device: torch.device | None = None,
+    dtype: torch.dtype,
+    depth: str = FULL,
+    force: bool = False,
+) -> Plan:
+    """How a load runs here; refused, before any download, if disk or memory is too small.
 
     Args:
         release: what is to be loaded.
         sae_id: which of its SAEs.
         local: the SAE is on this machine, so it is not counted.
-        depth: of ``"hook"`` the model is not counted: what it needs is known later.
+        device: asked for; else a GPU if there is one that is large enough.
+        dtype: of the weights.
+        depth: as ``load`` takes it.
+        force: warn instead of refusing.
 
     Raises:
-        NotAvailableError: for too small a disk or memory.
+        NotAvailableError: for too small a disk or memory, or a device that is not there.
         RuntimeError: for packages whose loaded version is not the installed one.
     """
     check_versions()
+    asked = None if device is None else str(device)
+    machine = this_machine(asked)
+    check_device(asked, machine)
+    plan, memory_problem = plan_load(
+        release,
+        sae_id,
+        machine,
+        device=asked,
+        dtype=str(dtype).removeprefix("torch."),
+        item_bytes=dtype.itemsize,
+        depth=depth,
+    )
     missing_mb = 0.0
     for part, file, size_mb in release.files(None if local else sae_id):
         left_out = (local and part == "sae") or (depth == HOOK and part == "model")
         counted = size_mb and not left_out
         if counted and not release.repositories[part].cached(file):
             missing_mb += size_mb
-    need = need_of_load(release, sae_id, depth)
-    problems = resource_problems(release, missing_mb, need.memory_gb(4))
-    if problems:
+    problems = [*_disk_problems(missing_mb), *filter(None, [memory_problem])]
+    force = force or bool(os.environ.get(FORCE))
+    if problems and not force:
         raise NotAvailableError("; ".join(problems))
+    for warning in (*problems, remark(release, plan, machine), _not_on_gpu(plan, machine, asked)):
+        if warning:
+            warnings.warn(warning, stacklevel=3)
+    return plan
 
 
-def check_memory(n_bytes: int) -> None:
-    """Refuse a model, before it is downloaded, whose weights do not fit in this machine's memory.
+def _not_on_gpu(plan: Plan, machine: Machine, asked: str | None) -> str:
+    """Why a load does not run on the GPU that is there; empty if it does, or was not to."""
+    if asked or machine.gpu is None or plan.device != "cpu":
+        return ""
+    return (
+        f"{plan.memory_gb:.1f} GB are needed and the {machine.gpu.name} has "
+        f'{machine.gpu.free_gb:.1f} GB free, so it runs on the CPU; dtype="bfloat16" takes half'
+    )
+
+
+def check_memory(n_bytes: int, device: str = "cpu") -> None:
+    """Refuse a model, before it is downloaded, whose weights do not fit where they will be held.
 
     Args:
         n_bytes: of its weights, as they will be held.
+        device: where.
 
     Raises:
         NotAvailableError: which says how much is needed.
     """
-    needed, free = n_bytes / 1e9, _memory_free_gb()
+    needed, free = n_bytes / 1e9, this_machine().free_gb(device)
     if needed > free:
         raise NotAvailableError(
             f"the model's blocks up to the SAE's hook need {needed:.1f} GB of memory but "
-            f"{free:.1f} GB available; close programs, or give a smaller dtype"
+            f"{free:.1f} GB available ({device}); close programs, or give a smaller dtype"
         )
 
 
@@ -227,9 +326,3 @@ def _disk_free_gb() -> float:
     while not folder.exists():  # a home that is not there, as in some containers
         folder = folder.parent
     return shutil.disk_usage(folder).free / 1e9
-
-
-def _memory_free_gb() -> float:
-    import psutil
-
-    return psutil.virtual_memory().available / 1e9

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,11 +24,12 @@ from saework.loading import corpus
 from saework.loading.catalogue import release_named
 from saework.loading.cut_models import blocks_needed
 from saework.loading.depth import check_depth, load_model
+from saework.loading.devices import as_device, as_dtype
 from saework.loading.layouts.neel import NEEL
 from saework.loading.local_sae import read_sae
 from saework.loading.outside_code import no_programs_started
 from saework.loading.release import Release
-from saework.loading.requirements import check_resources
+from saework.loading.requirements import plan_of_load
 from saework.loading.sae_ids import scan_file
 from saework.loading.self_check import self_check
 from saework.loading.text_sources import TextRequest
@@ -189,6 +190,7 @@ def load(
     seed: int = 0,
     check: bool = True,
     depth: str = "full",
+    force: bool = False,
 ) -> Workbook:
     """Load a release: model, SAE, tokenizer and text.
 
@@ -196,7 +198,7 @@ def load(
         name: one of ``releases()``, or any release of sae_lens.
         sae_id: such as ``run1``, or, for gelu-1l, a checkpoint's number; the release's first by
             default. Or the path of an SAE on this machine, for the release's model.
-        device: where to run; by default a GPU if there is one.
+        device: where to run; by default a GPU if there is one that is large enough.
         dtype: of model and SAE, such as ``"bfloat16"``; float32 by default.
         n_tokens: take only the first rows that hold so many tokens; all by default.
         text: your own text instead of the release's: one string, or a list of documents.
@@ -207,6 +209,7 @@ def load(
             only. Activations and features are those of the whole model, bit by bit; what needs
             logits says that they are not there. They are kept beside the Hub's cache, in a folder
             ``saework``. ``"full"`` loads all.
+        force: where disk or memory is too small, warn, and go ahead anyway.
 
     Raises:
         UnknownNameError: for a name or id that does not exist.
@@ -220,8 +223,8 @@ def load(
     >>> book.tokens.shape, book.sae.W_dec.shape, book.hook
     (torch.Size([16, 128]), torch.Size([4096, 512]), 'blocks.0.mlp.hook_post')
     """
-    device = _device(device)
-    dtype = _dtype(dtype)
+    asked = None if device is None else as_device(device)
+    dtype = as_dtype(dtype)
     own_texts = None if text is None else _documents(text)
     with no_programs_started():
         import sae_lens  # noqa: F401, its first import would start git for a version
@@ -231,8 +234,12 @@ def load(
     if not local:
         sae_id = release.sae(sae_id).id
     sae_id = str(sae_id)
+    device = asked or as_device(None)
     if not release.offline:
-        check_resources(release, sae_id, local=local, depth=depth)
+        plan = plan_of_load(
+            release, sae_id, local=local, device=asked, dtype=dtype, depth=depth, force=force
+        )
+        device = torch.device(plan.device)
     # The small and the doubtful parts come first: a closed gate, or no corpus, costs no download.
     tokenizer = load_tokenizer(release)
     sae = _load_sae(release, sae_id).to(device, dtype)
@@ -242,7 +249,9 @@ def load(
     if release is not table:
         tokenizer = load_tokenizer(release)
     tokens, release = _load_text(release, sae, tokenizer, own_texts, n_tokens)
-    model = load_model(release, sae, tokenizer, device=device, dtype=dtype, depth=depth)
+    model = load_model(
+        release, sae, tokenizer, device=device, dtype=dtype, depth=depth, force=force
+    )
     _check_width(model, sae)
     if seed:
         tokens = corpus.shuffled(tokens, seed=seed)
@@ -263,37 +272,6 @@ def load_tokenizer(release: Release) -> Any:
     repository = release.repositories["tokenizer"]
     folder = repository.fetch_folder(TOKENIZER_FILES, also=OPTIONAL_TOKENIZER_FILES)
     return read_tokenizer(folder)
-
-
-def _device(device: object) -> torch.device:
-    """The device asked for, or a GPU if there is one.
-
-    Raises:
-        ValueError: for what is no device, or one that holds no numbers.
-    """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(cast("str", device))
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    if device.type == "meta":
-        raise ValueError("device is 'meta', which holds no numbers; give 'cpu', 'cuda' or 'mps'")
-    return device
-
-
-def _dtype(dtype: object) -> torch.dtype:
-    """The dtype asked for, by itself or by its name; float32 if none is.
-
-    Raises:
-        ValueError: for what is no dtype of floats.
-    """
-    if dtype is None:
-        return torch.float32
-    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if isinstance(named, torch.dtype) and named.is_floating_point:
-        return named
-    raise ValueError(f"dtype is {dtype!r}; give a dtype of floats, such as 'float32' or 'bfloat16'")
 
 
 def _documents(text: object) -> list[str]:

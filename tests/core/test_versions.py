@@ -17,7 +17,7 @@ from saework.core.versions import check_versions, replaced_versions
 
 def test_packages_that_were_replaced_under_a_session_stop_it_before_anything_else(monkeypatch):
     from saework import versions as table_of_versions
-    from saework.loading.requirements import check_resources
+    from saework.loading.requirements import plan_of_load
 
     assert replaced_versions() == []
     check_versions()
@@ -32,7 +32,7 @@ def test_packages_that_were_replaced_under_a_session_stop_it_before_anything_els
     with pytest.raises(RuntimeError, match=re.escape(message)):
         table_of_versions()
     with pytest.raises(RuntimeError, match=re.escape(message)):
-        check_resources(None, None)  # no release is even looked at
+        plan_of_load(None, None, dtype=torch.float32)  # no release is even looked at
 
 
 def test_builds_of_one_version_are_no_other_version(monkeypatch):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from local_hub import MODEL, SAE, TEXT, TOKENIZER_REPO, prepare_cache
 
 import saework
 from saework.core.errors import NotAvailableError
 from saework.loading import catalogue, requirements
-from saework.loading.requirements import check_memory, check_resources
+from saework.loading.plans import Gpu, Machine
+from saework.loading.requirements import check_memory, plan_of_load
 
 
 def test_preflight_of_folders(release, machine):
@@ -54,7 +56,10 @@ def test_preflight_of_a_small_memory(release, machine):
     found = saework.preflight("small")
     assert not found.ok and found.memory_free_gb == 0.5
     (problem,) = found.problems
-    assert "GB of memory needed but 0.5 GB available" in problem and "use gelu-1l-mini" in problem
+    assert (
+        "about 1.3 GB of memory needed but 0.5 GB available" in problem
+        and "use gelu-1l-mini" in problem
+    )
     machine(memory_gb=2.8)
     assert saework.preflight("small").ok
 
@@ -79,9 +84,9 @@ def test_an_sae_on_this_machine_is_not_counted(empty_cache, machine):
     """The model alone is 10.5 GB; with the SAE it does not fit on this disk."""
     release = catalogue.release_named("gemma-scope-2b-pt-res")
     machine(disk_gb=10.7)
-    check_resources(release, "anything", local=True)
+    plan_of_load(release, "anything", local=True, dtype=torch.float32)
     with pytest.raises(NotAvailableError, match="10.8 GB to download but 10.7 GB free"):
-        check_resources(release, None)
+        plan_of_load(release, None, dtype=torch.float32)
 
 
 def test_sizes_that_are_not_known_beforehand(empty_cache, machine):
@@ -91,7 +96,8 @@ def test_sizes_that_are_not_known_beforehand(empty_cache, machine):
     assert math.isnan(found.memory_gb) and math.isnan(found.download_mb)
     assert repr(found).count("size not known beforehand") == 2 and "nan" not in repr(found)
     assert all("HF_HUB_OFFLINE" in problem for problem in found.problems)
-    check_resources(catalogue.release_named("gpt2-small-resid-post-v5-32k"), None)
+    unknown = catalogue.release_named("gpt2-small-resid-post-v5-32k")
+    plan_of_load(unknown, None, dtype=torch.float32)
 
 
 def test_a_home_that_is_not_there(monkeypatch, tmp_path):
@@ -107,3 +113,64 @@ def test_first_blocks_that_do_not_fit(machine):
         NotAvailableError, match="blocks up to the SAE's hook need 2.1 GB of memory"
     ):
         check_memory(2_100_000_000)
+
+
+def test_what_is_too_large_is_told_with_what_would_fit(empty_cache, machine):
+    release = catalogue.release_named("gemma-scope-2b-pt-res")
+    machine(memory_gb=8.0)
+    with pytest.raises(NotAvailableError) as refused:
+        plan_of_load(release, None, dtype=torch.float32)
+    words = str(refused.value)
+    assert "about 11.8 GB of memory needed but 8.0 GB available (cpu, float32, full)" in words
+    assert 'what fits: dtype="bfloat16" (6.4 GB) or depth="hook" (4.0 GB)' in words
+    assert "use gemma-mini, or force it (force=True, --force)" in words
+    plan = plan_of_load(release, None, dtype=torch.bfloat16)
+    assert str(plan) == "cpu, bfloat16, full" and plan.memory_gb == pytest.approx(6.38, abs=0.01)
+
+
+def test_forced(empty_cache, machine, monkeypatch):
+    release = catalogue.release_named("gemma-scope-2b-pt-res")
+    machine(memory_gb=8.0, disk_gb=1.0)
+    with pytest.warns(UserWarning) as warned:
+        plan = plan_of_load(release, None, dtype=torch.float32, force=True)
+    assert plan.device == "cpu"
+    assert ["GB" in str(warning.message) for warning in warned] == [True, True]
+    monkeypatch.setenv(requirements.FORCE, "1")
+    machine(memory_gb=8.0)
+    with pytest.warns(UserWarning, match="about 11.8 GB of memory needed"):
+        plan_of_load(release, None, dtype=torch.float32)
+
+
+def test_float16_of_a_model_that_overflows_is_warned_of(empty_cache, machine):
+    release = catalogue.release_named("gemma-2b-res-jb")
+    with pytest.warns(UserWarning, match="can pass 65,504, the largest number of float16"):
+        plan_of_load(release, None, dtype=torch.float16)
+
+
+def test_preflight_says_a_plan_for_each_notebook_in_eighty_columns(empty_cache, machine):
+    machine(memory_gb=12.0)
+    found = saework.preflight("gemma-scope-2b-pt-res")
+    lines = repr(found).splitlines()
+    assert "  05_gemma_scope_validation    cpu, float32, hook: 3.9 GB" in lines
+    assert "  06_gemma_scope_frontier      cpu, bfloat16, full: 8.7 GB" in lines
+    assert max(len(line) for line in lines if "  ! " not in line) <= 80
+    machine(memory_gb=7.0)
+    found = saework.preflight("gemma-scope-2b-pt-res")
+    assert found.too_large == ("06_gemma_scope_frontier",)
+    assert "full: 8.7 GB  too large" in repr(found) and "about 11.8 GB" in found.problems[-1]
+    part = saework.preflight("gemma-scope-2b-pt-res", dtype="bfloat16", depth="hook")
+    assert part.memory_problem == "" and str(part.plan) == "cpu, bfloat16, hook"
+    assert part.download_mb == pytest.approx(2671 + 18 + 302, abs=1)
+
+
+def test_a_load_that_does_not_fit_the_gpu_goes_to_the_cpu_and_says_so(
+    empty_cache, machine, monkeypatch
+):
+    small = Machine(30.0, Gpu("Small GPU", 8.0, True))
+    monkeypatch.setattr(requirements, "this_machine", lambda device=None: small)
+    release = catalogue.release_named("gemma-scope-2b-pt-res")
+    with pytest.warns(UserWarning, match="the Small GPU has 8.0 GB free, so it runs on the CPU"):
+        assert plan_of_load(release, None, dtype=torch.float32).device == "cpu"
+    assert plan_of_load(release, None, dtype=torch.bfloat16).device == "cuda"
+    with pytest.raises(NotAvailableError, match="8.0 GB available .cuda, float32, full.; what fit"):
+        plan_of_load(release, None, device=torch.device("cuda"), dtype=torch.float32)

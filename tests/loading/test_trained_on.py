@@ -112,7 +112,8 @@ def test_load_takes_the_saes_own_model(tmp_path, monkeypatch):
         return DATA / "gelu-1l-mini" / "tokenizer"
 
     monkeypatch.setattr(Repository, "fetch_folder", fetch_folder)
-    monkeypatch.setattr(workbook, "check_resources", lambda *given, **options: None)
+    here = SimpleNamespace(device="cpu")
+    monkeypatch.setattr(workbook, "plan_of_load", lambda *given, **options: here)
     own = random_sae(8, 20, GPT2[1], torch.Generator().manual_seed(0))
     own.cfg.metadata.model_name = "gemma-2-9b-it"
     monkeypatch.setattr(Registered, "read", lambda *given, **options: own)

@@ -1,0 +1,72 @@
+"""Devices and dtypes as they are asked for: typed words are checked without torch."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float32", "bfloat16", "float16")
+DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+
+
+def device_word(word: str) -> str:
+    """A typed device, checked.
+
+    Raises:
+        ValueError: for another word.
+
+    >>> device_word("cuda:1")
+    'cuda:1'
+    """
+    if not DEVICE.fullmatch(word):
+        raise ValueError(f"device is {word!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'")
+    return word
+
+
+def dtype_word(word: str) -> str:
+    """A typed dtype, checked.
+
+    Raises:
+        ValueError: for another word.
+    """
+    if word not in DTYPES:
+        raise ValueError(f"dtype is {word!r}; give {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+    return word
+
+
+def as_device(device: object) -> torch.device:
+    """The device asked for, or a GPU if there is one.
+
+    Raises:
+        ValueError: for what is no device, or one that holds no numbers.
+    """
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(cast("str", device))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+    if device.type == "meta":
+        raise ValueError("device is 'meta', which holds no numbers; give 'cpu', 'cuda' or 'mps'")
+    return device
+
+
+def as_dtype(dtype: object) -> torch.dtype:
+    """The dtype asked for, by itself or by its name; float32 if none is.
+
+    Raises:
+        ValueError: for what is no dtype of floats.
+    """
+    import torch
+
+    if dtype is None:
+        return torch.float32
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if isinstance(named, torch.dtype) and named.is_floating_point:
+        return named
+    raise ValueError(f"dtype is {dtype!r}; give a dtype of floats, such as 'float32' or 'bfloat16'")
