@@ -112,6 +112,7 @@ def test_load_takes_the_saes_own_model(tmp_path, monkeypatch):
         return DATA / "gelu-1l-mini" / "tokenizer"
 
     monkeypatch.setattr(Repository, "fetch_folder", fetch_folder)
+    monkeypatch.setattr(Repository, "fetch", lambda repository, file: tmp_path / file)
     here = SimpleNamespace(device="cpu")
     monkeypatch.setattr(workbook, "plan_of_load", lambda *given, **options: here)
     own = random_sae(8, 20, GPT2[1], torch.Generator().manual_seed(0))
