@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from saework.core.errors import NotAvailableError
 from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, sae_metadata
@@ -51,7 +51,7 @@ def load_model(
         WeightsError: damaged files.
     """
     repository = release.repositories["model"]
-    options: dict[str, Any] = {"dtype": dtype}
+    options: dict[str, Any] = {"dtype": dtype, "device": device}
     trained_on = sae_metadata(sae, "model_from_pretrained_kwargs") or {}
     options["centred"] = bool(trained_on.get("center_writing_weights"))
     if depth == HOOK:
@@ -64,7 +64,4 @@ def load_model(
     else:
         files = release.model_layout.files
         folder = repository.fetch_folder(files, also=models.OPTIONAL_FILES)
-    model = release.model_layout.read(folder, tokenizer, **options)
-    if next(model.parameters()).device != device:
-        cast("torch.nn.Module", model).to(device)
-    return model
+    return release.model_layout.read(folder, tokenizer, **options)

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saework.loading.cut_models import FirstBlocks
-from saework.loading.models import NEEL_CONFIG_KEYS, huggingface_model, neel_model, neel_shapes
+from saework.loading.models import (
+    CPU,
+    NEEL_CONFIG_KEYS,
+    huggingface_model,
+    neel_model,
+    neel_shapes,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +48,9 @@ class ModelLayout(ABC):
         dtype: torch.dtype = torch.float32,
         centred: bool = False,
         blocks: FirstBlocks | None = None,
+        device: torch.device = CPU,
     ) -> HookedModel:
-        """The model of a folder, on the CPU, ready to run.
+        """The model of a folder, ready to run.
 
         Memory: the weights once, in ``dtype``.
 
@@ -55,6 +62,7 @@ class ModelLayout(ABC):
                 default, for SAEs that were trained on that (their config says so). Neel Nanda's
                 models are always centred.
             blocks: hold only these; None holds all. Neel Nanda's layout cannot be cut.
+            device: where the weights go.
 
         Raises:
             WeightsError: for damaged files, or those of another layout.
@@ -96,6 +104,7 @@ class Neel(ModelLayout):
         dtype: torch.dtype = torch.float32,
         centred: bool = False,
         blocks: FirstBlocks | None = None,
+        device: torch.device = CPU,
     ) -> HookedModel:
         """See ``ModelLayout.read``."""
         if blocks is not None:
@@ -103,6 +112,7 @@ class Neel(ModelLayout):
         config, weights = (Path(folder) / file for file in self.files)
         model = neel_model(config, weights, tokenizer)
         model.to(dtype, print_details=False)
+        model.to(device, print_details=False)
         return model
 
     def write(
@@ -142,9 +152,12 @@ class HuggingFace(ModelLayout):
         dtype: torch.dtype = torch.float32,
         centred: bool = False,
         blocks: FirstBlocks | None = None,
+        device: torch.device = CPU,
     ) -> HookedModel:
         """See ``ModelLayout.read``."""
-        return huggingface_model(folder, tokenizer, dtype=dtype, centred=centred, blocks=blocks)
+        return huggingface_model(
+            folder, tokenizer, dtype=dtype, centred=centred, blocks=blocks, device=device
+        )
 
     def write(
         self,

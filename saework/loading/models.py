@@ -41,6 +41,9 @@ NEEL_CONFIG_KEYS = (
 )
 OPTIONAL_FILES = ("*.safetensors.index.json", "generation_config.json")
 """Fetched with the model where they exist."""
+SHARD_BY_SHARD = ("cuda", "mps")
+"""Kinds of device to which weights go tensor by tensor, never whole through host memory."""
+CPU = torch.device("cpu")
 
 
 def huggingface_model(
@@ -50,13 +53,14 @@ def huggingface_model(
     dtype: torch.dtype = torch.float32,
     centred: bool = False,
     blocks: FirstBlocks | None = None,
+    device: torch.device = CPU,
 ) -> TransformerBridge:
     """A ``TransformerBridge`` of a Hugging Face folder: its own weights.
 
     Of a Gemma 3 that also reads images only the text part is read; it gives the same logits. The
     folder's own Python code is never run, and no program is started (``pip``, for example).
 
-    Memory: the weights once, in ``dtype``.
+    Memory: the weights once, in ``dtype``, on the device; a GPU gets them tensor by tensor.
 
     Args:
         folder: with ``config.json`` and the weights.
@@ -64,6 +68,7 @@ def huggingface_model(
         dtype: of the weights in memory.
         centred: centre what is written to the residual stream; otherwise nothing is processed.
         blocks: hold only these, without what follows them; None holds all.
+        device: where the weights go.
 
     Raises:
         WeightsError: for damaged files, where weights are missing or of another shape, or for a
@@ -81,12 +86,13 @@ def huggingface_model(
     own_tokenizer: Any = copy.deepcopy(tokenizer)
     try:
         with _quiet():
-            loaded = _transformers_model(folder, config["model_type"], dtype, blocks)
+            placed = device if device.type in SHARD_BY_SHARD else CPU
+            loaded = _transformers_model(folder, config["model_type"], dtype, blocks, placed)
             with no_programs_started():
                 model = TransformerBridge.boot_transformers(
                     str(folder),
                     dtype=dtype,
-                    device="cpu",
+                    device=str(placed),
                     tokenizer=own_tokenizer,
                     hf_model=loaded,
                     trust_remote_code=False,
@@ -108,11 +114,17 @@ def huggingface_model(
     model.eval().requires_grad_(False)
     if blocks is not None:
         leave_out(model, n_blocks_held=blocks.n_blocks, n_blocks=blocks.n_blocks_of_whole)
+    if placed != device:
+        model.to(device)
     return model
 
 
 def _transformers_model(
-    folder: str | Path, model_type: str, dtype: torch.dtype, blocks: FirstBlocks | None
+    folder: str | Path,
+    model_type: str,
+    dtype: torch.dtype,
+    blocks: FirstBlocks | None,
+    device: torch.device,
 ) -> Any:
     """The folder's language model as transformers reads it.
 
@@ -129,6 +141,8 @@ def _transformers_model(
         options = {"config": whole.get_text_config(), "key_mapping": TEXT_PARTS[model_type]}
     if blocks is not None:
         options["config"] = blocks.config
+    if device != CPU:
+        options["device_map"] = {"": device}
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained  # its types forget the report
     loaded, report = from_pretrained(
         str(folder),

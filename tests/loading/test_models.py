@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -25,6 +26,8 @@ from local_hub import (
     write_model,
     write_sae,
 )
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from saework.engine import forward
 from saework.engine.masks import with_and_without_bos
@@ -299,6 +302,76 @@ def test_dtypes(folder_of):
         torch.bfloat16
     }
     assert {p.dtype for p in read(folder_of("llama")).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "gpt2"])
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+@torch.no_grad()
+def test_weights_go_to_a_gpu_shard_by_shard(folder_of, monkeypatch, architecture, kind):
+    """A GPU's ``device_map`` is asked for; here host memory stands in for it."""
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained
+    asked, moved = [], []
+
+    def from_pretrained(folder, *, device_map, **options):
+        asked.append((device_map, options["dtype"]))
+        return plain(folder, device_map={"": "cpu"}, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, *to: moved.append(to) or module)
+    device = torch.device(f"{kind}:0")
+    model = read(folder_of(architecture), dtype=torch.bfloat16, device=device)
+    assert asked == [({"": device}, torch.bfloat16)]
+    assert not [to for to in moved if device in to], "moved by itself, not whole afterwards"
+    monkeypatch.undo()
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert not any(hasattr(module, "_hf_hook") for module in model.modules())
+    model.cfg.device = "cpu"
+    expected = read(folder_of(architecture), dtype=torch.bfloat16)
+    assert torch.equal(model(some_tokens()), expected(some_tokens()))
+
+
+def test_another_device_gets_the_model_in_the_end(folder_of):
+    model = read(folder_of("llama"), device=torch.device("meta"))
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+
+
+class LiveFloat32(TorchDispatchMode):
+    """The most bytes of float32 that existed at one time, of what torch's functions handle."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.most = {}, 0
+
+    def note(self, tensor):
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.float32:
+            return
+        storage = tensor.untyped_storage()
+        if storage.device.type != "cpu" or storage._cdata in self.live:
+            return
+        self.live[storage._cdata] = storage.nbytes()
+        weakref.finalize(storage, self.live.pop, storage._cdata, None)
+        self.most = max(self.most, sum(self.live.values()))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        pytree.tree_map_(self.note, (args, result))
+        return result
+
+
+def test_a_bfloat16_load_never_holds_the_model_in_float32(folder_of, monkeypatch):
+    """The files are float32; each tensor is converted on its way, alone."""
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # a mode sees its own thread only
+    folder = folder_of("gemma2")
+    with LiveFloat32() as counted:
+        model = read(folder, dtype=torch.bfloat16)
+    values = {p.data_ptr(): p.numel() for p in model.parameters()}
+    largest, whole = max(values.values()), sum(values.values())
+    assert 4 * largest <= counted.most < 4 * (largest + (whole - largest) / 4)
+    with LiveFloat32() as counted:
+        read(folder)
+    assert counted.most >= 4 * whole
 
 
 def test_nothing_is_printed(folder_of, capfd):
