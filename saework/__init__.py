@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from saework.studies import feature_ordering, saebench
     from saework.views import plots
     from saework.views.explorer.explorer import explore
+    from saework.views.explorer.feature_search import find_features
     from saework.views.explorer.text_reading import text_heatmap
     from saework.views.feature_page.page import FeaturePage
     from saework.views.feature_page.write import feature_page, feature_pages
@@ -75,6 +76,7 @@ _NAMES_BY_HOME = {
     "loading.requirements": ["Preflight", "preflight"],
     "loading.workbook": ["Workbook", "load"],
     "views.explorer.explorer": ["explore"],
+    "views.explorer.feature_search": ["find_features"],
     "views.explorer.text_reading": ["text_heatmap"],
     "views.feature_page.page": ["FeaturePage"],
     "views.feature_page.write": ["feature_page", "feature_pages"],

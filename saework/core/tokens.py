@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 SPACE = "·"
 NEWLINE = "↩"
 TAB = "→"
+CONTINUED = "←"
+"""A token that goes on with the character of the tokens before it."""
+NO_CHARACTER = "\ufffd"
+"""What bytes decode to that are no whole character."""
+LONGEST_CHARACTER = 8  # tokens; four bytes, and the ends of its neighbours
 _NAMED = {
     " ": SPACE,
     "\n": NEWLINE,
@@ -87,6 +92,52 @@ def str_tokens(tokens: Int[Tensor, " pos"] | Sequence[int], tokenizer: Tokenizer
     texts = decode_each(distinct, tokenizer)
     text_of = dict(zip(distinct, texts))
     return [text_of[token_id] for token_id in ids]
+
+
+def whole_characters(
+    tokens: Int[Tensor, " pos"] | Sequence[int], tokenizer: Tokenizer
+) -> list[str]:
+    """``str_tokens`` for a reader: a character of several tokens stands at the first of them.
+
+    The tokens after it are ``←``. On its own, none of them is text: it decodes to ``�``.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> tokens = book.tokenizer("a 日", add_special_tokens=False)["input_ids"]
+    >>> whole_characters(tokens, book.tokenizer)
+    ['a', ' 日', '←', '←']
+    """
+    texts = str_tokens(tokens, tokenizer)
+    ids = check_tokens(tokens)[0].tolist()
+    shown = list(texts)
+    for start, end, character in _split_characters(ids, texts, tokenizer):
+        shown[start:end] = [character, *[CONTINUED] * (end - start - 1)]
+    return shown
+
+
+def _split_characters(
+    ids: list[int], texts: list[str], tokenizer: Tokenizer
+) -> Iterator[tuple[int, int, str]]:
+    """Runs of tokens that are text only together: where each begins and ends, and its text."""
+    start = 0
+    while start < len(ids):
+        end = start + 1
+        text = texts[start]
+        # The shortest run that is whole; one that never becomes so is a real ``�``, or cut off.
+        while NO_CHARACTER in text and end < len(ids) and end - start < LONGEST_CHARACTER:
+            if NO_CHARACTER not in texts[end]:
+                break
+            end += 1
+            (text,) = tokenizer.batch_decode(
+                [ids[start:end]], clean_up_tokenization_spaces=False, skip_special_tokens=False
+            )
+        if NO_CHARACTER in text or end == start + 1:
+            start += 1
+            continue
+        if texts[start].startswith(" ") and not text.startswith(" "):
+            text = f" {text}"
+        yield start, end, text
+        start = end
 
 
 def decode_each(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:

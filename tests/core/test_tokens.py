@@ -10,7 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saework.core.tokens import decode_each, not_bos, str_tokens, token_df, visible, vocab_df
+from saework.core.tokens import (
+    decode_each,
+    not_bos,
+    str_tokens,
+    token_df,
+    visible,
+    vocab_df,
+    whole_characters,
+)
 
 any_text = st.text(
     st.characters(codec=None) | st.sampled_from(" \n\t\r\0\u200f\u200d\ufeff\ud800\udfff\u2028<&")
@@ -57,6 +65,47 @@ def test_visible_needs_text(value, kind):
 def test_str_tokens_decodes_each_token_alone(tiny):
     row = tiny.tokens[0]
     assert str_tokens(row, tiny.tokenizer) == [tiny.tokenizer.decode([i]) for i in row.tolist()]
+
+
+@pytest.mark.parametrize(
+    "text", ["plain words", "a 日本 b", "👩\u200d👧", "ñandú é", "x\ufffdy", ""]
+)
+def test_characters_of_several_tokens_stand_once(tiny, text):
+    ids = tiny.tokenizer(f"a{text}", add_special_tokens=False)["input_ids"]
+    shown = whole_characters(ids, tiny.tokenizer)
+    alone = str_tokens(ids, tiny.tokenizer)
+    assert len(shown) == len(alone)
+    for part, own in zip(shown, alone):
+        assert part == own or "\ufffd" in own, "whole tokens stay as they are"
+    if "\ufffd" not in text:
+        assert "".join(shown).replace("←", "") == f"a{text}"
+    else:
+        assert shown == alone
+
+
+def test_a_character_that_is_cut_off_stays_unknown(tiny):
+    ids = tiny.tokenizer("a日", add_special_tokens=False)["input_ids"]
+    assert len(ids) == 4
+    assert whole_characters(ids[:-1], tiny.tokenizer) == ["a", "\ufffd", "\ufffd"]
+    assert whole_characters([*ids[:-1], ids[0]], tiny.tokenizer) == ["a", "\ufffd", "\ufffd", "a"]
+    assert whole_characters(ids[-1:], tiny.tokenizer) == ["\ufffd"]
+
+
+def test_a_stripped_space_in_front_of_a_split_character_is_put_back():
+    class Stripping:
+        """Decodes as Llama 2's does: without the space in front."""
+
+        def __len__(self):
+            return 3
+
+        def batch_decode(self, rows, **options):
+            known = {(0,): "\ufffd", (1,): "\ufffd", (0, 1): "日"}
+            return [known[tuple(row)] for row in rows]
+
+        def convert_ids_to_tokens(self, ids):
+            return [["▁\udce6", "\udc97", "x"][i] for i in ids]
+
+    assert whole_characters([0, 1], Stripping()) == [" 日", "←"]
 
 
 def test_an_id_beyond_the_tokenizer_is_empty_text(tiny):

@@ -25,13 +25,13 @@ class Controls:
 
     text: widgets.Textarea
     """The text that the model reads."""
-    feature: widgets.BoundedIntText
+    feature: widgets.IntText
     """The feature that is shown."""
-    maximum: widgets.BoundedFloatText
+    maximum: widgets.FloatText
     """The value with the strongest colour; 0 for the largest in the text."""
     pin: widgets.Checkbox
     """Whether that maximum stays when the text or the feature changes."""
-    second: widgets.BoundedIntText
+    second: widgets.IntText
     """A second feature, shown as a bar below each token."""
     compare: widgets.Checkbox
     """Whether the second feature is shown."""
@@ -49,7 +49,7 @@ class Controls:
     """What a feature must have to do with the token, one of ``SEARCHES``."""
     found: widgets.Select
     """The features that the search found."""
-    example: widgets.BoundedIntText
+    example: widgets.IntText
     """Which of the feature's strongest examples is shown, from 1; 0 for none."""
     previous: widgets.Button
     next: widgets.Button
@@ -88,7 +88,8 @@ def make_controls(*, feature: int, text: str, d_sae: int) -> Controls:
     area = widgets.Layout(width="auto", height="7em")
     listing = widgets.Layout(width="auto", height="10em")
     labelled = {"style": {"description_width": "8em"}}
-    any_feature = {"min": 0, "max": d_sae - 1, "layout": half, **labelled}
+    # No number has bounds: a browser would change what was typed to the nearest one in silence.
+    any_feature = {"layout": half, **labelled}
     # a small box of its own width
     checkbox = {"value": False, "indent": False, "layout": widgets.Layout(width="auto")}
     next_feature = (feature + 1) % d_sae
@@ -100,17 +101,15 @@ def make_controls(*, feature: int, text: str, d_sae: int) -> Controls:
             layout=area,
             **labelled,
         ),
-        feature=widgets.BoundedIntText(
+        feature=widgets.IntText(
             description="Feature",
             value=feature,
             **any_feature,
         ),
-        maximum=widgets.BoundedFloatText(
+        maximum=widgets.FloatText(
             description="Maximum",
             tooltip="the value with the strongest colour; 0 takes the largest in the text",
             value=0,
-            min=0,
-            max=1e9,
             step=0.1,
             layout=half,
             **labelled,
@@ -119,7 +118,7 @@ def make_controls(*, feature: int, text: str, d_sae: int) -> Controls:
             description="Pin scale",
             **checkbox,
         ),
-        second=widgets.BoundedIntText(
+        second=widgets.IntText(
             description="Second feature",
             value=next_feature,
             disabled=True,
@@ -162,11 +161,9 @@ def make_controls(*, feature: int, text: str, d_sae: int) -> Controls:
             layout=listing,
             **labelled,
         ),
-        example=widgets.BoundedIntText(
+        example=widgets.IntText(
             description="Example",
             value=0,
-            min=0,
-            max=MAX_EXAMPLES,
             layout=half,
             **labelled,
         ),
@@ -235,6 +232,26 @@ def message_html(words: str, *, error: bool) -> str:
         return ""
     role = "alert" if error else "status"
     return f'<div role="{role}">{escape(words, quote=False)}</div>'
+
+
+def check_maximum(value: float) -> float:
+    """The end of the scale that was typed; 0 for none.
+
+    Raises: ValueError, which names the range.
+    """
+    if not 0 <= value < math.inf:
+        raise ValueError(f"Maximum is {value}; give a positive number, or 0 for the largest shown")
+    return value
+
+
+def check_example(number: int) -> int:
+    """The number of an example that was typed; 0 for none.
+
+    Raises: ValueError, which names the range.
+    """
+    if not 0 <= number <= MAX_EXAMPLES:
+        raise ValueError(f"Example is {number}; give 1..{MAX_EXAMPLES}, or 0 for none")
+    return number
 
 
 def rounded_up(value: float) -> float:

@@ -24,6 +24,24 @@ EXAMPLE_TOKENS_AFTER = 24
 HALF_A_CHARACTER = "\ufffd"  # what a cut through a character's bytes decodes to
 
 
+def check_scan(scan: FeatureScan, workbook: WorkbookParts) -> None:
+    """Check that a given scan is of the workbook's SAE.
+
+    Raises: ValueError, which says what else it is of.
+    """
+    d_sae = workbook.sae.W_dec.shape[0]
+    if len(scan.count) != d_sae:
+        raise ValueError(
+            f"the scan has {len(scan.count)} features and this SAE {d_sae}; "
+            "give a scan of this SAE, or leave scan= out"
+        )
+    if not scan.is_of(workbook.sae, workbook.hook):
+        raise ValueError(
+            "this scan is of another SAE or hook than the workbook's (weights, dtype and "
+            "settings count); make it with scan(workbook), or leave scan= out"
+        )
+
+
 @dataclass(frozen=True)
 class Example:
     """A place where a feature fires strongly."""

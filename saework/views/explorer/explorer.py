@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ipywidgets as widgets
 
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.arguments import check_feature
+from saework.core.parts import check_workbook
 from saework.loading.workbook import Workbook
 from saework.views.explorer.controls import (
     BY_LOGIT,
+    MAX_EXAMPLES,
     ReaderChanges,
+    check_example,
+    check_maximum,
     make_controls,
     message_html,
     rounded_up,
     select,
     set_options,
 )
-from saework.views.explorer.examples import Example, ExampleReader
+from saework.views.explorer.examples import Example, ExampleReader, check_scan
 from saework.views.explorer.feature_search import (
     example_options,
     raising_options,
@@ -27,7 +32,7 @@ from saework.views.explorer.feature_search import (
     token_words,
 )
 from saework.views.explorer.keyboard import BOX, keyboard_guards
-from saework.views.explorer.text_reading import read
+from saework.views.explorer.text_reading import read_start
 from saework.views.heatmap import TokenHeatmap
 
 SAMPLE = (
@@ -45,8 +50,10 @@ def explore(
     Choose a feature by its number, from those that fire on a token, or by a search over tokens.
     You can pin the scale, show a second feature, and step through the feature's strongest examples
     and edit them. The model runs only when the text changes; another feature costs one encoder
-    column. If something cannot be shown (a text too long, words that are no single token), a
-    message below the heatmap says so, and the last heatmap stays.
+    column. If something cannot be shown (a feature that does not exist, words that are no single
+    token), a message below the heatmap says so, and the last heatmap stays. A text longer than the
+    model's context is read as far as that goes. A character of several tokens stands at the first
+    of them, and ``←`` at the others.
 
     >>> from saework import load
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
@@ -69,8 +76,8 @@ def explore(
         was displayed.
 
     Raises:
-        ValueError: for a first feature that does not exist, a text that cannot be run, or a scan
-            of another SAE.
+        ValueError: for what is no Workbook, a first feature that does not exist, a text that cannot
+            be run, or a scan of another SAE.
     """
     return Explorer(workbook, feature, text, scan)
 
@@ -81,21 +88,12 @@ class Explorer(widgets.VBox):
     def __init__(
         self, workbook: Workbook, feature: int, text: str, scan: FeatureScan | None
     ) -> None:
+        check_workbook(workbook)
         d_sae = workbook.sae.W_dec.shape[0]
         check_feature(feature, d_sae)
-        if scan is not None and len(scan.count) != d_sae:
-            raise ValueError(
-                f"the scan has {len(scan.count)} features and this SAE {d_sae}; "
-                "give a scan of this SAE, or leave scan= out"
-            )
-        if scan is not None and not scan.is_of(workbook.sae, workbook.hook):
-            raise ValueError(
-                "this scan is of another SAE or hook than the workbook's (weights, dtype and "
-                "settings count); make it with scan(workbook), or leave scan= out"
-            )
         if scan is not None:
-            scan.check_rows(workbook.tokens)
-        reading = read(workbook, text)
+            check_scan(scan, workbook)
+        reading = read_start(workbook, text)
         controls = make_controls(feature=feature, text=text, d_sae=d_sae)
         children = [*keyboard_guards(), *controls.arranged()]
         super().__init__(children=children, layout=widgets.Layout(width="auto"))
@@ -124,7 +122,11 @@ class Explorer(widgets.VBox):
         self._reading = reading
         self._examples = ExampleReader(workbook, scan)
         self._shown_example: Example | None = None
-        self._text_error = ""
+        self._d_sae = d_sae
+        self._feature = feature
+        self._second = controls.second.value
+        self._maximum = 0.0
+        self._errors: dict[widgets.Widget, str] = {}
         self._token_was_chosen = False
         self._changes = ReaderChanges(on_error=self._say_error)
         self._listen()
@@ -136,7 +138,7 @@ class Explorer(widgets.VBox):
         return self._heatmap
 
     def __repr__(self) -> str:
-        return f"explore(feature={self.feature.value})\n{self._heatmap!r}"
+        return f"explore(feature={self._feature})\n{self._heatmap!r}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the heatmap for readers without a kernel."""
@@ -152,7 +154,7 @@ class Explorer(widgets.VBox):
             self.maximum: self._on_maximum,
             self.pin: self._on_pin,
             self.compare: self._on_compare,
-            self.second: self._on_any_change,
+            self.second: self._on_second,
             self.token: self._on_token,
             self.fires: self._on_choice,
             self.search: self._on_search,
@@ -167,33 +169,48 @@ class Explorer(widgets.VBox):
         self.edit.on_click(self._on_edit)
 
     def _on_text(self, change: Any) -> None:
-        try:
-            self._reading = read(self._workbook, self.text.value)
-        except ValueError as error:
-            self._text_error = str(error)
+        with self._told(self.text):
+            self._reading = read_start(self._workbook, self.text.value)
+        if self.text in self._errors:
             self._draw()
         else:
-            self._text_error = ""
             self._follow_text()
 
-    def _on_any_change(self, change: Any) -> None:
+    def _on_feature(self, change: Any) -> None:
+        with self._told(self.feature):
+            self._feature = check_feature(self.feature.value, self._d_sae)
+            self._show_example(0)
         self._draw()
 
-    def _on_feature(self, change: Any) -> None:
-        self._show_example(0)
+    def _on_second(self, change: Any) -> None:
+        with self._told(self.second):
+            self._second = check_feature(self.second.value, self._d_sae)
         self._draw()
 
     def _on_maximum(self, change: Any) -> None:
-        self.pin.value = self.maximum.value > 0
+        with self._told(self.maximum):
+            self._maximum = check_maximum(self.maximum.value)
+            self.pin.value = self._maximum > 0
         self._draw()
 
     def _on_pin(self, change: Any) -> None:
         self.maximum.value = rounded_up(self._heatmap.max_value) if self.pin.value else 0
-        self._draw()
+        self._on_maximum(change)
 
     def _on_compare(self, change: Any) -> None:
         self.second.disabled = not self.compare.value
-        self._draw()
+        self._on_second(change)
+
+    @contextmanager
+    def _told(self, control: widgets.Widget) -> Iterator[None]:
+        """Keep what is wrong with a control's value, until it is right; it stays as typed."""
+        self._errors.pop(control, None)
+        try:
+            yield
+        except ValueError as error:
+            # Two boxes take the number of a feature.
+            name = f"{control.description}: " if control is self.second else ""
+            self._errors[control] = f"{name}{error}"
 
     def _on_token(self, change: Any) -> None:
         self._token_was_chosen = True
@@ -202,7 +219,7 @@ class Explorer(widgets.VBox):
 
     def _on_choice(self, change: Any) -> None:
         feature = change["new"]
-        if feature is not None and feature != self.feature.value:
+        if feature is not None and feature != self._feature:
             self.feature.value = feature
             self._on_feature(change)
 
@@ -210,7 +227,7 @@ class Explorer(widgets.VBox):
         self.found.options = ()
         self.found.index = None
         if not self.search.value:
-            self._say("")
+            self._say_state()
             return
         workbook = self._workbook
         tokens = token_forms(self.search.value, workbook.tokenizer)
@@ -225,13 +242,16 @@ class Explorer(widgets.VBox):
         self._say(f"{words}: {len(options)} features, {order}")
 
     def _on_example(self, change: Any) -> None:
-        self._show_example(self.example.value)
+        self._show_example(check_example(self.example.value))
 
     def _on_previous(self, button: widgets.Button) -> None:
-        self.example.value = max(0, self.example.value - 1)
+        self._step(-1)
 
     def _on_next(self, button: widgets.Button) -> None:
-        self.example.value = min(self.example.value + 1, self.example.max)
+        self._step(1)
+
+    def _step(self, by: int) -> None:
+        self.example.value = min(max(0, self.example.value + by), MAX_EXAMPLES)
 
     def _on_edit(self, button: widgets.Button) -> None:
         """The example's context becomes the text, and the slider points at its token."""
@@ -241,7 +261,7 @@ class Explorer(widgets.VBox):
             return
         context = self._examples.text(example)
         self.text.value = context.text
-        if self._text_error:
+        if self.text in self._errors:
             return
         tokens = self._reading.tokens[0].tolist()
         # a text can be tokenized otherwise than in its row
@@ -250,7 +270,7 @@ class Explorer(widgets.VBox):
         with self._changes.ignored():
             self.token.value = context.at
         self._on_token(None)
-        here = float(self._reading.values(self.feature.value)[context.at])
+        here = float(self._reading.values(self._feature)[context.at])
         self._say(
             f"activation {example.activation:.3g} in its row, {here:.3g} here, "
             "where the text before it is only what you see"
@@ -259,24 +279,32 @@ class Explorer(widgets.VBox):
     def _draw(self) -> None:
         """Show the heatmap of the last text that could be read. The model does not run."""
         self._heatmap = self._reading.heatmap(
-            self.feature.value,
-            second=self.second.value if self.compare.value else None,
+            self._feature,
+            second=self._second if self.compare.value else None,
             max_value=self._max_value(),
             mark=self.token.value if self._token_was_chosen else None,
         )
         self.output.value = self._heatmap._repr_html_()
         self._select_feature()
-        self._say(self._text_error, error=True)
+        self._say_state()
+
+    def _say_state(self) -> None:
+        """Say what is wrong with what was typed; else how far the text was read."""
+        shown = {control: words for control, words in self._errors.items() if not control.disabled}
+        if shown:
+            self._say("; ".join(shown.values()), error=True)
+        else:
+            self._say(self._reading.left_out)
 
     def _max_value(self) -> float | None:
         """The maximum that the reader set, if any."""
-        return self.maximum.value or None
+        return self._maximum or None
 
     def _select_feature(self) -> None:
         """Select the feature in each list that has it."""
         with self._changes.ignored():
-            select(self.fires, self.feature.value)
-            select(self.found, self.feature.value)
+            select(self.fires, self._feature)
+            select(self.found, self._feature)
 
     def _say_error(self, error: ValueError) -> None:
         self._say(str(error), error=True)
@@ -336,7 +364,7 @@ class Explorer(widgets.VBox):
     def _example(self, number: int) -> Example | None:
         """The feature's example of that number, or its last one, or None if it has none."""
         scan = self._examples_scan()
-        feature = self.feature.value
+        feature = self._feature
         examples = self._examples.strongest(scan, feature)
         n_examples = len(examples)
         words = ""

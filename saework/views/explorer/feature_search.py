@@ -11,8 +11,11 @@ import torch
 from saework.analysis.features import token_effect
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.arguments import check_positive
+from saework.core.parts import check_workbook
 from saework.core.protocols import Tokenizer, WorkbookParts
 from saework.core.tokens import NEWLINE, SPACE, TAB, str_tokens, visible
+from saework.views.explorer.controls import BY_EXAMPLES, BY_LOGIT
+from saework.views.explorer.examples import ExampleReader, check_scan
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -29,6 +32,70 @@ TYPED_SIGNS = str.maketrans(
 N_TOP_TOKENS = 3
 Option = tuple[str, int]
 """What a list shows, and the feature that it stands for."""
+
+
+def find_features(
+    workbook: WorkbookParts,
+    token: str,
+    *,
+    by: str = BY_EXAMPLES,
+    scan: FeatureScan | None = None,
+    n: int = 20,
+) -> pd.DataFrame:
+    """Features that have to do with a token: what the explorer's search lists.
+
+    Args:
+        workbook: model, SAE, tokens, tokenizer and hook.
+        token: its text. It is read as typed and with a space in front; ``·``, ``↩`` and ``→`` also
+            stand for space, newline and tab.
+        by: ``"examples"``: features that fire on it, by how many of their strongest examples are
+            this token. ``"logit"``: features that raise its logit most by the direct path, which
+            says what they write, not where they fire.
+        scan: of the workbook's tokens, for the examples. Without it, the first 8,192 tokens are
+            scanned, BOS left out.
+        n: features at most.
+
+    Returns:
+        Highest first, ties by number. By examples, the columns are
+
+        - ``feature``;
+        - ``on_token``: its examples on this token;
+        - ``examples``: those that the scan kept of it, up to 20;
+        - ``top_tokens``: the tokens of the most of its examples.
+
+        By logit: ``feature``, ``effect`` (logits per unit of activation), ``token``.
+
+    Raises:
+        ValueError: what is no Workbook, no single token, or a scan of another SAE or without
+            positions.
+        HookError: by logit, at a hook that does not write to the residual stream.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", check=False)
+    >>> find_features(book, "import", n=3)["feature"].tolist()
+    [2812, 3922, 151]
+    """
+    check_workbook(workbook)
+    if by not in (BY_EXAMPLES, BY_LOGIT):
+        raise ValueError(f"by is {by!r}; give {BY_EXAMPLES!r} or {BY_LOGIT!r}")
+    tokenizer = workbook.tokenizer
+    tokens = token_forms(token, tokenizer)
+    if by == BY_LOGIT:
+        found = features_raising(workbook, tokens, n=n)
+        names = _visible_tokens(tokens, tokenizer)
+        found = found.assign(token=[names[token] for token in found["token"]])
+        return found.rename(columns={"index": "feature", "value": "effect"})
+    if scan is None:
+        scan = ExampleReader(workbook, None).make_scan()
+    else:
+        check_scan(scan, workbook)
+    found = features_on(scan, workbook.tokens, tokens, n=n)
+    found = found.rename(columns={"index": "feature", "value": "on_token", "of": "examples"})
+    top = [
+        " ".join(_top_tokens(scan, workbook.tokens, feature, tokenizer))
+        for feature in found["feature"]
+    ]
+    return found.assign(top_tokens=top)
 
 
 def raising_options(workbook: WorkbookParts, tokens: list[int]) -> list[Option]:
@@ -84,6 +151,8 @@ def token_forms(text: str, tokenizer: Tokenizer) -> list[int]:
     Raises:
         ValueError: if no form is a single token; the message lists its parts.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"token is {text!r}; give its text, such as {SPACE}return")
     plain = text.translate(TYPED_SIGNS)
     if not plain:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,10 +10,12 @@ import torch
 
 from saework.analysis.features import firing_at
 from saework.core.arguments import check_feature, check_finite
-from saework.core.protocols import SparseAutoencoder, WorkbookParts
-from saework.core.tokens import str_tokens, visible
+from saework.core.parts import check_workbook
+from saework.core.protocols import SparseAutoencoder, WorkbookParts, sae_metadata
+from saework.core.tokens import visible, whole_characters
 from saework.engine.encoder import encode_columns
 from saework.engine.forward import as_tokens, sae_input
+from saework.engine.model_input import text_tokens
 from saework.views.heatmap import TokenHeatmap, token_heatmap
 
 if TYPE_CHECKING:
@@ -31,9 +33,12 @@ class Reading:
     sae: SparseAutoencoder
     tokens: Int[Tensor, "1 pos"]
     strings: tuple[str, ...]
-    """Each token's text."""
+    """Each token's text; a character of several tokens stands at the first (whole_characters)."""
     x: Float[Tensor, "1 pos d_in"]
     """Activations at the SAE's hook."""
+    has_bos: bool
+    left_out: str = ""
+    """How far a text was read that is longer than the model's context, in words."""
 
     @property
     def first(self) -> int:
@@ -42,7 +47,7 @@ class Reading:
         BOS is left out, because its activation says nothing about the text. It is shown if there
         is nothing else.
         """
-        return 1 if len(self.strings) > 1 else 0
+        return 1 if self.has_bos and len(self.strings) > 1 else 0
 
     @torch.no_grad()
     def values(self, feature: int) -> Float[Tensor, " pos"]:
@@ -133,8 +138,32 @@ def read(workbook: WorkbookParts, text_or_tokens: str | Int[Tensor, "*batch pos"
         raise ValueError(f"{len(tokens)} rows were given; give text or one row")
     with torch.no_grad():
         x = sae_input(workbook.model, workbook.sae, tokens, workbook.hook)
-    strings = str_tokens(tokens, workbook.tokenizer)
-    return Reading(workbook.sae, tokens, tuple(strings), x)
+    strings = whole_characters(tokens, workbook.tokenizer)
+    bos = getattr(workbook.tokenizer, "bos_token_id", None)
+    return Reading(workbook.sae, tokens, tuple(strings), x, has_bos=int(tokens[0, 0]) == bos)
+
+
+def read_start(workbook: WorkbookParts, text: str) -> Reading:
+    """Run the model on a text as far as its context goes; ``left_out`` says how far.
+
+    Raises:
+        ValueError: for what cannot be run: no text, or half a character in it.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"text is a {type(text).__name__}; give words to read")
+    prepend_bos = sae_metadata(workbook.sae, "prepend_bos")
+    tokens = text_tokens(workbook.model, text, prepend_bos=prepend_bos)
+    n_ctx = workbook.model.cfg.n_ctx
+    reading = read(workbook, tokens[:, :n_ctx])
+    n_more = tokens.shape[1] - n_ctx
+    if n_more <= 0:
+        return reading
+    n_read = n_ctx - int(reading.has_bos)
+    return replace(
+        reading,
+        left_out=f"the model's context is {n_ctx} tokens: the text's first {n_read:,} are read, "
+        f"{n_more:,} are not",
+    )
 
 
 def text_heatmap(
@@ -159,4 +188,5 @@ def text_heatmap(
     Raises:
         ValueError: for a feature that does not exist, or a text that cannot be run.
     """
+    check_workbook(workbook)
     return read(workbook, text).heatmap(feature, max_value=max_value)

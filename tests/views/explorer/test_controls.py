@@ -6,9 +6,12 @@ import ipywidgets as widgets
 import pytest
 
 from saework.views.explorer.controls import (
+    MAX_EXAMPLES,
     SEARCHES,
     Controls,
     ReaderChanges,
+    check_example,
+    check_maximum,
     make_controls,
     message_html,
     rounded_up,
@@ -49,7 +52,6 @@ def test_each_control_has_a_label_of_its_own(controls):
 
 def test_they_begin_with_what_was_asked_for(controls):
     assert (controls.text.value, controls.feature.value) == ("a text", 7)
-    assert (controls.feature.min, controls.feature.max) == (0, 47)
     assert controls.search_by.options == SEARCHES
     assert controls.second.disabled and controls.edit.disabled
 
@@ -121,3 +123,17 @@ def test_a_message_is_escaped_and_says_whether_it_is_an_error():
 )
 def test_a_scale_is_rounded_up(value, expected):
     assert rounded_up(value) == expected
+
+
+def test_no_number_has_bounds_which_a_browser_would_put_in_its_place(controls):
+    for name in ("feature", "second", "maximum", "example"):
+        assert not hasattr(getattr(controls, name), "max"), name
+
+
+def test_numbers_out_of_range():
+    assert (check_maximum(0), check_maximum(2.5)) == (0, 2.5)
+    assert (check_example(0), check_example(MAX_EXAMPLES)) == (0, 20)
+    with pytest.raises(ValueError, match="Maximum is nan; give a positive number, or 0 for"):
+        check_maximum(float("nan"))
+    with pytest.raises(ValueError, match="Example is 21; give 1..20, or 0 for none"):
+        check_example(21)

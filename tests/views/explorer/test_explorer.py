@@ -1,5 +1,6 @@
 """The explorer's widgets, changed as a reader would change them."""
 
+import math
 import re
 from dataclasses import fields, replace
 from html import unescape
@@ -56,7 +57,6 @@ def test_it_begins_with_the_heatmap(book, box):
         0,
         "",
     )
-    assert (box.feature.min, box.feature.max) == (0, 47)
 
 
 def test_each_control_updates_the_heatmap(book, box):
@@ -73,7 +73,6 @@ def test_each_control_updates_the_heatmap(book, box):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("word " * 100, "the model's context is 32; cut the rows to 32 tokens"),
         ("a\ud800b", "a lone surrogate at character 1, .* remove it"),
     ],
 )
@@ -137,7 +136,7 @@ def test_another_feature_token_scale_or_search_runs_no_model(box, runs):
     assert runs == []
     box.text.value = "new text"
     assert len(runs) == 1
-    box.text.value = "word " * 100  # too long: not run at all
+    box.text.value = "a\ud800b"  # no text: not run at all
     assert len(runs) == 1
 
 
@@ -447,5 +446,83 @@ def test_a_first_feature_that_does_not_exist(book, feature):
 
 
 def test_a_first_text_that_cannot_be_run(book):
-    with pytest.raises(ValueError, match="the model's context is 32"):
-        explore(book, text="word " * 100)
+    with pytest.raises(ValueError, match="a lone surrogate at character 1"):
+        explore(book, text="a\ud800b")
+    with pytest.raises(ValueError, match="text is a int; give words to read"):
+        explore(book, text=7)
+
+
+def test_what_is_no_workbook_is_told():
+    with pytest.raises(ValueError, match="workbook is the name 'gelu-1l-mini'; load it first"):
+        explore("gelu-1l-mini", 7)
+
+
+def test_a_long_text_is_read_as_far_as_the_context_goes(book, box):
+    box.text.value = "word " * 100
+    tokens = book.model.to_tokens("word " * 100, truncate=False)
+    n_more = tokens.shape[1] - 32
+    assert words_of(box) == (
+        f"the model's context is 32 tokens: the text's first 31 are read, {n_more} are not"
+    )
+    assert box.heatmap.values == pytest.approx(
+        all_features(book, tokens[0, :32])[1:, 7].tolist(), abs=1e-4
+    )
+    box.feature.value = 20
+    assert words_of(box).startswith("the model's context is 32 tokens")
+    box.text.value = "short again"
+    assert words_of(box) == ""
+    assert words_of(explore(book, text="word " * 100)).startswith("the model's context is 32")
+
+
+@pytest.mark.parametrize("number", [-1, 48, 99999])
+def test_a_feature_out_of_range_is_told_and_the_last_one_stays(book, box, number):
+    box.feature.value = number
+    message = f"feature {number} does not exist; this SAE has features 0..47"
+    assert words_of(box) == message and 'role="alert"' in box.message.value
+    assert box.feature.value == number, "what was typed stays"
+    assert box.heatmap == text_heatmap(book, TEXT, 7)
+    box.text.value = "other words"
+    assert words_of(box) == message and box.heatmap == text_heatmap(book, "other words", 7)
+    box.feature.value = 20
+    assert words_of(box) == "" and box.heatmap == text_heatmap(book, "other words", 20)
+
+
+def test_a_second_feature_out_of_range_is_told_while_it_counts(book, box):
+    box.compare.value = True
+    box.second.value = 48
+    message = "Second feature: feature 48 does not exist; this SAE has features 0..47"
+    assert words_of(box) == message and len(box.heatmap.second) > 0
+    box.compare.value = False
+    assert words_of(box) == ""
+    box.compare.value = True
+    assert words_of(box) == message
+    box.second.value = 3
+    assert words_of(box) == ""
+
+
+@pytest.mark.parametrize("value", [-1.0, math.inf, math.nan])
+def test_a_maximum_out_of_range_is_told(book, box, value):
+    box.maximum.value = value
+    message = f"Maximum is {value}; give a positive number, or 0 for the largest shown"
+    assert words_of(box) == message and box.heatmap == text_heatmap(book, TEXT, 7)
+    box.maximum.value = 3.0
+    assert words_of(box) == "" and box.heatmap.max_value == 3.0
+
+
+def test_an_example_out_of_range_is_told(book):
+    box = explore(book, 7, TEXT, scan=masked_scan(book, top_k=4))
+    box.example.value = 2
+    shown = box.example_output.value
+    for number in (21, -1):
+        box.example.value = number
+        assert words_of(box) == f"Example is {number}; give 1..20, or 0 for none"
+        assert box.example_output.value == shown
+
+
+def test_a_character_of_several_tokens_stands_once_across_them(book):
+    box = explore(book, 7, "a 日 b")
+    n_tokens = book.model.to_tokens("a 日 b").shape[1] - 1
+    strings = [string.strip() for string in box.heatmap.strings if string.strip()]
+    assert strings == ["a", "日", "←", "←", "b"]
+    assert len(box.heatmap.values) == n_tokens == len(box.token.options)
+    assert "\ufffd" not in repr(box)

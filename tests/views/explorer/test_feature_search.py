@@ -1,13 +1,17 @@
 """Searches by a token: against the slow ways."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from conftest import random_sae
 
 from saework import logit_effect, scan
 from saework.views.explorer.feature_search import (
     example_options,
     features_on,
     features_raising,
+    find_features,
     raising_options,
     token_forms,
     token_words,
@@ -103,3 +107,58 @@ def test_a_feature_found_by_its_examples_says_how_many(book, kept):
 def test_the_tokens_of_a_search_in_words(tiny):
     tokens = token_forms("return", tiny.tokenizer)
     assert token_words(tokens, tiny.tokenizer) == "return or ·return"
+
+
+def test_find_features_by_examples(book, kept):
+    row, pos = kept.top_positions[7, 0].tolist()
+    token = int(book.tokens[row, pos])
+    text = book.tokenizer.decode([token])
+    ids = token_forms(text, book.tokenizer)
+    found = find_features(book, text, scan=kept, n=3)
+    expected = features_on(kept, book.tokens, ids, n=3)
+    assert found["feature"].tolist() == expected["index"].tolist()
+    assert found["on_token"].tolist() == expected["value"].tolist()
+    assert found["examples"].tolist() == expected["of"].tolist()
+    options = example_options(kept, book.tokens, ids, book.tokenizer)
+    for (label, _), top in zip(options, found["top_tokens"]):
+        assert label.endswith(f"(top tokens: {top})")
+
+
+def test_find_features_by_logit(book):
+    tokens = token_forms("return", book.tokenizer)
+    expected = features_raising(book, tokens, n=4)
+    found = find_features(book, "return", by="logit", n=4)
+    assert list(found.columns) == ["feature", "effect", "token"]
+    assert found["feature"].tolist() == expected["index"].tolist()
+    assert found["effect"].tolist() == expected["value"].tolist()
+    assert set(found["token"]) <= {"return", "·return"}
+
+
+def test_find_features_without_a_scan_makes_one(book):
+    mask = book.tokens != book.tokenizer.bos_token_id
+    own = scan(book, mask=mask, progress=False)
+    row, pos = own.top_positions[7, 0].tolist()
+    text = book.tokenizer.decode([int(book.tokens[row, pos])])
+    assert find_features(book, text).equals(find_features(book, text, scan=own))
+
+
+@pytest.mark.parametrize(
+    ("token", "options", "message"),
+    [
+        ("return", {"by": "size"}, "by is 'size'; give 'examples' or 'logit'"),
+        ("two words", {}, "type one of them"),
+        (7, {}, "token is 7; give its text, such as ·return"),
+        ("return", {"n": 0, "by": "logit"}, "n is 0; give a whole number of at least 1"),
+    ],
+)
+def test_find_features_says_what_it_cannot_take(book, token, options, message):
+    with pytest.raises(ValueError, match=message):
+        find_features(book, token, **options)
+
+
+def test_find_features_of_something_else(book, kept):
+    with pytest.raises(ValueError, match="workbook is the name 'gelu-1l-mini'; load it first"):
+        find_features("gelu-1l-mini", "return")
+    sae = random_sae(24, 48, book.hook, torch.Generator().manual_seed(8))
+    with pytest.raises(ValueError, match="this scan is of another SAE or hook"):
+        find_features(replace(book, sae=sae), "return", scan=kept)

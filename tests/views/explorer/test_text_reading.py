@@ -8,7 +8,7 @@ from stand_ins import PlainSAE
 from saework import Workbook, feature_activations, text_heatmap, token_heatmap
 from saework.analysis.features import active_features
 from saework.core.tokens import str_tokens, visible
-from saework.views.explorer.text_reading import read
+from saework.views.explorer.text_reading import read, read_start
 
 TEXT = "def f(x): # a note"
 
@@ -86,3 +86,25 @@ def test_a_static_rendering_matches_the_packages_own_pieces(book):
         str_tokens(tokens, book.tokenizer)[1:], values[1:], label="feature 7, activation"
     )
     assert text_heatmap(book, TEXT, 7) == expected
+
+
+def test_without_a_bos_the_first_token_is_shown(book):
+    tokens = book.model.to_tokens(TEXT)[0]
+    assert read(book, tokens[1:]).first == 0 and read(book, tokens).first == 1
+    assert "".join(read(book, tokens[1:]).heatmap(7).strings) == TEXT
+
+
+def test_a_text_is_read_as_far_as_the_context_goes(book):
+    text = "one two three " * 20
+    reading = read_start(book, text)
+    tokens = book.model.to_tokens(text, truncate=False)
+    torch.testing.assert_close(reading.tokens, tokens[:, :32])
+    assert f"first 31 are read, {tokens.shape[1] - 32:,} are not" in reading.left_out
+    whole = read_start(book, TEXT)
+    assert whole.left_out == ""
+    torch.testing.assert_close(whole.values(7), read(book, TEXT).values(7), rtol=0, atol=0)
+
+
+def test_what_is_no_workbook_is_told(book):
+    with pytest.raises(ValueError, match="workbook is the name 'gelu-1l-mini'; load it first"):
+        text_heatmap("gelu-1l-mini", TEXT, 7)
