@@ -43,8 +43,8 @@ class LabelledTokens:
             ValueError: if shapes do not fit, a value is not finite, or a class is found in fewer
                 than four rows.
         """
-        features = torch.as_tensor(features)
-        labels = torch.as_tensor(labels)
+        features = _as_tensor(features, "features", "[..., d]")
+        labels = _as_tensor(labels, "labels", "one bool for each token")
         if labels.dtype != torch.bool:
             raise ValueError(f"labels are {labels.dtype}; give bool, True where the label holds")
         batch = features.shape[:-1]
@@ -138,3 +138,13 @@ def _check_finite_tokens(x: Tensor, place: Tensor) -> None:
     suspicious = place[~sums.isfinite()]
     if len(suspicious):
         check_finite(x[suspicious], "features (leave their tokens out with mask=)")
+
+
+def _as_tensor(values: Any, name: str, wanted: str) -> Tensor:
+    """Raises: ValueError, if they are no table of numbers."""
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} are a {type(values).__name__}; give a tensor or an array, {wanted}"
+        ) from error

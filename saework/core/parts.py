@@ -100,8 +100,7 @@ def _refuse_no_object(name: str, given: Any, wanted: str) -> None:
     """Refuse None, a name, a class, and a Workbook in one part's place."""
     if isinstance(given, WorkbookParts):
         raise ValueError(
-            f"{name} is a Workbook; give workbook.{name}, or the Workbook alone as the first "
-            "argument"
+            f"{name} is a Workbook; give its {'SAE' if name == 'sae' else name}, workbook.{name}"
         )
     if isinstance(given, type):
         raise ValueError(f"{name} is the class {given.__name__}; give an object of it: {wanted}")

@@ -105,7 +105,7 @@ def whole_characters(
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
     >>> tokens = book.tokenizer("a 日", add_special_tokens=False)["input_ids"]
     >>> whole_characters(tokens, book.tokenizer)
-    ['a', ' 日', '←', '←']
+    ['a', ' ', '日', '←', '←']
     """
     texts = str_tokens(tokens, tokenizer)
     ids = check_tokens(tokens)[0].tolist()
@@ -317,7 +317,12 @@ def vocab_df(
     >>> vocab_df(logits, book.tokenizer).head(2)["token"].tolist()
     ['·be', '·not']
     """
-    logits = torch.as_tensor(logits).detach().cpu()
+    try:
+        logits = torch.as_tensor(logits).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"logits are a {type(logits).__name__}; give one number per token, [d_vocab]"
+        ) from error
     shape = tuple(logits.shape)
     if len(shape) != 1 or shape[0] == 0:
         raise ValueError(f"logits have shape {shape}; give one value per token, [d_vocab]")

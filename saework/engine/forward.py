@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 from tqdm.auto import tqdm
 
-from saework.core.arguments import check_finite, check_mask, check_positive, check_tokens
+from saework.core.arguments import (
+    accepts_workbook,
+    check_finite,
+    check_mask,
+    check_positive,
+    check_tokens,
+)
 from saework.core.errors import HookError
 from saework.core.parts import check_model
 from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, sae_metadata
@@ -71,6 +78,7 @@ def _device(model: HookedModel) -> torch.device:
     return next(model.parameters()).device
 
 
+@accepts_workbook
 @torch.no_grad()
 def activations(
     model: HookedModel, tokens: Tokens, hook: str, *, first_row: int = 0
@@ -78,7 +86,7 @@ def activations(
     """Activations at a hook; the model runs only that far.
 
     Args:
-        model: the model.
+        model: the model, or a Workbook alone in place of model, tokens and hook.
         tokens: text, or integers ``[batch, pos]``.
         hook: such as ``blocks.0.mlp.hook_post``.
         first_row: the number of the first row in an error.
@@ -164,6 +172,7 @@ def check_site(model: HookedModel, site: Site, tokens: Int[Tensor, "batch pos"])
         site.check_width(hook, activations(model, tokens[:1], hook))
 
 
+@partial(accepts_workbook, brings_hook=False)
 @torch.no_grad()
 def token_losses(
     model: HookedModel,
@@ -175,7 +184,7 @@ def token_losses(
     """Cross-entropy of each next token, nats, float32.
 
     Args:
-        model: the model.
+        model: the model, or a Workbook alone in place of model and tokens.
         tokens: text, or integers ``[batch, pos]``.
         hook: where the activations are edited.
         edit: activations to what takes their place; None leaves the model as it is.

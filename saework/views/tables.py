@@ -99,9 +99,14 @@ def show(
 
     Returns:
         A table that a notebook shows as HTML, and a terminal as text.
+
+    Raises:
+        ValueError: for anything else, such as a Workbook.
     """
     if isinstance(data, pd.DataFrame):
         return Table(data, digits)
+    if not isinstance(data, Mapping):
+        raise ValueError(f"data is a {type(data).__name__}; give a frame, or a dict of numbers")
     rows = {name: _as_list(values) for name, values in dict(data).items()}
     frame = pd.DataFrame.from_dict(
         rows,

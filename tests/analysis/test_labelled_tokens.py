@@ -104,3 +104,11 @@ def test_bfloat16_features_are_read_as_float32():
     whole = LabelledTokens.checked(x.float(), labels, None)
     assert half.features.dtype == np.float32
     assert np.array_equal(half.features, whole.features)
+
+
+def test_what_is_no_table_of_features():
+    labels = torch.ones(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="features are a object; give a tensor or an array"):
+        LabelledTokens.checked(object(), labels, None)
+    with pytest.raises(ValueError, match="labels are a str; give a tensor or an array, one bool"):
+        LabelledTokens.checked(torch.ones(3, 2), "gelu-1l", None)

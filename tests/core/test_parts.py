@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -185,3 +186,48 @@ def test_an_own_object_without_encoder_weights(lively):
         saework.permute_features(tied, range(40))
     with pytest.raises(saework.HookError, match="does not say which hook.*give hook="):
         saework.recons_score(lively.model, tied, lively.tokens)
+
+
+OF_A_WORKBOOK = {
+    "feature_page": lambda book: saework.feature_page(book, 7),
+    "feature_pages": lambda book: saework.feature_pages(book, [7]),
+    "explore": lambda book: saework.explore(book, 7),
+    "find_features": lambda book: saework.find_features(book, "import"),
+    "text_heatmap": lambda book: saework.text_heatmap(book, "import os", 7),
+}
+
+
+@pytest.mark.parametrize("name", OF_A_WORKBOOK)
+def test_what_is_no_workbook(name, tiny, book):
+    call = OF_A_WORKBOOK[name]
+    load_it = r"workbook is the name 'gelu-1l'; load it first: workbook = load\('gelu-1l'\)"
+    with pytest.raises(ValueError, match=load_it):
+        call("gelu-1l")
+    with pytest.raises(ValueError, match="workbook is a HookedTransformer; give what load"):
+        call(tiny.model)
+    with pytest.raises(ValueError, match="workbook is a NoneType; give what load"):
+        call(None)
+    with pytest.raises(ValueError, match="workbook is a type; give what load"):
+        call(saework.Workbook)
+    hugging_face = SimpleNamespace(generate=print, config=SimpleNamespace(name_or_path="gpt2"))
+    with pytest.raises(ValueError, match="is a Hugging Face model .*; wrap it"):
+        call(replace(book, model=hugging_face))
+    transposed = copy.deepcopy(book.sae)
+    transposed.W_enc = torch.nn.Parameter(book.sae.W_enc.T.contiguous())
+    with pytest.raises(ValueError, match="one of them is transposed: give its .T"):
+        call(replace(book, sae=transposed))
+
+
+@pytest.mark.parametrize("name", OF_AN_SAE)
+def test_a_workbook_in_an_saes_place(name, book):
+    with pytest.raises(ValueError, match="sae is a Workbook; give its SAE, workbook.sae"):
+        OF_AN_SAE[name](book)
+
+
+def test_a_workbook_alone_brings_what_a_run_of_the_model_needs(book):
+    found = saework.activations(book)
+    torch.testing.assert_close(found, saework.activations(book.model, book.tokens, book.hook))
+    losses = saework.token_losses(book)
+    torch.testing.assert_close(losses, saework.token_losses(book.model, book.tokens))
+    with pytest.raises(ValueError, match="activations was given a Workbook and another positional"):
+        saework.activations(book, book.tokens)

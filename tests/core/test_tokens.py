@@ -330,3 +330,9 @@ def test_token_df_keeps_its_own_columns(tiny):
 def test_vocab_df_needs_real_numbers(tiny, logits):
     with pytest.raises(ValueError, match="logits are torch.*; give real numbers"):
         vocab_df(torch.tensor(logits), tiny.tokenizer)
+
+
+@pytest.mark.parametrize("given", ["gelu-1l", object(), None])
+def test_vocab_df_of_something_else(tiny, given):
+    with pytest.raises(ValueError, match=f"logits are a {type(given).__name__}; give one number"):
+        vocab_df(given, tiny.tokenizer)

@@ -137,3 +137,8 @@ def test_a_number_off_the_edge_prints_the_same_when_it_wobbles(number, wobble):
 def test_the_middle_between_two_printed_numbers_is_an_edge(digits, exponent):
     assert near_rounding_edge((digits + 0.5) * 10.0**exponent)
     assert not near_rounding_edge(digits * 10.0**exponent)
+
+
+def test_what_is_no_table():
+    with pytest.raises(ValueError, match="data is a str; give a frame, or a dict of numbers"):
+        show("gelu-1l")

@@ -37,11 +37,13 @@ N_NEAREST_IN_OTHER = 3
 class Directions:
     """An SAE's decoder and encoder directions, each of length 1, float32.
 
+    An SAE of one's own may have no encoder weights.
+
     Memory: 8 bytes times ``d_sae * d_in``.
     """
 
     decoder: Float[Tensor, "d_sae d_in"]
-    encoder: Float[Tensor, "d_sae d_in"]
+    encoder: Float[Tensor, "d_sae d_in"] | None
 
     @classmethod
     def of(cls, sae: SparseAutoencoder) -> Directions:
@@ -50,7 +52,10 @@ class Directions:
         Raises:
             ValueError: weights that are not finite.
         """
-        return cls(unit_rows(sae.W_dec), unit_rows(sae.W_enc.T, "encoder weights"))
+        encoder = getattr(sae, "W_enc", None)
+        if encoder is None:
+            return cls(unit_rows(sae.W_dec), None)
+        return cls(unit_rows(sae.W_dec), unit_rows(encoder.T, "encoder weights"))
 
     @property
     def chance_cosine(self) -> float:
@@ -157,17 +162,26 @@ def _nearest(
     *,
     leave_out: Sequence[int] | None = None,
 ) -> list[pd.DataFrame]:
-    """For each feature, the ``n`` nearest by decoder and the ``n`` by encoder, each once."""
+    """For each feature, the ``n`` nearest by decoder and the ``n`` by encoder, each once.
+
+    Without encoder weights, those by decoder only; ``encoder_cosine`` is NaN.
+    """
     rows = list(features)
-    by_decoder, _ = nearest_rows(own.decoder[rows], other.decoder, n, own=leave_out)
-    by_encoder, _ = nearest_rows(own.encoder[rows], other.encoder, n, own=leave_out)
+    candidates, _ = nearest_rows(own.decoder[rows], other.decoder, n, own=leave_out)
+    own_encoder, other_encoder = own.encoder, other.encoder
+    if own_encoder is not None and other_encoder is not None:
+        by_encoder, _ = nearest_rows(own_encoder[rows], other_encoder, n, own=leave_out)
+        candidates = torch.cat([candidates, by_encoder], dim=1)
     frames = []
-    for feature, candidates in zip(features, torch.cat([by_decoder, by_encoder], dim=1)):
-        nearest = candidates.unique()
+    for feature, of_feature in zip(features, candidates):
+        nearest = of_feature.unique()
+        encoder_cosine = torch.full((len(nearest),), math.nan)
+        if own_encoder is not None and other_encoder is not None:
+            encoder_cosine = other_encoder[nearest] @ own_encoder[feature]
         columns = {
             "feature": nearest,
             "decoder_cosine": other.decoder[nearest] @ own.decoder[feature],
-            "encoder_cosine": other.encoder[nearest] @ own.encoder[feature],
+            "encoder_cosine": encoder_cosine,
         }
         frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
         frame = frame.sort_values("decoder_cosine", ascending=False, kind="stable")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from page_checks import slow_activations
+from stand_ins import PlainSAE
 
+from saework import feature_page
 from saework.core.tokens import visible
 from saework.views.feature_page.parts import decimals
 from saework.views.feature_page.weights import (
@@ -113,3 +117,17 @@ def test_what_chance_would_give_for_the_nearest(pages):
     assert pages[7].chance_cosine == pytest.approx(best, abs=0.01)
     # The other SAE has 40 rows, not 48.
     assert pages[7].other_chance < pages[7].chance_cosine
+
+
+def test_an_sae_without_encoder_weights_has_neighbours_by_decoder(book, other):
+    sae = PlainSAE(book.sae.encode, book.sae.decode, d_sae=48)
+    sae.W_dec = book.sae.W_dec
+    del sae.W_enc
+
+    page = feature_page(replace(book, sae=sae), 7, other=other)
+    similar = torch.nn.functional.cosine_similarity(sae.W_dec, sae.W_dec[7][None])
+    similar[7] = -2
+    assert page.nearest["feature"].tolist() == similar.argsort(descending=True)[:5].tolist()
+    assert page.nearest["encoder_cosine"].isna().all()
+    assert page.other["encoder_cosine"].isna().all() and len(page.other) == 3
+    assert "–" in repr(page)
