@@ -220,7 +220,9 @@ def accepts_workbook(
         for name, parameter in parameters.items()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    n_others = len(positional) - len(parts)
+    # From the hook on, arguments go by name: tokens in their place would pass for a hook.
+    before_hook = positional[: positional.index("hook")] if "hook" in positional else positional
+    n_others = len(before_hook) - len(parts)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> R:

@@ -231,3 +231,5 @@ def test_a_workbook_alone_brings_what_a_run_of_the_model_needs(book):
     torch.testing.assert_close(losses, saework.token_losses(book.model, book.tokens))
     with pytest.raises(ValueError, match="activations was given a Workbook and another positional"):
         saework.activations(book, book.tokens)
+    with pytest.raises(ValueError, match="token_losses was given a Workbook and another posi"):
+        saework.token_losses(book, "import os")
