@@ -301,16 +301,16 @@ def _entry(folder: Path, name: str) -> dict:
     return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _etag(path)[:40]}
 
 
-def run_client(
-    script: str, *, cache: Path, endpoint: str, offline: bool = False, **environment: str
-) -> subprocess.CompletedProcess:
-    """Run Python code with ``huggingface_hub`` pointed at ``endpoint`` and an own cache."""
+def client_environment(
+    cache: Path, endpoint: str, *, offline: bool = False, **environment: str
+) -> dict[str, str]:
+    """This process's environment, with the Hub at ``endpoint`` and an own cache."""
     inherited = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
     }
-    environment = {
+    return {
         **inherited,
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(cache),
@@ -323,6 +323,13 @@ def run_client(
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         **environment,
     }
+
+
+def run_client(
+    script: str, *, cache: Path, endpoint: str, offline: bool = False, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run Python code with ``huggingface_hub`` pointed at ``endpoint`` and an own cache."""
+    environment = client_environment(cache, endpoint, offline=offline, **environment)
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         env=environment,
@@ -491,13 +498,15 @@ def write_text(folder: Path, texts: list[str] | None = None) -> list[str]:
     return texts
 
 
-def write_gelu(root: Path, sizes: Sizes = SMALL, *, checkpoints=(25, 47, 12)) -> Path:
+def write_gelu(
+    root: Path, sizes: Sizes = SMALL, *, checkpoints=(25, 47, 12), texts: list[str] | None = None
+) -> Path:
     """All four repositories of gelu-1l as folders ``model``, ``tokenizer``, ``sae``, ``text``."""
     write_model(root / "model", sizes)
     shutil.copytree(TOKENIZER, root / "tokenizer")
     for number in checkpoints:
         write_sae(root / "sae", number, sizes)
-    write_text(root / "text")
+    write_text(root / "text", texts)
     return root
 
 
@@ -560,12 +569,18 @@ def sae_tensors(d_in: int, d_sae: int, seed: int = 0, *, threshold: bool = False
 
 
 def write_gemma_scope(
-    root: Path, path: str = GEMMA_SCOPE_ID, *, d_in: int, d_sae: int, seed: int = 0
+    root: Path,
+    path: str = GEMMA_SCOPE_ID,
+    *,
+    d_in: int,
+    d_sae: int,
+    seed: int = 0,
+    state: dict | None = None,
 ) -> dict:
     """``{path}/params.npz``: five float32 arrays. Returns them as tensors."""
     import numpy as np
 
-    state = sae_tensors(d_in, d_sae, seed, threshold=True)
+    state = state or sae_tensors(d_in, d_sae, seed, threshold=True)
     (root / path).mkdir(parents=True, exist_ok=True)
     np.savez(root / path / "params.npz", **{name: value.numpy() for name, value in state.items()})
     return state
@@ -608,7 +623,14 @@ def legacy_sae_lens_config(hook: str, d_in: int, d_sae: int, **changes) -> dict:
 
 
 def write_jbloom(
-    folder: Path, hook: str, *, d_in: int, d_sae: int, seed: int = 0, **changes
+    folder: Path,
+    hook: str,
+    *,
+    d_in: int,
+    d_sae: int,
+    seed: int = 0,
+    state: dict | None = None,
+    **changes,
 ) -> dict:
     """``cfg.json``, ``sae_weights.safetensors``, ``sparsity.safetensors``.
 
@@ -617,7 +639,7 @@ def write_jbloom(
     import torch
     from safetensors.torch import save_file
 
-    state = sae_tensors(d_in, d_sae, seed)
+    state = state or sae_tensors(d_in, d_sae, seed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cfg.json").write_text(
         json.dumps(legacy_sae_lens_config(hook, d_in, d_sae, **changes))
@@ -628,7 +650,13 @@ def write_jbloom(
 
 
 def write_qresearch(
-    root: Path, name: str = QRESEARCH_FILE, *, d_in: int, d_sae: int, seed: int = 0
+    root: Path,
+    name: str = QRESEARCH_FILE,
+    *,
+    d_in: int,
+    d_sae: int,
+    seed: int = 0,
+    state: dict | None = None,
 ) -> dict:
     """Two linear layers, as ``torch.save`` of their state dict.
 
@@ -636,7 +664,7 @@ def write_qresearch(
     """
     import torch
 
-    state = sae_tensors(d_in, d_sae, seed)
+    state = state or sae_tensors(d_in, d_sae, seed)
     root.mkdir(parents=True, exist_ok=True)
     layers = {
         "encoder.weight": state["W_enc"].T,
@@ -740,14 +768,16 @@ def hf_config(
         "llama": dict(
             intermediate_size=8192, num_attention_heads=32, num_key_value_heads=8, head_dim=64
         ),
+        "gemma3": dict(
+            intermediate_size=2048, num_attention_heads=4, num_key_value_heads=1, head_dim=256
+        ),
     }
     if architecture == "gpt2":
         return transformers.GPT2Config(
             n_layer=n_layers,
             n_embd=d_model,
-            n_head=2,
             n_positions=1024,
-            **{"vocab_size": 4096, "bos_token_id": 1, "eos_token_id": 0} | changes,
+            **{"n_head": 2, "vocab_size": 4096, "bos_token_id": 1, "eos_token_id": 0} | changes,
         )
     cls = {
         "gemma2": transformers.Gemma2Config,

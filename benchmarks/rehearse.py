@@ -1,0 +1,289 @@
+"""A release's notebooks on stand-in weights of the published sizes, with limited memory.
+
+python benchmarks/rehearse.py gpt2-small-res-jb
+
+makes files of the published names, layouts and sizes with random numbers, serves them from a Hub
+on loopback, and runs ``saework reproduce`` for one notebook after the other, in a process that is
+ended where it holds more memory than the plan promises. It prints the rows of the table in
+``docs/real-weights.md``. Values mean nothing, so the notebooks' own assertions are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import psutil
+
+ROOT = Path(__file__).parents[1]
+for folder in (ROOT, ROOT / "tests"):  # also where only one of them is installed
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import stand_in_files  # noqa: E402, beside this file
+from local_hub import LocalHub, client_environment  # noqa: E402
+
+FOLDER = ROOT / "build" / "rehearsals"
+DRIVER = """
+import json, sys
+from dataclasses import replace
+from saework import cli
+from saework.loading import catalogue
+from saework.reproduction import run
+
+name, notebook, out, parameters, *sae_ids = sys.argv[1:]
+run.NOTEBOOKS[name] = (notebook,)
+reproduce = run.reproduce
+run.reproduce = lambda name, out, **of_the_command: reproduce(
+    name, out, parameters=json.loads(parameters)
+)
+if sae_ids:  # only their files are there
+    catalogue._RELEASES[name] = replace(catalogue._RELEASES[name], shown=tuple(sae_ids))
+sys.exit(cli.main(["reproduce", name, "--out", out]))
+"""
+KERNEL = """
+import ast
+{machine}
+
+class WithoutAssertions(ast.NodeTransformer):
+    def visit_Assert(self, node):
+        return ast.copy_location(ast.Pass(), node)
+
+get_ipython().ast_transformers.append(WithoutAssertions())
+"""
+MACHINE = """
+import psutil
+_of_this_machine = psutil.virtual_memory
+psutil.virtual_memory = lambda: _of_this_machine()._replace(total={n}, available={n})
+"""
+INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What one notebook took."""
+
+    release: str
+    notebook: str
+    machine_gb: float
+    """The memory that the machine was said to have."""
+    limit_gb: float
+    """What the plan promises; beyond it the processes are ended."""
+    plan: str
+    download_mb: float
+    """Bytes that the Hub on loopback sent, text included."""
+    peak_gb: float
+    """The most memory that all its processes held at one time, without mapped files."""
+    minutes: float
+    problem: str | None
+    """Why it did not come to its end."""
+    parameters: dict[str, Any]
+    """Of the notebook, where they are not its own."""
+    weights: str = "stand-in weights"
+
+    def row(self) -> str:
+        """A line of the table."""
+        ended = self.problem or "ran to its end"
+        others = ", ".join(f"{key} {value}" for key, value in self.parameters.items())
+        notebook = self.notebook + (f" ({others})" if others else "")
+        cells = [f"{self.machine_gb:g} GB", self.release, notebook, self.plan]
+        cells += [f"{self.download_mb:,.0f} MB", f"{self.peak_gb:.1f} GB ({self.limit_gb:.1f})"]
+        return f"| {' | '.join([*cells, f'{self.minutes:.1f}', ended])} |"
+
+
+HEAD = """\
+| machine | release | notebook | plan | download | peak (promised) | minutes | |
+|---|---|---|---|---|---|---|---|"""
+
+
+def held_bytes(process: psutil.Process) -> int:
+    """Memory of a process and all that it started, without files that are mapped."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
+            fields = dict(line.split(":", 1) for line in lines)
+            total += sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
+        except (OSError, KeyError):  # it has ended, or a system without /proc
+            if not Path("/proc/self/status").exists():
+                total += one.memory_info().rss
+    return total
+
+
+def run_limited(
+    command: Sequence[str], environment: dict[str, str], *, limit_bytes: float, log: Path
+) -> tuple[int, bool]:
+    """Run a command; returns the peak in bytes, and whether it was ended for passing the limit.
+
+    No cgroup is needed: the processes are looked at ten times a second.
+    """
+    with log.open("w") as output:
+        started = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+        process, peak = psutil.Process(started.pid), 0
+        try:
+            while started.poll() is None:
+                try:
+                    peak = max(peak, held_bytes(process))
+                except psutil.NoSuchProcess:
+                    break
+                if peak > limit_bytes:
+                    return peak, True
+                time.sleep(INTERVAL_S)
+        finally:
+            _end(process)
+            started.wait()
+    return peak, False
+
+
+def _end(process: psutil.Process) -> None:
+    """End a process and what it started."""
+    try:
+        family = [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return
+    for one in family:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def rehearse(
+    name: str,
+    hub: LocalHub,
+    folder: Path,
+    notebooks: Sequence[str],
+    *,
+    machine_gb: float,
+    limit_gb: float | None = None,
+    sae_ids: Sequence[str] = (),
+    parameters: dict[str, Any] | None = None,
+) -> list[Rehearsal]:
+    """Run notebooks of a release whose stand-ins the Hub serves, one after the other.
+
+    Args:
+        name: of the release.
+        hub: the Hub on loopback.
+        folder: for the cache, the results and the logs.
+        notebooks: by their names. They share one cache, so the first downloads the model.
+        machine_gb: the memory that the machine is said to have, to the notebook. The command
+            itself, which asks for all notebooks of the release, sees the true one.
+        limit_gb: in place of what the plan of each notebook promises.
+        sae_ids: the only SAEs that the Hub serves, if not all.
+        parameters: of the notebooks, in place of their own.
+    """
+    from saework.loading.catalogue import release_named
+    from saework.loading.plans import Machine, plan_notebook
+
+    machine = MACHINE.format(n=int(machine_gb * 1e9))
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    (startup / "00-rehearsal.py").write_text(KERNEL.format(machine=machine))
+    environment = client_environment(
+        folder / "cache",
+        hub.url,
+        IPYTHONDIR=str(folder / "ipython"),
+        HF_TOKEN=stand_in_files.TOKEN,
+    )
+    parameters = parameters or {}
+    found = []
+    for notebook in notebooks:
+        plan, fits = plan_notebook(release_named(name), notebook, Machine(machine_gb))
+        limit = plan.memory_gb if limit_gb is None else limit_gb
+        out, log = folder / "out", folder / f"{notebook}.log"
+        command = [sys.executable, "-c", DRIVER, name, notebook, str(out)]
+        command += [json.dumps(parameters), *sae_ids]
+        n_before, started = len(hub.requests), time.monotonic()
+        peak, too_much = run_limited(command, environment, limit_bytes=limit * 1e9, log=log)
+        sent = [r.size for r in hub.requests[n_before:] if r.method == "GET" and r.status < 300]
+        problem = "passed the limit" if too_much else _problem(out / f"{notebook}.ipynb", log)
+        found.append(
+            Rehearsal(
+                release=name,
+                notebook=notebook,
+                machine_gb=machine_gb,
+                limit_gb=round(limit, 2),
+                plan=f"{plan}{'' if fits else ' (does not fit)'}",
+                download_mb=round(sum(sent) / 1e6, 1),
+                peak_gb=round(peak / 1e9, 2),
+                minutes=round((time.monotonic() - started) / 60, 2),
+                problem=problem,
+                parameters=parameters,
+            )
+        )
+    return found
+
+
+def _problem(executed: Path, log: Path) -> str | None:
+    """What stopped a notebook, or None."""
+    if not executed.exists():
+        said = log.read_text().strip().splitlines()
+        return said[-1] if said else "nothing was written"
+    for number, cell in enumerate(nbformat.read(executed, as_version=4).cells):
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"cell {number}: {output.ename}: {output.evalue}"
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 1 if a notebook did not come to its end."""
+    from saework.loading.catalogue import NOTEBOOKS
+
+    parser = argparse.ArgumentParser(description=textwrap.dedent(__doc__ or ""))
+    parser.add_argument("name", choices=stand_in_files.RELEASES)
+    parser.add_argument("--notebook", action="append", help="only this one; may be repeated")
+    parser.add_argument("--machine", type=float, default=16, metavar="GB", help="its memory")
+    parser.add_argument("--limit", type=float, metavar="GB", help="not what the plan promises")
+    parser.add_argument("--sae", action="append", default=[], metavar="ID", help="only its files")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="for the stand-ins")
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=JSON", help="of the notebooks"
+    )
+    parser.add_argument("--small", action="store_true", help="narrow stand-ins, to try it out")
+    parser.add_argument("--keep", action="store_true", help="leave the stand-ins and the logs")
+    arguments = parser.parse_args(argv)
+    name = arguments.name
+    parameters = [given.split("=", 1) for given in arguments.parameter]
+    notebooks = arguments.notebook or list(NOTEBOOKS[name])
+    folder = arguments.folder.resolve() / name
+    if folder.exists():
+        parser.error(f"{folder} is there from another rehearsal; delete it, or give --folder DIR")
+    folder.mkdir(parents=True)
+    try:
+        with LocalHub() as hub:
+            more = {"sae_ids": tuple(arguments.sae)} if arguments.sae else {}
+            stand_in_files.make(name, folder / "files", hub, small=arguments.small, **more)
+            found = rehearse(
+                name,
+                hub,
+                folder,
+                notebooks,
+                machine_gb=arguments.machine,
+                limit_gb=arguments.limit,
+                sae_ids=arguments.sae,
+                parameters={key: json.loads(value) for key, value in parameters},
+            )
+    finally:
+        if not arguments.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    kept = arguments.folder / f"{name}.json"
+    kept.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+    print("\n".join([HEAD, *(one.row() for one in found)]))
+    print(f"\nstand-in weights, {os.cpu_count()} cores; also in {kept}")
+    return int(any(one.problem for one in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Rehearsals on narrow stand-ins: each release loads, and what a notebook takes is measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from local_hub import LocalHub, result_of
+
+BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+LOAD_ALL = """
+import os, warnings
+import torch
+import saework
+
+warnings.simplefilter("ignore")
+torch.set_grad_enabled(False)
+answers = {}
+for name in os.environ["NAMES"].split():
+    book = saework.load(name, n_tokens=2048, check=False)
+    rows = book.tokens[:8, :32]
+    score = saework.recons_score(book.model, book.sae, rows, progress=False)
+    x = saework.activations(book.model, rows, book.hook)
+    l0 = (book.sae.encode(x[:, 1:]) != 0).sum(-1).double().mean()
+    answers[name] = {
+        "hook": book.hook,
+        "layers": book.model.cfg.n_layers,
+        "losses": [score.loss, score.recons_loss],
+        "l0": float(l0),
+        "finite": bool(torch.isfinite(x).all()),
+    }
+report(answers)
+"""
+WANTS = {
+    "gelu-1l": ("blocks.0.mlp.hook_post", 1),
+    "gpt2-small-res-jb": ("blocks.10.hook_resid_pre", 12),
+    "gemma-scope-2-270m-pt-res": ("blocks.12.hook_resid_post", 18),
+    "gemma-scope-2b-pt-res": ("blocks.0.hook_resid_post", 26),
+    "gemma-2b-res-jb": ("blocks.0.hook_resid_post", 18),
+    "llama-3.2-1b-qresearch": ("blocks.9.hook_resid_pre", 16),
+}
+
+
+@pytest.fixture(scope="module")
+def rehearsing():
+    """The two files of the benchmarks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        import rehearse
+        import stand_in_files
+
+        yield rehearse, stand_in_files
+
+
+def test_stand_ins_of_each_release_load(rehearsing, tmp_path):
+    _, stand_in_files = rehearsing
+    assert set(stand_in_files.RELEASES) == set(WANTS)
+    with LocalHub() as hub:
+        for name in WANTS:
+            stand_in_files.make(name, tmp_path / name, hub, small=True)
+        found = result_of(
+            LOAD_ALL,
+            cache=tmp_path / "cache",
+            endpoint=hub.url,
+            HF_TOKEN=stand_in_files.TOKEN,
+            NAMES=" ".join(WANTS),
+        )
+    for name, wanted in WANTS.items():
+        assert (found[name]["hook"], found[name]["layers"]) == wanted
+        assert found[name]["finite"] and all(0 < loss < 40 for loss in found[name]["losses"])
+        if name != "gelu-1l":  # its narrow SAE has no thresholds
+            assert 2 < found[name]["l0"] < 25, "of 8 that were asked for"
+
+
+def test_published_sizes(rehearsing):
+    """Written out here: parameters of each model, as published."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    published = {
+        "gpt2": 124_439_808,
+        "google/gemma-3-270m": 268_098_176,
+        "google/gemma-2-2b": 2_614_341_888,
+        "google/gemma-2b": 2_506_172_416,
+        "meta-llama/Llama-3.2-1B-Instruct": 1_235_814_400,
+    }
+    _, stand_in_files = rehearsing
+    for stand_in in stand_in_files.STAND_INS.values():
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(stand_in.config(small=False))
+        assert sum(p.numel() for p in model.parameters()) == published[stand_in.model]
+
+
+def test_a_notebook_is_measured(rehearsing, tmp_path, monkeypatch, capsys):
+    """Its download, its memory and its end; its assertions are left out."""
+    rehearse, _ = rehearsing
+    code = "import saework\nassert False, 'random weights'\nsaework.load(RELEASE, check=False)"
+    out = _rehearsed(rehearse, tmp_path, monkeypatch, code, limit=3)
+    assert out["problem"] is None and out["limit_gb"] == 3
+    assert out["download_mb"] > 0.5 and 0.2 < out["peak_gb"] < 3
+    shown = capsys.readouterr().out
+    assert f"| 8 GB | {out['release']} | one (N 3) | " in shown and "stand-in weights" in shown
+    assert not (tmp_path / "there" / out["release"]).exists(), "deleted afterwards"
+
+
+def test_what_holds_too_much_is_ended(rehearsing, tmp_path, monkeypatch):
+    rehearse, _ = rehearsing
+    code = "kept = bytearray(b'1' * 10**9)\nimport time\ntime.sleep(60)"
+    out = _rehearsed(rehearse, tmp_path, monkeypatch, code, limit=1)
+    assert out["problem"] == "passed the limit" and out["peak_gb"] >= 1
+
+
+def test_a_notebook_that_fails_says_where(rehearsing, tmp_path, monkeypatch):
+    rehearse, _ = rehearsing
+    out = _rehearsed(rehearse, tmp_path, monkeypatch, "1 / 0", limit=3)
+    assert out["problem"].endswith(": ZeroDivisionError: division by zero")
+
+
+def _rehearsed(rehearse, folder, monkeypatch, code, *, limit):
+    """The record of a notebook of one cell, on Llama's narrow stand-ins."""
+    notebooks = folder / "notebooks"
+    notebooks.mkdir()
+    head = nbformat.v4.new_code_cell("RELEASE = N = None", metadata={"tags": ["parameters"]})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [head, nbformat.v4.new_code_cell(code)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notebooks / "one.ipynb")
+    found_in = f"run.notebook_folder = lambda: __import__('pathlib').Path({str(notebooks)!r})"
+    monkeypatch.setattr(
+        rehearse, "DRIVER", rehearse.DRIVER.replace("run.NOTEBOOKS", f"{found_in}\nrun.NOTEBOOKS")
+    )
+    name = "llama-3.2-1b-qresearch"
+    command = [name, "--notebook", "one", "--small", "--folder", str(folder / "there")]
+    command += ["--limit", str(limit), "--machine", "8", "--parameter", "N=3"]
+    rehearse.main(command)
+    (found,) = json.loads((folder / "there" / f"{name}.json").read_text())
+    return found
