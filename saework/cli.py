@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saework.loading.devices import add_plan_options, plan_options
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -119,13 +121,15 @@ def _add_preflight(commands: Commands) -> None:
         nargs="?",
         help="an SAE, such as run1; the release's first if left out",
     )
+    add_plan_options(command)
     command.set_defaults(run=_preflight)
 
 
 def _preflight(arguments: argparse.Namespace) -> int:
+    planned = plan_options(arguments)
     from saework.loading.requirements import preflight
 
-    report = preflight(arguments.name, arguments.sae_id)
+    report = preflight(arguments.name, arguments.sae_id, **planned)
     print(report)
     return 0 if report.ok else 3
 
@@ -141,52 +145,63 @@ def _add_reproduce(commands: Commands) -> None:
     command.add_argument(
         "--verbose", action="store_true", help="also each claim's tolerance, unit, note and source"
     )
+    add_plan_options(command)
     command.set_defaults(run=_reproduce)
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
+    planned = plan_options(arguments)
     from saework.loading.catalogue import STUDIES, release_named
-    from saework.loading.requirements import preflight
+    from saework.loading.requirements import forced, preflight
 
     name = arguments.name
     is_study = name in STUDIES
     release = release_named(STUDIES[name].release if is_study else name)
     # The notebooks of a release read all the SAEs that it shows.
     sae_ids = [None] if is_study else release.shown
-    report = preflight(release.name, *sae_ids)
+    report = preflight(release.name, *sae_ids, **planned)
     print(report)
-    if not report.ok:
+    blocked = report.problems if is_study else report.problems_of_notebooks
+    if blocked:
         return 3
     from saework.reproduction.run import reproduce
 
     out = arguments.out or Path(f"saework-{name}")
     arguments.kept = f"what was finished is in {out}; the same command runs the notebooks again"
-    parameters = _train(name, out) if is_study else None
+    parameters = _train(name, out, report.plan.device) if is_study else {}
+    parameters |= {
+        word.upper(): planned[word] for word in ("device", "dtype") if planned[word] is not None
+    }
     try:
-        ledger = reproduce(name, out, parameters=parameters)
+        with forced(arguments.force):
+            ledger = reproduce(
+                name,
+                out,
+                parameters=parameters,
+                plans={} if is_study else report.notebook_plans,
+                left_out=() if is_study else report.too_large,
+            )
     except RuntimeError as error:
         print(f"saework: {error}", file=sys.stderr)
         return 1
     packs = "" if is_study else ", with a replay pack beside each notebook"
     table = ledger.text(verbose=arguments.verbose)
     print(f"\n{table}\n\nStart with {out / 'index.html'}: notebooks, pages, ledger.json{packs}")
-    return ledger.exit_code
+    is_whole = is_study or not report.too_large
+    return ledger.exit_code or (0 if is_whole else 3)
 
 
-def _train(name: str, out: Path) -> dict[str, str]:
+def _train(name: str, out: Path, device: str) -> dict[str, str]:
     """Train a study, or resume it; returns the notebook's parameter for it.
 
     A study that only reads figures trains nothing.
     """
-    import torch
-
     from saework.studies.feature_ordering.study import SETTINGS, study
 
     if name not in SETTINGS:
         return {}
     folder = (out / "study").resolve()
     print(f"training into {folder}; if it is interrupted, run the command again to resume it")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     study(SETTINGS[name], folder, device=device)
     return {"STUDY": str(folder)}
 

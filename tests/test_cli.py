@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 
 import nbformat
@@ -12,6 +14,7 @@ import pytest
 
 from saework import cli
 from saework.core.ledger import Ledger
+from saework.loading import requirements
 from saework.reproduction import run
 
 
@@ -116,6 +119,66 @@ def test_the_releases_fit_into_eighty_columns(capsys):
     assert listed["gemma-2b-res-jb"] == ["5.3", "GB", "13", "GB", "yes"]
 
 
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("--device cpu --dtype bfloat16", "['cpu', 'bfloat16']"),
+        ("--dtype float16", "['own', 'float16']"),
+        ("", "['own', 'own']"),
+    ],
+)
+def test_device_and_dtype_are_passed_to_the_notebooks(
+    words, given, tmp_path, monkeypatch, one_notebook
+):
+    one_notebook(f"assert [DEVICE, DTYPE] == {given}\nledger.record('x', 1.0)\nledger")
+    path = tmp_path / "notebooks" / "one.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = "RELEASE = ''\nDEVICE = 'own'\nDTYPE = 'own'"
+    nbformat.write(notebook, path)
+    out = str(tmp_path / "out")
+    assert cli.main(["reproduce", "gelu-1l-mini", "--out", out, *words.split()]) == 0
+
+
+def test_a_notebook_without_these_parameters_gets_none(one_notebook, tmp_path):
+    one_notebook("assert 'DEVICE' not in globals()\nledger.record('x', 1.0)\nledger")
+    words = ["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert cli.main(words) == 0
+
+
+def test_what_is_too_large_is_left_out_or_forced(one_notebook, tmp_path, machine, capsys):
+    """Memory for no notebook at all; --force runs them, and is over afterwards."""
+    one_notebook("import os\nassert os.environ['SAEWORK_FORCE']\nledger.record('x', 1.0)\nledger")
+    words = ["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out")]
+    machine(memory_gb=0.5)
+    assert cli.main(words) == 3
+    assert "about 1.0 GB of memory needed but 0.5 GB available" in capsys.readouterr().out
+    assert cli.main(["preflight", "gelu-1l-mini"]) == 3
+    assert cli.main(["preflight", "gelu-1l-mini", "--force"]) == 0
+    assert "  note      about 1.0 GB" in capsys.readouterr().out
+    assert cli.main([*words, "--force"]) == 0
+    assert "SAEWORK_FORCE" not in os.environ
+
+
+def test_notebooks_that_do_not_fit_are_left_out(one_notebook, tmp_path, monkeypatch, capsys):
+    one_notebook("ledger.record('x', 1.0)\nledger")
+    monkeypatch.setitem(run.NOTEBOOKS, "gelu-1l-mini", ("one", "06_large"))
+    plain = requirements.preflight
+
+    def preflight(*given, **options):
+        return replace(plain(*given, **options), too_large=("06_large",))
+
+    monkeypatch.setattr(requirements, "preflight", preflight)
+    assert cli.main(["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out")]) == 3
+    shown = capsys.readouterr()
+    assert "06_large is left out: it does not fit (--force runs it too)" in shown.out + shown.err
+
+
+def test_a_gpu_that_is_not_there(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main(["reproduce", "gelu-1l-mini", "--device", "cuda"]) == 2
+    assert "torch sees no CUDA GPU on this machine; give 'cpu'" in capsys.readouterr().err
+
+
 def test_without_a_command_the_first_steps_are_shown(capsys):
     assert cli.main([]) == 0
     assert "saework reproduce gelu-1l-mini" in capsys.readouterr().out
@@ -137,6 +200,8 @@ AFTER = f'\nimport sys\nprint(*({SLOW} & set(sys.modules)), "end")'
         (["preflight", "gelu-1l-mini"], 0, {"sae_lens", "nbconvert"}),
         (["reproduce", "gelu-1l-mni"], 2, {"sae_lens", "nbconvert"}),
         (["page", "gpt2-smal-res-jb", "7"], 2, {"sae_lens", "nbconvert"}),
+        (["reproduce", "gelu-1l-mini", "--device", "gpu"], 2, SLOW),
+        (["preflight", "gelu-1l-mini", "--dtype", "bf16"], 2, SLOW),
     ],
 )
 def test_a_first_answer_imports_nothing_slow(words, exit_code, too_slow):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    import argparse
+
     import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -35,6 +37,32 @@ def dtype_word(word: str) -> str:
     if word not in DTYPES:
         raise ValueError(f"dtype is {word!r}; give {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
     return word
+
+
+def add_plan_options(command: argparse.ArgumentParser) -> None:
+    """Add what can be typed of a plan to a command."""
+    command.add_argument(
+        "--device", metavar="D", help="cpu, cuda or mps; a GPU that is large enough if left out"
+    )
+    command.add_argument(
+        "--dtype",
+        metavar="T",
+        help="float32, bfloat16 or float16; float32 where it fits if left out",
+    )
+    command.add_argument(
+        "--force", action="store_true", help="go ahead though memory or disk is too small"
+    )
+
+
+def plan_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was typed of a plan, checked: device, dtype and force.
+
+    Raises:
+        ValueError: for another word.
+    """
+    device = None if arguments.device is None else device_word(arguments.device)
+    dtype = None if arguments.dtype is None else dtype_word(arguments.dtype)
+    return {"device": device, "dtype": dtype, "force": arguments.force}
 
 
 def as_device(device: object) -> torch.device:

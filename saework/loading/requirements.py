@@ -6,7 +6,8 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +61,7 @@ class Preflight:
     token_accepted: bool | None
     """Whether the Hub accepts it; None if it was not asked (no token, no gate, or no network)."""
     access_problems: tuple[str, ...]
-    """What would stop the download, each with its remedy."""
+    """What would stop the download, the disk's size included, each with its remedy."""
     memory_problem: str
     """Why the load does not fit, and what would; empty if it does."""
     plan: Plan
@@ -76,6 +77,13 @@ class Preflight:
     def problems(self) -> tuple[str, ...]:
         """What would stop the load, each with its remedy; empty if nothing would."""
         return (*self.access_problems, *filter(None, [self.memory_problem]))
+
+    @property
+    def problems_of_notebooks(self) -> tuple[str, ...]:
+        """What would stop all of the release's notebooks; empty if one can be run."""
+        if self.notebook_plans and len(self.too_large) < len(self.notebook_plans):
+            return self.access_problems
+        return self.problems
 
     @property
     def ok(self) -> bool:
@@ -120,6 +128,7 @@ def preflight(
     device: str | None = None,
     dtype: str | None = None,
     depth: str = FULL,
+    force: bool = False,
 ) -> Preflight:
     """What ``load(name, sae_id)`` needs, and what stands in its way; downloads no weights.
 
@@ -133,6 +142,7 @@ def preflight(
         device: as ``load`` takes it, in words.
         dtype: its name; for the notebooks float32 by default, or bfloat16 where that alone fits.
         depth: as ``load`` takes it.
+        force: too small a disk or memory is a note, and no problem.
 
     Raises:
         UnknownNameError: for a name or id that does not exist.
@@ -160,7 +170,12 @@ def preflight(
     if accepted is False:
         problems.append(f"the Hub refuses the token that is set on this machine; {NEW_TOKEN}")
     plans = [plan, *notebook_plans.values()]
-    notes = dict.fromkeys(remark(release, one, machine) for one in plans)
+    notes = [remark(release, one, machine) for one in plans]
+    too_large = tuple(name for name, (_, fits) in plans_and_fits.items() if not fits)
+    disk_problems = _disk_problems(missing_mb)
+    if force:
+        notes += [*disk_problems, memory_problem]
+        disk_problems, memory_problem, too_large = [], "", ()
     return Preflight(
         release=name,
         download_mb=missing_mb,
@@ -172,12 +187,12 @@ def preflight(
         gated=release.gated,
         token=token,
         token_accepted=accepted,
-        access_problems=(*problems, *_disk_problems(missing_mb)),
+        access_problems=(*problems, *disk_problems),
         memory_problem=memory_problem,
         plan=plan,
         notebook_plans=notebook_plans,
-        too_large=tuple(name for name, (_, fits) in plans_and_fits.items() if not fits),
-        notes=tuple(filter(None, notes)),
+        too_large=too_large,
+        notes=tuple(dict.fromkeys(filter(None, notes))),
     )
 
 
@@ -271,6 +286,19 @@ def plan_of_load(
         if warning:
             warnings.warn(warning, stacklevel=3)
     return plan
+
+
+@contextmanager
+def forced(force: bool) -> Iterator[None]:
+    """Whether the loads of processes that are started inside go ahead where a plan does not fit."""
+    if not force:
+        yield
+        return
+    os.environ[FORCE] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[FORCE]
 
 
 def _not_on_gpu(plan: Plan, machine: Machine, asked: str | None) -> str:

@@ -6,10 +6,11 @@ and how the ledgers in their outputs become one.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
 from datetime import datetime
 from pathlib import Path
@@ -25,10 +26,14 @@ from saework.core.files import DATA, PACKAGE, check_own_page, write_whole
 from saework.core.ledger import LEDGER_MIME, Ledger
 from saework.loading.catalogue import NOTEBOOKS, STUDIES, release_named
 from saework.loading.needs import memory_gb
+from saework.loading.plans import Plan
 from saework.reproduction import own_files, replay
 from saework.reproduction.execute import execute, several_at_a_time, workers_for
 from saework.reproduction.html import outputs_with, page
 from saework.reproduction.index_page import INDEX, Page, index_page, title_of
+
+DEVICE, DTYPE = "DEVICE", "DTYPE"
+"""Parameters of the notebooks that load a model."""
 
 
 def notebook_folder() -> Path:
@@ -70,6 +75,8 @@ def reproduce(
     out: str | Path,
     *,
     parameters: dict[str, Any] | None = None,
+    plans: Mapping[str, Plan] | None = None,
+    left_out: Collection[str] = (),
     say: Callable[[str], object] = tqdm.write,
 ) -> Ledger:
     """Execute the notebooks of a release or a study, and return their ledger.
@@ -82,7 +89,10 @@ def reproduce(
     Args:
         name: of the release or study.
         out: the folder to write to.
-        parameters: of the notebooks, besides ``RELEASE``.
+        parameters: of the notebooks, besides ``RELEASE``; ``DEVICE`` and ``DTYPE`` go to those
+            that have them.
+        plans: device and dtype of each notebook, where ``parameters`` does not say them.
+        left_out: notebooks that are not run; their claims stay "not run".
         say: what takes a line before and after each notebook.
 
     Raises:
@@ -102,7 +112,14 @@ def reproduce(
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     own_files.check_run(out, list(NOTEBOOKS[name]), INDEX)
-    problems = _run_all(NOTEBOOKS[name], out, {"RELEASE": name, **(parameters or {})}, say)
+    notebooks = [notebook for notebook in NOTEBOOKS[name] if notebook not in left_out]
+    for notebook in left_out:
+        say(f"{notebook} is left out: it does not fit (--force runs it too)")
+    settings = {
+        notebook: _settings(name, (plans or {}).get(notebook), parameters or {})
+        for notebook in notebooks
+    }
+    problems = _run_all(name, settings, out, say)
     ledgers: list[Ledger] = []
     pages: list[Page] = []
     for notebook, problem in problems.items():
@@ -120,14 +137,36 @@ def reproduce(
     return ledger
 
 
+def _settings(release: str, plan: Plan | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A notebook's parameters: what was given, and what its plan says of device and dtype."""
+    planned = {}
+    if plan is not None and release not in STUDIES and not release_named(release).offline:
+        planned = {DEVICE: plan.device, DTYPE: plan.dtype}
+    return {"RELEASE": release, **planned, **parameters}
+
+
 def _run_all(
-    notebooks: Sequence[str], out: Path, parameters: dict[str, Any], say: Callable[[str], object]
+    release: str,
+    settings: Mapping[str, dict[str, Any]],
+    out: Path,
+    say: Callable[[str], object],
 ) -> dict[str, str | None]:
-    """Run notebooks, and write their pages; returns what went wrong with each, or None."""
-    sources = {name: _source(name, out, parameters) for name in notebooks}
+    """Run notebooks, and write their pages; returns what went wrong with each, or None.
+
+    Args:
+        release: whose notebooks they are.
+        settings: by notebook, its parameters.
+        out: where everything is written.
+        say: what takes a line before and after each notebook.
+    """
+    notebooks = list(settings)
+    plain = {name: _plain_source(name) for name in notebooks}
+    parameters = {name: _those_of(plain[name], settings[name]) for name in notebooks}
+    sources = {name: _source(plain[name], name, out, parameters[name]) for name in notebooks}
     n_cells = sum(len(source.cells) for source in sources.values())
-    release = parameters["RELEASE"]
-    n_workers = 1 if release in STUDIES else workers_for(memory_gb(release_named(release)))
+    devices = {given.get(DEVICE) for given in parameters.values()}
+    is_alone = release in STUDIES or not devices <= {None, "cpu"}  # a GPU holds one model at a time
+    n_workers = 1 if is_alone else workers_for(memory_gb(release_named(release)))
     stopping = Event()
     page_lock = Lock()  # nbconvert's exporters are not made for threads
     with tqdm(total=n_cells, unit="cell", disable=not sys.stderr.isatty()) as bar:
@@ -218,9 +257,26 @@ def ledgers_in(notebook: NotebookNode) -> list[Ledger]:
     return [Ledger.from_dict(output["data"][LEDGER_MIME]) for output in outputs]
 
 
-def _source(notebook: str, out: Path, parameters: dict[str, Any]) -> NotebookNode:
+def _plain_source(notebook: str) -> NotebookNode:
+    return nbformat.read(notebook_folder() / f"{notebook}.ipynb", as_version=4)
+
+
+def _those_of(source: NotebookNode, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without a device or dtype for which the notebook has no parameter."""
+    text = "\n".join(
+        cell.source for cell in source.cells if "parameters" in cell.metadata.get("tags", [])
+    )
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in (DEVICE, DTYPE) or re.search(rf"^{name}\s*=", text, re.MULTILINE)
+    }
+
+
+def _source(
+    source: NotebookNode, notebook: str, out: Path, parameters: dict[str, Any]
+) -> NotebookNode:
     """A notebook as it will be run: one of a release is watched, and leaves a pack."""
-    source = nbformat.read(notebook_folder() / f"{notebook}.ipynb", as_version=4)
     release = parameters["RELEASE"]
     if release in STUDIES:
         return source

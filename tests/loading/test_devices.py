@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 import torch
 
-from saework.loading.devices import as_device, as_dtype, device_word, dtype_word
+from saework.loading.devices import (
+    add_plan_options,
+    as_device,
+    as_dtype,
+    device_word,
+    dtype_word,
+    plan_options,
+)
 
 
 @pytest.mark.parametrize("word", ["cpu", "cuda", "cuda:1", "mps"])
@@ -40,3 +49,15 @@ def test_a_dtype_mistyped():
         dtype_word("bf16")
     with pytest.raises(ValueError, match="dtype is 'bf16'; give a dtype of floats"):
         as_dtype("bf16")
+
+
+def test_what_is_typed_of_a_plan():
+    parser = argparse.ArgumentParser()
+    add_plan_options(parser)
+    nothing = plan_options(parser.parse_args([]))
+    assert nothing == {"device": None, "dtype": None, "force": False}
+    words = ["--device", "cuda:1", "--dtype", "bfloat16", "--force"]
+    given = plan_options(parser.parse_args(words))
+    assert given == {"device": "cuda:1", "dtype": "bfloat16", "force": True}
+    with pytest.raises(ValueError, match="dtype is 'int8'"):
+        plan_options(parser.parse_args(["--dtype", "int8"]))
