@@ -90,6 +90,11 @@ class LocalHub:
         self.requests: list[Request] = []
         self.refused: set[str] = set()
         """Tokens that are no longer valid: whatever is asked for with one of them gets a 401."""
+        self.is_silent = False
+        """Whether questions get no answer, until the Hub is closed."""
+        self.waiting: list[str] = []
+        """Paths whose questions got none."""
+        self.closing = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -114,6 +119,7 @@ class LocalHub:
         return self
 
     def __exit__(self, *exc) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -138,6 +144,11 @@ def _handler(hub: LocalHub):
             return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
 
         def _answer(self) -> None:
+            if hub.is_silent:
+                hub.waiting.append(self.path)
+                hub.closing.wait()
+                self.close_connection = True
+                return
             self.form = parse_qs(
                 self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
             )

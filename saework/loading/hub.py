@@ -170,6 +170,15 @@ class Repository:
             raise explained(error, file, self.name, kind=self.kind) from None
 
 
+def gated_words(name: str) -> str:
+    """What to do for a gated repository."""
+    return (
+        f"{name} is gated: accept its licence on its page on the Hub while logged in, then set "
+        "the environment variable HF_TOKEN to a token of that account (never paste it into a "
+        "notebook)"
+    )
+
+
 def explained(error: Exception, file: str, name: str, *, kind: str = "model") -> Exception:
     """The error to raise in place of one of huggingface_hub's, which says what to do.
 
@@ -183,11 +192,7 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
 
     # The order matters: the Hub's errors are subclasses of one another.
     if isinstance(error, GatedRepoError):
-        return NotAvailableError(
-            f"{name} is gated: accept its licence on its page on the Hub while logged in, then set "
-            "the environment variable HF_TOKEN to a token of that account (never paste it into a "
-            "notebook)"
-        )
+        return NotAvailableError(gated_words(name))
     if isinstance(error, RepositoryNotFoundError):
         return NotAvailableError(
             f"the Hub has no {kind} {name}, or this account may not see it; check the name, "

@@ -9,13 +9,15 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saework.core.errors import NotAvailableError
 from saework.core.versions import check_versions
 from saework.loading.catalogue import release_named
-from saework.loading.hub import NEW_TOKEN, Repository
+from saework.loading.hub import NEW_TOKEN, Repository, gated_words
+from saework.loading.hub_patience import Patience, is_public_hub
 from saework.loading.needs import FULL, HOOK, need_of_load
 from saework.loading.plans import (
     Machine,
@@ -132,8 +134,8 @@ def preflight(
 ) -> Preflight:
     """What ``load(name, sae_id)`` needs, and what stands in its way; downloads no weights.
 
-    Asks the Hub only about what is not in the cache. Sizes of a release that is not a curated one
-    are not known beforehand: NaN.
+    Asks the Hub only about what is not in the cache, and waits for it 10 seconds at most. Sizes of
+    a release that is not a curated one are not known beforehand: NaN.
 
     Args:
         name: of a release.
@@ -164,9 +166,12 @@ def preflight(
         for notebook in release.notebooks
     }
     notebook_plans = {notebook: planned for notebook, (planned, _) in plans_and_fits.items()}
-    cached_mb, missing_mb, problems = _availability(release, (sae_id, *more_ids), depth)
-    token = bool(get_token())
-    accepted = _token_accepted() if token and release.gated and missing_mb else None
+    token, patience = bool(get_token()), Patience()
+    cached_mb, missing_mb, problems = _availability(
+        release, (sae_id, *more_ids), depth, token, patience
+    )
+    is_asked = token and release.gated and missing_mb and not patience.is_over
+    accepted = _token_accepted(patience) if is_asked else None
     if accepted is False:
         problems.append(f"the Hub refuses the token that is set on this machine; {NEW_TOKEN}")
     plans = [plan, *notebook_plans.values()]
@@ -197,7 +202,11 @@ def preflight(
 
 
 def _availability(
-    release: Release, sae_ids: Iterable[str | int | None], depth: str
+    release: Release,
+    sae_ids: Iterable[str | int | None],
+    depth: str,
+    token: bool,
+    patience: Patience,
 ) -> tuple[float, float, list[str]]:
     """MB in the cache, MB to download, and what stands in the way, once per repository."""
     files = dict.fromkeys(file for sae_id in sae_ids for file in release.files(sae_id))
@@ -214,13 +223,23 @@ def _availability(
         missing_mb += size_mb
         if repository in refused:
             continue
-        problem = repository.access_problem(file)
+        is_locked = bool(release.gated) and part == "model" and not token and is_public_hub()
+        problem = gated_words(repository.name) if is_locked else None
+        if not is_locked and not patience.is_over:
+            problem = _access_problem(repository, file, patience)
         if problem:
             problems.append(problem)
             refused.append(repository)
     if math.isnan(need_of_load(release, None).memory_gb(4)):
         missing_mb = math.nan
     return cached_mb, missing_mb, problems
+
+
+def _access_problem(repository: Repository, file: str, patience: Patience) -> str | None:
+    try:
+        return patience.ask(partial(repository.access_problem, file))
+    except NotAvailableError as silence:
+        return str(silence)
 
 
 def _disk_problems(missing_mb: float) -> list[str]:
@@ -329,12 +348,12 @@ def check_memory(n_bytes: int, device: str = "cpu") -> None:
         )
 
 
-def _token_accepted() -> bool | None:
+def _token_accepted(patience: Patience) -> bool | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        HfApi().whoami()
+        patience.ask(HfApi().whoami)
     except HfHubHTTPError as error:
         return False if error.response.status_code in (401, 403) else None
     except Exception:

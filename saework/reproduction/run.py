@@ -182,7 +182,11 @@ def _run_all(
 
             target = out / f"{name}.ipynb"
             problem = _executed(
-                sources[name], target, parameters=parameters, on_cell=on_cell, stopping=stopping
+                sources[name],
+                target,
+                parameters=parameters[name],
+                on_cell=on_cell,
+                stopping=stopping,
             )
             executed = nbformat.read(target, as_version=4)
             path = out / f"{name}.html"

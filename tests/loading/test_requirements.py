@@ -11,6 +11,7 @@ from local_hub import MODEL, SAE, TEXT, TOKENIZER_REPO, prepare_cache
 import saework
 from saework.core.errors import NotAvailableError
 from saework.loading import catalogue, requirements
+from saework.loading.hub import Repository
 from saework.loading.plans import Gpu, Machine
 from saework.loading.requirements import check_memory, plan_of_load
 
@@ -174,3 +175,18 @@ def test_a_load_that_does_not_fit_the_gpu_goes_to_the_cpu_and_says_so(
     assert plan_of_load(release, None, dtype=torch.bfloat16).device == "cuda"
     with pytest.raises(NotAvailableError, match="8.0 GB available .cuda, float32, full.; what fit"):
         plan_of_load(release, None, device=torch.device("cuda"), dtype=torch.float32)
+
+
+def test_a_missing_token_is_told_without_asking_the_hub(empty_cache, machine, monkeypatch):
+    """The model is gated for everyone; only the SAEs' repository is asked for."""
+    asked = []
+    monkeypatch.setattr(
+        Repository, "access_problem", lambda repository, file: asked.append(repository.name)
+    )
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    (problem,) = saework.preflight("gemma-scope-2b-pt-res").problems
+    assert "google/gemma-2-2b is gated: accept its licence" in problem and "HF_TOKEN" in problem
+    assert "google/gemma-2-2b" not in asked
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    assert saework.preflight("gemma-scope-2b-pt-res").ok
+    assert "google/gemma-2-2b" in asked  # a mirror may have no gate
