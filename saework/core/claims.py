@@ -17,6 +17,9 @@ RECORDED = "regression value"
 
 Value: TypeAlias = "float | int | str | list"
 
+FLOAT32 = "float32"
+STEPS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+"""By dtype: how far rounding moves a number, as a share of it."""
 _WIDEST_LIST = 48  # characters of a list in a table
 
 
@@ -42,13 +45,28 @@ class Claim:
         """Whether this project recorded the value itself, of its own weights."""
         return self.source.startswith(RECORDED)
 
-    def verdict(self, measured: Value) -> str:
+    def tolerance_in(self, dtype: str) -> float:
+        """The tolerance, or what a run in this dtype can give, if that is larger.
+
+        It is the larger of both for the claim's largest number. Whole numbers (a feature's, for
+        example) and words have no rounding.
+        """
+        return max([self.tolerance, *(STEPS.get(dtype, 0.0) * size for size in sizes(self.value))])
+
+    def verdict(self, measured: Value, dtype: str = FLOAT32) -> str:
         """Whether a measured value agrees.
+
+        Args:
+            measured: of the claim's form.
+            dtype: of model and SAE. A number may differ by the dtype's rounding, where that is more
+                than the tolerance. What this project recorded was recorded in float32.
 
         Raises:
             ValueError: if it is of another form than the claim's.
         """
-        agrees = agree(self.value, measured, self.tolerance)
+        agrees = agree(self.value, measured, self.tolerance, STEPS.get(dtype, 0.0))
+        if self.is_recorded and dtype != FLOAT32:
+            return NOT_COMPARABLE
         if self.is_recorded:
             return UNCHANGED if agrees else CHANGED
         return HOLDS if agrees else DIFFERS
@@ -66,6 +84,13 @@ class Entry:
     ``not comparable``."""
     note: str
     """A remark, or the reason why it cannot be compared."""
+    dtype: str = FLOAT32
+    """In which it was measured."""
+
+    @property
+    def tolerance(self) -> float:
+        """What it was compared with."""
+        return self.claim.tolerance_in(self.dtype)
 
 
 def as_text(value: Value | None, *, tolerance: float = 0) -> str:
@@ -114,18 +139,33 @@ def has_words(value: Value) -> bool:
     return isinstance(value, str)
 
 
-def agree(published: Value, measured: Value, tolerance: float) -> bool:
-    """Whether two values of one form agree: numbers within the tolerance, words exactly."""
+def sizes(value: Value) -> list[float]:
+    """The magnitudes of the fractions in a value."""
+    if isinstance(value, list):
+        return [size for item in value for size in sizes(item)]
+    return [abs(value)] if isinstance(value, float) else []
+
+
+def agree(published: Value, measured: Value, tolerance: float, step: float = 0.0) -> bool:
+    """Whether two values of one form agree: numbers within the tolerance, words exactly.
+
+    Args:
+        published: the claim's.
+        measured: the other one.
+        tolerance: the largest difference that still holds.
+        step: the same, as a share of each published fraction; whichever is larger counts.
+    """
     if isinstance(published, list) and isinstance(measured, list):
         if len(published) != len(measured):
             return False
         pairs = zip(published, measured)
-        return all(agree(one, other, tolerance) for one, other in pairs)
+        return all(agree(one, other, tolerance, step) for one, other in pairs)
     if isinstance(published, str) and isinstance(measured, str):
         return published == measured
     if isinstance(published, (int, float)) and isinstance(measured, (int, float)):
         difference = abs(measured - published)
-        return math.isfinite(measured) and difference <= tolerance
+        largest = max([tolerance, *(step * size for size in sizes(published))])
+        return math.isfinite(measured) and difference <= largest
     raise ValueError(
         f"the claim is {as_text(published)!r} and the measured value {as_text(measured)!r}; "
         "they must be of one form"

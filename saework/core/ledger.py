@@ -11,8 +11,10 @@ from saework.core import ledger_view
 from saework.core.claims import (
     CHANGED,
     DIFFERS,
+    FLOAT32,
     NOT_COMPARABLE,
     NOT_RUN,
+    STEPS,
     Claim,
     Entry,
     plain,
@@ -31,13 +33,19 @@ class Ledger:
         claims: what was published, and what this project recorded.
         tier: the release that is loaded. Claims of other tiers are listed as not run, and not
             counted.
+        dtype: of model and SAE, such as ``"bfloat16"``. Tolerances are meant for float32; in
+            another dtype a fraction may differ by that dtype's rounding, and values that this
+            project recorded are not comparable.
 
     Raises:
-        ValueError: two claims of one tier have the same id.
+        ValueError: two claims of one tier have the same id, or for a dtype that is not known.
     """
 
-    def __init__(self, claims: Iterable[Claim], *, tier: str):
+    def __init__(self, claims: Iterable[Claim], *, tier: str, dtype: object = FLOAT32):
         self.tier = tier
+        self.dtype = str(dtype).removeprefix("torch.")
+        if self.dtype not in (FLOAT32, *STEPS):
+            raise ValueError(f"dtype is {dtype!r}; give {FLOAT32}, {' or '.join(STEPS)}")
         self._entries: dict[tuple[str, str], Entry] = {}
         for claim in claims:
             key = (claim.tier, claim.id)
@@ -62,9 +70,20 @@ class Ledger:
         """
         claim = self._claim(id)
         value = plain(measured)
-        verdict = claim.verdict(value)
-        self._entries[self.tier, id] = Entry(claim, without_nan(value), verdict, note)
+        verdict = claim.verdict(value, self.dtype)
+        remarks = [note, self._of_dtype(claim)]
+        remark = "; ".join(filter(None, remarks))
+        entry = Entry(claim, without_nan(value), verdict, remark, self.dtype)
+        self._entries[self.tier, id] = entry
         return verdict
+
+    def _of_dtype(self, claim: Claim) -> str:
+        """What the dtype does to a comparison; empty if nothing."""
+        if self.dtype != FLOAT32 and claim.is_recorded:
+            return f"recorded in {FLOAT32}, measured in {self.dtype}"
+        if claim.tolerance_in(self.dtype) > claim.tolerance:
+            return f"within what {self.dtype} can give; in {FLOAT32} {claim.tolerance:g}"
+        return ""
 
     def not_comparable(self, id: str, reason: str) -> str:
         """Say that a claim cannot be judged, and why: for example, its corpus is not available.
@@ -117,12 +136,14 @@ class Ledger:
         """All of it as plain values, which ``from_dict`` reads."""
         entries = []
         for entry in self.entries:
-            outcome = {
+            outcome: dict[str, Any] = {
                 "kind": "recorded" if entry.claim.is_recorded else "published",
                 "measured": entry.measured,
                 "verdict": entry.verdict,
                 "note": entry.note,
             }
+            if entry.dtype != FLOAT32:
+                outcome["dtype"] = entry.dtype
             entries.append(vars(entry.claim) | outcome)
         return {
             "tier": self.tier,
@@ -141,6 +162,7 @@ class Ledger:
                 measured=row["measured"],
                 verdict=row["verdict"],
                 note=row["note"],
+                dtype=row.get("dtype", FLOAT32),
             )
         return ledger
 

@@ -12,6 +12,7 @@ from html import escape
 from saework.core.claims import (
     CHANGED,
     DIFFERS,
+    FLOAT32,
     HOLDS,
     NOT_COMPARABLE,
     NOT_RUN,
@@ -94,6 +95,9 @@ def _published_heading(entries: Sequence[Entry]) -> str:
     if n_run:
         outcome = f"{n_hold} hold, {n_differ} differ" if n_differ else "all hold"
         heading += f", {outcome}"
+        dtypes = dict.fromkeys(entry.dtype for entry in entries if entry.dtype != FLOAT32)
+        if dtypes:
+            heading += f" (in {', '.join(dtypes)}, within its rounding)"
     # in the order of the ledger, each once
     missing = dict.fromkeys(entry.claim.tier for entry in entries if entry.verdict == NOT_RUN)
     if missing:
@@ -141,7 +145,7 @@ def _details(entry: Entry) -> str:
 
 def _tolerance(entry: Entry) -> str:
     claim = entry.claim
-    return "equal" if has_words(claim.value) else value_text(claim.tolerance)
+    return "equal" if has_words(claim.value) else value_text(entry.tolerance)
 
 
 def _verdict(entry: Entry) -> str:

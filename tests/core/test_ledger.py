@@ -195,3 +195,68 @@ def test_a_ledger_in_a_notebook_by_hand():
         '"tolerance": 0.0, "tier": "mini", "kind": "published", '
         '"measured": null, "verdict": "not run", "note": ""}'
     )
+
+
+def in_dtype(dtype, value=3.2546, tolerance=1e-3, source="a paper"):
+    claim = Claim("x", value, "", source, tolerance, "r")
+    return Ledger([claim], tier="r", dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"),
+    [("float32", 1e-3), ("bfloat16", 3.2546 / 256), ("float16", 3.2546 / 2048)],
+)
+def test_a_claim_is_compared_with_what_the_dtype_can_give(dtype, largest):
+    ledger = in_dtype(dtype)
+    assert ledger.record("x", 3.2546 + 0.99 * largest) == "holds"
+    assert ledger.record("x", 3.2546 + 1.01 * largest) == "differs"
+    (entry,) = ledger.entries
+    assert entry.dtype == dtype and entry.tolerance == pytest.approx(largest)
+    note = "" if dtype == "float32" else f"within what {dtype} can give; in float32 0.001"
+    assert entry.note == note
+    assert (f"(in {dtype}, within its rounding)" in ledger.summary()) == (dtype != "float32")
+    again = Ledger.from_dict(ledger.to_dict())
+    assert again.to_dict() == ledger.to_dict()
+
+
+def test_a_tolerance_that_is_wider_than_the_dtypes_step_stays():
+    ledger = in_dtype("bfloat16", tolerance=0.5)
+    assert ledger.record("x", 3.7, note="ours") == "holds"
+    assert ledger.record("x", 3.8, note="ours") == "differs"
+    assert ledger.entries[0].note == "ours"
+
+
+def test_whole_numbers_and_words_have_no_rounding():
+    """A feature's number is right or wrong, in any dtype."""
+    assert in_dtype("bfloat16", 8672, tolerance=0).record("x", 8673) == "differs"
+    assert in_dtype("bfloat16", "cat").record("x", "cat") == "holds"
+    ledger = in_dtype("bfloat16", [8672, 0.294], tolerance=0)
+    assert ledger.record("x", [8672, 0.295]) == "holds"
+    assert ledger.record("x", [8673, 0.294]) == "differs"
+    assert ledger.record("x", [8672, 0.296]) == "differs"
+    assert ledger.record("x", [8672, float("nan")]) == "differs"
+
+
+def test_recorded_values_are_not_comparable_in_another_dtype():
+    ledger = in_dtype("bfloat16", source="regression value of this package")
+    assert ledger.record("x", 3.2546) == "not comparable"
+    assert ledger.entries[0].note == "recorded in float32, measured in bfloat16"
+    assert ledger.entries[0].measured == 3.2546 and ledger.exit_code == 3
+
+
+def test_a_dtype_without_a_step():
+    with pytest.raises(ValueError, match="dtype is 'int8'; give float32, bfloat16 or float16"):
+        in_dtype("int8")
+    import torch
+
+    assert in_dtype(torch.bfloat16).dtype == "bfloat16"
+
+
+def test_ledgers_of_two_dtypes_are_merged_entry_by_entry():
+    claims = [Claim(name, 1.0, "", "a paper", 0, "r") for name in "xy"]
+    one, other = Ledger(claims, tier="r"), Ledger(claims, tier="r", dtype="bfloat16")
+    one.record("x", 1.0)
+    other.record("y", 1.002)
+    merged = Ledger.merge([one, other])
+    assert [entry.dtype for entry in merged.entries] == ["float32", "bfloat16"]
+    assert merged.exit_code == 0
