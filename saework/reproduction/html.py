@@ -11,6 +11,7 @@ from nbformat import NotebookNode
 
 from saework.core.files import GENERATOR
 from saework.reproduction import pictures
+from saework.views.heatmap_markup import DARK_STYLE, adaptive
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -32,13 +33,35 @@ _PAGE = (
   --jp-mirror-editor-operator-color: #8a00d4;
 }
 nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
-</style>{%- endblock -%}
+</style>
+{{ resources.include_css("static/theme-dark.css") | replace("<style", '<style media="DARK"') }}
+<style media="DARK">FIGURES</style>
+{%- endblock -%}
 {%- block body_header -%}{{ super() }}
 {%- if resources.neighbours %}<nav class="neighbours" aria-label="pages of this run">
 {%- for words, target in resources.neighbours %} <a href="{{ target | e }}">{{ words | e }}</a>
 {%- endfor %}</nav>{% endif -%}
 {%- endblock -%}"""
 )
+_DARK = "screen and (prefers-color-scheme: dark)"
+# Plotly writes a figure's colours (figure_style.py) into each of its elements.
+_DARK_FIGURES = """
+:root {
+  color-scheme: dark;
+  --jp-mirror-editor-comment-color: #8abcbc;
+  --jp-mirror-editor-operator-color: #c99aff;
+  --jp-mirror-editor-number-color: #7ccf7c;
+  --jp-cell-inprompt-font-color: #8fb8dc;
+  --jp-cell-outprompt-font-color: #e8a37c;
+}
+.js-plotly-plot .main-svg { background: transparent !important; }
+.js-plotly-plot rect.bg { fill-opacity: 0 !important; }
+.js-plotly-plot :is(.infolayer, .xtick, .ytick) text { fill: #d8d8d8 !important; }
+.js-plotly-plot .gridlayer path { stroke: #444444 !important; }
+.js-plotly-plot [style*="stroke: rgb(51, 51, 51)"] { stroke: #d8d8d8 !important; }
+.js-plotly-plot .shapelayer [style*="stroke: rgb(42, 63, 95)"] { stroke: #9fb3cc !important; }
+.js-plotly-plot [style*="fill: rgb(51, 51, 51)"]:not(text) { fill: #d8d8d8 !important; }
+"""
 
 
 def page(notebook: NotebookNode, *, title: str, neighbours: Sequence[tuple[str, str]] = ()) -> str:
@@ -60,10 +83,11 @@ def page(notebook: NotebookNode, *, title: str, neighbours: Sequence[tuple[str, 
     _draw_figures(notebook)
     # embed_images=True would close each <details> right behind its summary: answers would be seen
     hidden = Config(TagRemovePreprocessor={"enabled": True, "remove_input_tags": {"check"}})
-    exporter = HTMLExporter(raw_template=_PAGE, exclude_anchor_links=True, config=hidden)
+    template = _PAGE.replace("DARK", _DARK).replace("FIGURES", _DARK_FIGURES + DARK_STYLE)
+    exporter = HTMLExporter(raw_template=template, exclude_anchor_links=True, config=hidden)
     resources = {"metadata": {"name": title}, "neighbours": list(neighbours)}
     html, _ = exporter.from_notebook_node(notebook, resources=resources)
-    return html
+    return adaptive(html)
 
 
 def outputs_with(notebook: NotebookNode, mime: str) -> list[NotebookNode]:

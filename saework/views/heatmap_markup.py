@@ -13,6 +13,9 @@ from saework.core.tokens import NEWLINE, visible
 # so that the page's own text is readable on them in light and dark themes (4.5:1, tested).
 POSITIVE = "0,114,178"
 NEGATIVE = "200,80,0"
+# On a dark page weak levels of those would vanish; these are as far from it (tested too).
+POSITIVE_ON_DARK = "64,156,222"
+NEGATIVE_ON_DARK = "240,130,50"
 STRONGEST = 0.55  # the opacity of the largest value
 NEGLIGIBLE = 0.005  # share of the maximum: a smaller value has no colour and is not written
 THICKEST_BAR_PX = 5  # the bar below a token, for a second value
@@ -44,6 +47,26 @@ _PAGE_STYLE = (
     "body{margin:2rem auto;max-width:60rem;padding:0 1rem}"
     "h1{font:600 1.1rem system-ui,sans-serif}"
 )
+
+
+DARK_STYLE = (
+    "@media screen and (prefers-color-scheme:dark){:root{"
+    f"--saework-positive:{POSITIVE_ON_DARK};--saework-negative:{NEGATIVE_ON_DARK}"
+    "}}"
+)
+"""For a page whose heatmaps are ``adaptive``: brighter colours where the reader's theme is dark."""
+
+
+def adaptive(html: str) -> str:
+    """Heatmaps of HTML in colours that ``DARK_STYLE`` changes.
+
+    A notebook stores them in plain colours, since JupyterLab's theme is not that of the browser.
+    """
+    for name, colour in {"positive": POSITIVE, "negative": NEGATIVE}.items():
+        # With "background", so that no figure's data is changed.
+        plain = f"background:rgba({colour},"
+        html = html.replace(plain, f"background:rgba(var(--saework-{name},{colour}),")
+    return html
 
 
 def number_text(value: float) -> str:
@@ -129,9 +152,10 @@ def page(title: str, body: str) -> str:
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width">
 <style>{_PAGE_STYLE}
-{HEATMAP_STYLE}</style>
+{HEATMAP_STYLE}
+{DARK_STYLE}</style>
 </head><body><main>
 <h1>{title}</h1>
-{body}
+{adaptive(body)}
 </main></body></html>
 """

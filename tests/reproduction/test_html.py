@@ -10,6 +10,9 @@ import plotly.graph_objects as go
 from stand_ins import executed_notebook
 
 from saework.reproduction.html import PLOTLY_MIME, WIDGET_MIME, drop_widgets, outputs_with, page
+from saework.views.figure_style import INK
+from saework.views.heatmap import token_heatmap
+from saework.views.heatmap_markup import POSITIVE
 
 FIGURE = go.Figure(go.Bar(x=[1, 2], y=[3, 4]))
 
@@ -109,3 +112,28 @@ def test_the_code_of_checks_is_hidden_and_what_they_print_is_shown():
     html = page(notebook, title="one")
     assert "answer" in html and "not answered yet" in html and "secret" not in html
     assert notebook.cells[1].source == "secret = 42"
+
+
+def test_a_page_has_a_dark_theme():
+    html = page(executed_notebook({"text/plain": "1"}), title="dark")
+    dark = re.findall(r'<style media="([^"]*)"[^>]*>(.*?)</style>', html, flags=re.S)
+    assert {media for media, _ in dark} == {"screen and (prefers-color-scheme: dark)"}
+    theme, ours = (style for _, style in dark)
+    assert "--jp-layout-color0: " in theme and ".js-plotly-plot" in ours
+    assert html.index("--jp-mirror-editor-comment-color: #2f6f6f") < html.index(theme)
+    assert "DARK" not in ours and "FIGURES" not in html
+
+
+def test_what_is_dark_of_a_figure_is_there_to_be_changed():
+    """The colours that the dark theme changes are those of the figures' look."""
+    ink = ", ".join(str(int(INK[i : i + 2], 16)) for i in (1, 3, 5))
+    assert f"rgb({ink})" in page(executed_notebook({"text/plain": "1"}), title="dark")
+
+
+def test_heatmaps_adapt_and_figures_stay():
+    figure = go.Figure(go.Bar(x=[1], y=[1], marker={"color": f"rgba({POSITIVE},.5)"}))
+    heatmap = {"text/html": token_heatmap(["a", "b"], [0.0, 1.0])._repr_html_()}
+    outputs = [{PLOTLY_MIME: figure.to_plotly_json()}, heatmap]
+    html = page(executed_notebook(*outputs), title="both")
+    assert f"background:rgba(var(--saework-positive,{POSITIVE}),.55)" in html
+    assert f'"rgba({POSITIVE},.5)"' in html and "--saework-positive:" in html

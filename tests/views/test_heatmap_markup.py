@@ -5,11 +5,15 @@ import re
 import pytest
 
 from saework.views.heatmap_markup import (
+    DARK_STYLE,
     HEATMAP_STYLE,
     NEGATIVE,
+    NEGATIVE_ON_DARK,
     POSITIVE,
+    POSITIVE_ON_DARK,
     ROOT_STYLE,
     STRONGEST,
+    adaptive,
     escaped_label,
     html_with_value,
     is_right_to_left,
@@ -47,15 +51,53 @@ THEMES = {  # text and background of where notebooks are read
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("value", [-1.0, -0.5, 0.5, 1.0, 100.0])
 def test_text_is_readable_at_every_strength_in_light_and_dark(theme, value):
-    text, page_colour = (tuple(bytes.fromhex(colour)) for colour in THEMES[theme])
-    background = token_style(1.0, value)[0]
-    *colour, opacity = map(float, re.findall(r"[\d.]+", background))
-    behind = [
+    text, page_colour = (bytes.fromhex(colour) for colour in THEMES[theme])
+    *colour, opacity = map(float, re.findall(r"[\d.]+", token_style(1.0, value)[0]))
+    assert contrast(text, on_page(colour, opacity, page_colour)) >= 4.5
+
+
+def on_page(colour, opacity, page_colour) -> list:
+    """A colour of some opacity on a page's."""
+    return [
         opacity * channel + (1 - opacity) * page_channel
         for channel, page_channel in zip(colour, page_colour)
     ]
+
+
+def contrast(text, behind) -> float:
+    """By WCAG 2.2."""
     light, dark = sorted((luminance(text), luminance(behind)), reverse=True)
-    assert (light + 0.05) / (dark + 0.05) >= 4.5
+    return (light + 0.05) / (dark + 0.05)
+
+
+# Pages that saework writes: of heatmaps (a browser's own colours), of features, of notebooks.
+DARK_PAGES = [("ffffff", "121212"), ("e4e5e7", "16181b"), ("ffffff", "111111")]
+
+
+@pytest.mark.parametrize("text, page_colour", DARK_PAGES)
+@pytest.mark.parametrize(
+    "plain, bright", [(POSITIVE, POSITIVE_ON_DARK), (NEGATIVE, NEGATIVE_ON_DARK)]
+)
+def test_on_dark_pages_weak_levels_are_seen_and_strong_ones_read(text, page_colour, plain, bright):
+    text, page_colour = bytes.fromhex(text), bytes.fromhex(page_colour)
+    plain, bright = ([int(channel) for channel in colour.split(",")] for colour in (plain, bright))
+    assert contrast(text, on_page(bright, STRONGEST, page_colour)) >= 4.5
+    weak = STRONGEST / 4
+    before = contrast(on_page(plain, weak, page_colour), page_colour)
+    assert contrast(on_page(bright, weak, page_colour), page_colour) > 1.1 > before - 0.1
+    assert contrast(on_page(bright, weak, page_colour), page_colour) > before
+
+
+def test_only_a_heatmaps_backgrounds_adapt():
+    span = f'<span style="background:rgba({POSITIVE},.28)">'
+    assert adaptive(span) == (
+        f'<span style="background:rgba(var(--saework-positive,{POSITIVE}),.28)">'
+    )
+    assert f"--saework-negative,{NEGATIVE}" in adaptive(f"background:rgba({NEGATIVE},.5)")
+    figure = f'{{"fillcolor": "rgba({POSITIVE},.28)"}}'
+    assert adaptive(figure) == figure
+    assert adaptive(adaptive(span)) == adaptive(span)
+    assert f"--saework-positive:{POSITIVE_ON_DARK};" in DARK_STYLE
 
 
 @pytest.mark.parametrize(

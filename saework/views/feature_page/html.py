@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from saework.core.versions import installed_versions
-from saework.views.heatmap_markup import HEATMAP_STYLE, NEGATIVE, POSITIVE, STRONGEST
+from saework.views.heatmap_markup import DARK_STYLE, HEATMAP_STYLE, NEGATIVE, POSITIVE, STRONGEST
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -46,9 +46,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        heatmap_style=HEATMAP_STYLE,
-        bar_colour=f"rgb({POSITIVE})",
-        below_colour=f"rgb({NEGATIVE})",
-        strongest_colour=f"rgba({POSITIVE},{STRONGEST})",
+        heatmap_style=HEATMAP_STYLE + DARK_STYLE,
+        bar_colour=f"rgb(var(--saework-positive,{POSITIVE}))",
+        below_colour=f"rgb(var(--saework-negative,{NEGATIVE}))",
+        strongest_colour=f"rgba(var(--saework-positive,{POSITIVE}),{STRONGEST})",
     )
     return environment

@@ -13,6 +13,7 @@ from typing import ClassVar, NamedTuple
 from saework.core.tokens import visible
 from saework.views.feature_page.results import Example
 from saework.views.heatmap import token_heatmap
+from saework.views.heatmap_markup import adaptive
 from saework.views.tables import significant
 
 DIGIT_PX = 7
@@ -248,7 +249,7 @@ class ExampleList:
             max_value=self.max_value,
             mark=example.at,
         )
-        return heatmap.html(style=False, legend=False)
+        return adaptive(heatmap.html(style=False, legend=False))
 
     def text(self) -> str:
         """One line per example: activation, change of loss, context."""
