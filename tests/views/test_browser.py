@@ -233,20 +233,23 @@ def open_page(browser):
         assert [watched.outside for watched in opened] == [[]] * len(opened)
 
 
-def test_a_notebooks_page_is_whole_without_a_network(open_page, axe, tmp_path):
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_notebooks_page_is_whole_without_a_network(open_page, axe, tmp_path, dark):
     notebook = nbformat.read(
         labs.ROOT / "notebooks" / "04_gelu_1l_rare_features.ipynb", as_version=4
     )
     path = tmp_path / "page.html"
     path.write_text(notebook_page(notebook, title="02"), encoding="utf-8")
-    page = open_page(path)
+    page = open_page(path, dark=dark)
     figures = page.locator(".plotly-graph-div")
     assert figures.count() == page.locator('[role="figure"]').count() == 4
     for i in range(figures.count()):
         figures.nth(i).locator("svg.main-svg").first.wait_for()
     assert page.locator("img").count() == 0, "a figure is shown twice"
     figures.first.scroll_into_view_if_needed()
-    page.screenshot(path=labs.SCREENSHOTS / "notebook-page.png")
+    page.screenshot(path=labs.SCREENSHOTS / f"notebook-page-{'dark' if dark else 'light'}.png")
+    behind = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert behind == ("rgb(17, 17, 17)" if dark else "rgb(255, 255, 255)")
     assert [found for found in axe(page) if found.split()[0] not in NOT_OURS] == []
 
 
@@ -299,6 +302,29 @@ def test_an_index_of_features_is_readable_and_leads_to_their_pages(
     assert axe(index) == []
     index.get_by_role("link", name="526", exact=True).click()
     assert index.get_by_role("heading", level=1).inner_text() == "Feature 526"
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_nothing_is_wider_than_the_screen(browser, feature_pages_of_the_mini, tmp_path, width):
+    long = dataclasses.replace(feature_pages_of_the_mini[0], note="x" * 200)
+    folder = write_pages([long, feature_pages_of_the_mini[1]], tmp_path).parent
+    for name in ("index", "index-by-effect", f"feature-{long.feature}"):
+        size = {"width": width, "height": 800}
+        with labs.watched_page(browser, size=size) as watched:
+            page = watched.page
+            page.goto((folder / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            page.screenshot(path=labs.SCREENSHOTS / f"{name}-{width}.png", full_page=True)
+            if name.startswith("feature") and width == 390:
+                row = page.locator("table.examples tbody tr").first
+                number, context = row.locator("td").first, row.locator("td.context")
+                below = number.bounding_box()
+                assert context.bounding_box()["y"] >= below["y"] + below["height"] - 1
+                # No token is cut: each stands in one line.
+                tokens = context.locator("[title]").evaluate_all(
+                    "all => all.map(each => each.getClientRects().length)"
+                )
+                assert set(tokens) == {1}
 
 
 def test_the_checks_can_fail(browser, axe, tmp_path):
