@@ -72,6 +72,7 @@ def check_ablation(book: Workbook, page: FeaturePage, *, edit_bos: bool = False)
     }
     assert list(page.ablation["interval"]) == ["all", "top", *list(lines)[1:]]
     table = page.ablation.set_index("interval")
+    assert math.isnan(table["standard_error"].iloc[1]), "the strongest are no random sample"
     for line, (low, high) in lines.items():
         inside = [
             (row, change)

@@ -292,7 +292,10 @@ def _examples(
 
     drawn = own[own_group == DRAWN_GROUP]
     drawn_bin = bin_of(np.abs(places.activation[drawn]))
-    rows = [row("all", drawn, 1.0), row("top", own[own_group == TOP_GROUP], math.nan)]
+    strongest = row("top", own[own_group == TOP_GROUP], math.nan)
+    # No random sample of anything.
+    strongest["standard_error"] = math.nan
+    rows = [row("all", drawn, 1.0), strongest]
     histogram = measured.scan.histogram[feature].numpy()
     edges = measured.scan.bin_edges.tolist()
     n_all = int(histogram.sum())
