@@ -319,18 +319,22 @@ def rows_at_a_time(
 ) -> int:
     """Rows of a batch: as asked, or about 1,024 tokens' worth (16,384 on a GPU).
 
+    A GPU whose free memory is too small for that gets fewer: half of it stays free.
+
     Raises:
         ValueError: the activations of so many rows do not fit in the free memory; it says how many
             rows would.
     """
     device = _device(model)
     n_rows, n_pos = tokens.shape
-    if batch_size is None:
-        on_cpu = device.type == "cpu"
-        n_tokens = TOKENS_AT_A_TIME if on_cpu else TOKENS_AT_A_TIME_ON_GPU
-        return max(1, n_tokens // n_pos)
-    batch_size = check_positive(batch_size, "batch_size")
     bytes_per_row = _bytes_of_one_layer(model, n_pos)
+    if batch_size is None:
+        n_tokens = TOKENS_AT_A_TIME if device.type == "cpu" else TOKENS_AT_A_TIME_ON_GPU
+        n_rows = n_tokens // n_pos
+        if device.type == "cuda":
+            n_rows = min(n_rows, _free_memory(device) // (2 * bytes_per_row))
+        return max(1, n_rows)
+    batch_size = check_positive(batch_size, "batch_size")
     free = _free_memory(device)
     if min(batch_size, n_rows) * bytes_per_row > free:
         needed = batch_size * bytes_per_row
@@ -354,7 +358,8 @@ def _bytes_of_one_layer(model: HookedModel, n_pos: int) -> int:
 def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return free
+        reserved, in_use = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+        return free + reserved - in_use  # torch keeps what it has freed, for the next tensors
     return psutil.virtual_memory().available
 
 

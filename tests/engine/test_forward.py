@@ -220,6 +220,25 @@ def test_rows_at_a_time(tiny, monkeypatch):
         forward.rows_at_a_time(tiny.model, FIVE_ROWS, 5)
 
 
+def test_rows_at_a_time_on_a_gpu(tiny, monkeypatch):
+    """16,384 tokens, or as many rows as take half of what is free; what torch keeps counts."""
+    monkeypatch.setattr(forward, "_device", lambda model: torch.device("cuda"))
+    bytes_per_row = forward._bytes_of_one_layer(tiny.model, 12)
+    memory = SimpleNamespace(
+        mem_get_info=lambda device: (10**12, 10**12),
+        memory_reserved=lambda device: 5 * bytes_per_row,
+        memory_allocated=lambda device: bytes_per_row,
+    )
+    monkeypatch.setattr(torch, "cuda", memory)
+    assert forward.rows_at_a_time(tiny.model, FIVE_ROWS, None) == 16 * 1024 // 12
+    memory.mem_get_info = lambda device: (6 * bytes_per_row, 10**12)
+    assert forward.rows_at_a_time(tiny.model, FIVE_ROWS, None) == 5
+    memory.mem_get_info = lambda device: (0, 10**12)
+    assert forward.rows_at_a_time(tiny.model, FIVE_ROWS, None) == 2
+    memory.memory_reserved = memory.memory_allocated
+    assert forward.rows_at_a_time(tiny.model, FIVE_ROWS, None) == 1
+
+
 def test_an_edit_without_a_hook(tiny):
     with pytest.raises(ValueError, match="an edit is given, but no hook"):
         forward.token_losses(tiny.model, tiny.tokens, edit=torch.zeros_like)
