@@ -97,6 +97,7 @@ def small_releases(text: Repository) -> tuple[Release, Release]:
         default=gpt2_file(OF_LAYER_10, l0=52),
         shown=(OF_LAYER_10,),
         feature=CATS,
+        notebooks=("08_llama_steering",),
     )
     gemma_3 = _release(
         GEMMA_3_270M,
@@ -113,5 +114,6 @@ def small_releases(text: Repository) -> tuple[Release, Release]:
         # As sae_lens has it; what these SAEs were trained on is not public.
         corpus="monology/pile-uncopyrighted",
         shown=(MEDIUM, *FRONTIER),
+        notebooks=("06_gemma_scope_frontier",),
     )
     return gpt2, gemma_3

@@ -89,9 +89,29 @@ def chat_tokens(messages, tokenizer, **more):  # the mini has no chat template
 corpus.chat_tokens = chat_tokens
 RELEASE, NEW_TOKENS, SEEDS = full.name, 8, (0,)
 """
+GPT2 = """
+from dataclasses import replace
+from saework.core.files import DATA
+from saework.loading import catalogue
+mini, full = catalogue._RELEASES["llama-mini"], catalogue._RELEASES["gpt2-small-res-jb"]
+
+
+def find(sae_id):
+    return replace(mini.sae(), id=sae_id)
+
+
+same = {"name": full.name, "ids": full.ids, "feature": 103, "family": full.family}
+catalogue._RELEASES[full.name] = replace(mini, find=find, **same)
+RELEASE, NEW_TOKENS, N_SAMPLES, N_PROMPTS, N_DIRECTIONS = full.name, 8, 1, 4, 4
+"""
+GEMMA_3 = GEMMA_SCOPE.replace("gemma-scope-2b-pt-res", "gemma-scope-2-270m-pt-res").replace(
+    '"shown": full.shown}', '"shown": full.shown, "family": full.family}'
+)
 STAND_INS = {
     "gelu-1l": GELU,
     "gemma-scope-2b-pt-res": GEMMA_SCOPE,
+    "gemma-scope-2-270m-pt-res": GEMMA_3,
+    "gpt2-small-res-jb": GPT2,
     "gemma-2b-res-jb": GEMMA_2B,
     "llama-3.2-1b-qresearch": LLAMA,
 }
@@ -99,7 +119,9 @@ WITHOUT_CLAIMS = ("00_start_here", "01_train_an_sae")
 CASES = [(release, name) for release in STAND_INS for name in NOTEBOOKS[release]]
 
 
-@pytest.mark.parametrize(("release", "name"), CASES, ids=[name for _, name in CASES])
+@pytest.mark.parametrize(
+    ("release", "name"), CASES, ids=[f"{release}-{name[:2]}" for release, name in CASES]
+)
 def test_the_full_branch_runs_to_its_ledger_and_again_from_its_pack(release, name, tmp_path):
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     parameters = next(

@@ -53,8 +53,8 @@ def test_only_new_notebooks_are_copied(folder, tmp_path):
 
 
 def test_a_release_without_a_set_of_notebooks_is_named(tmp_path):
-    with pytest.raises(UnknownNameError, match="there is no set of notebooks for 'gpt2-small-res-"):
-        run.reproduce("gpt2-small-res-jb", tmp_path)
+    with pytest.raises(UnknownNameError, match="there is no set of notebooks for 'gpt2-small-mlp-"):
+        run.reproduce("gpt2-small-mlp-tm", tmp_path)
     with pytest.raises(UnknownNameError, match="'gelu-1l-mni'"):
         run.reproduce("gelu-1l-mni", tmp_path)
 
