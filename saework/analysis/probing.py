@@ -16,6 +16,7 @@ import torch
 
 from saework.analysis.labelled_tokens import LabelledTokens
 from saework.core.arguments import check_positive
+from saework.core.arrays import as_array
 from saework.core.reconstruction_formulas import times_drawn
 
 if TYPE_CHECKING:
@@ -145,8 +146,8 @@ def most_different(x: ArrayLike, labels: ArrayLike) -> ndarray:
     >>> most_different([[0, 5], [1, 9], [1, 1]], [True, True, False]).tolist()
     [1, 0]
     """
-    x = np.asarray(x)
-    labels = np.asarray(labels)
+    x = as_array(x)
+    labels = as_array(labels)
     positives = x[labels]
     negatives = x[~labels]
     difference = positives.mean(0, dtype=np.float64) - negatives.mean(0, dtype=np.float64)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from saework.core.arguments import check_positive
+from saework.core.arrays import as_array
 from saework.core.reconstruction_formulas import (
     CONFIDENCE,
     RECONSTRUCTION,
@@ -192,7 +193,7 @@ def precision_and_recall(n_both: ArrayLike, n_fires: ArrayLike, n_rule: ArrayLik
     >>> precision_and_recall(n_both=[1, 0], n_fires=[2, 0], n_rule=4).precision
     array([0.5, nan])
     """
-    n_both, n_fires, n_rule = np.asarray(n_both), np.asarray(n_fires), np.asarray(n_rule)
+    n_both, n_fires, n_rule = as_array(n_both), as_array(n_fires), as_array(n_rule)
     return Agreement(
         precision=_shares(n_both, n_fires),
         recall=_shares(n_both, n_rule),
@@ -256,8 +257,7 @@ def rule_agreement(fires: ArrayLike, rule: ArrayLike) -> pd.Series:
 
 def _as_bools(values: Any, name: str) -> np.ndarray:
     """Raises: ValueError for anything but True, False, 1 and 0."""
-    values = values.detach().cpu() if hasattr(values, "detach") else values
-    array = np.asarray(values)
+    array = as_array(values)
     if array.dtype != bool and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
         raise ValueError(
             f"{name} has values other than True and False ({array.dtype}); "

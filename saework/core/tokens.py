@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from saework.core.arguments import check_positive, check_tokens
+from saework.core.arrays import as_array
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -260,7 +261,7 @@ def token_df(
         }
     )
     for name, given in columns.items():
-        values = _as_array(given)
+        values = as_array(given)
         if name in frame:
             raise ValueError(
                 f"column {name!r} is there already (token_df has {', '.join(frame)}); "
@@ -285,14 +286,6 @@ def _contexts(texts: list[str], len_prefix: int, len_suffix: int) -> list[str]:
         contexts.append(f"{prefix}|{text}|{suffix}")
     return contexts
 
-
-def _as_array(values: Any) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        if values.dtype == torch.bfloat16:  # numpy has none
-            values = values.float()
-        return values.numpy()
-    return np.asarray(values)
 
 
 def vocab_df(

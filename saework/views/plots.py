@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
+from saework.core.arrays import as_array
 from saework.views.figure_style import (
     COLOURS,
     DASHES,
@@ -99,10 +100,10 @@ def bars(
         x: the label of the x axis, with its unit.
         y: the label of the y axis.
     """
-    edges = np.asarray(edges)
+    edges = as_array(edges)
     bar = go.Bar(
         x=_centres(edges),
-        y=np.asarray(heights),
+        y=as_array(heights),
         width=np.diff(edges),
         marker=bar_marker(0),
     )
@@ -133,8 +134,8 @@ def scatter(
     for i, (name, (xs, ys)) in enumerate(distinguishable(groups)):
         marker = {"color": COLOURS[i], "symbol": SYMBOLS[i], "size": 6, "opacity": 0.5}
         figure.add_scattergl(
-            x=np.asarray(xs),
-            y=np.asarray(ys),
+            x=as_array(xs),
+            y=as_array(ys),
             mode="markers",
             name=name,
             marker=marker,
@@ -170,8 +171,8 @@ def line(
     figure = go.Figure()
     for i, (name, (xs, ys)) in enumerate(distinguishable(groups)):
         figure.add_scatter(
-            x=np.asarray(xs),
-            y=np.asarray(ys),
+            x=as_array(xs),
+            y=as_array(ys),
             mode="lines+markers",
             name=name,
             line={"color": COLOURS[i], "dash": DASHES[i]},
@@ -194,7 +195,7 @@ def sorted_rates(rates: ArrayLike, steps: Sequence[int], *, title: str, floor: f
         title: the figure's title.
         floor: a rate below this is drawn at this height.
     """
-    floored = np.maximum(np.asarray(rates, dtype=float), floor)
+    floored = np.maximum(as_array(rates, dtype=float), floor)
     curves = np.sort(floored, axis=1)[:, ::-1]
     last = len(curves) - 1
     figure = go.Figure()
@@ -254,9 +255,9 @@ def histories(
     """
     figure = go.Figure()
     for i, (name, rates) in enumerate(distinguishable(groups)):
-        for feature, history in enumerate(np.asarray(rates, dtype=float).T):
+        for feature, history in enumerate(as_array(rates, dtype=float).T):
             figure.add_scatter(
-                x=steps,
+                x=as_array(steps),
                 y=np.where(history > 0, history, np.nan),
                 mode="lines",
                 line={"color": COLOURS[i], "dash": DASHES[i], "width": 1},
@@ -341,7 +342,7 @@ def _outline(heights: np.ndarray, edges: np.ndarray, name: str, i: int) -> go.Sc
 
 def _log_ticks(values: Sequence[ArrayLike]) -> list[float]:
     """Powers of ten around the positive values; 2 and 5 times those below three decades."""
-    numbers = np.concatenate([np.asarray(group, dtype=float) for group in values])
+    numbers = np.concatenate([as_array(group, dtype=float) for group in values])
     exponents = np.log10(numbers[numbers > 0])
     low, high = int(np.floor(exponents.min())), int(np.ceil(exponents.max()))
     steps = [1] if high - low > WIDE_DECADES else [1, 2, 5]
@@ -353,5 +354,5 @@ def _centres(edges: np.ndarray) -> np.ndarray:
 
 
 def _finite(values: ArrayLike) -> np.ndarray:
-    flat = np.asarray(values, dtype=float).ravel()
+    flat = as_array(values, dtype=float).ravel()
     return flat[np.isfinite(flat)]
