@@ -114,7 +114,7 @@ def _trained(given: Given) -> Any:
 
 
 def _study_data(given: Given) -> Any:
-    small = replace(feature_ordering.SMALL, n_tokens=65_536, batch=64)
+    small = replace(feature_ordering.SMALL, n_tokens=2048, held_out_rows=2, batch=64)
     batches, held_out = feature_ordering.study_data(small, device=str(given.device))
     return list(islice(batches(0, 0), 2)), held_out
 
@@ -173,7 +173,7 @@ CALLS: dict[str, Callable[[Given], Any]] = {
     "steer, random": partial(_steered, direction="random"),
     "steer, given": lambda g: _steered(g, direction=g.numbers(g.whole.sae.W_dec.shape[1])),
     "steering.generate": lambda g: generate(g.whole.model, g.tokens[:1, :5], [], max_new_tokens=3),
-    "write_reference, validate": _reference,
+    "write_reference, read_reference, claims_of_reference, validate": _reference,
     "permute_features": lambda g: saework.permute_features(
         copy.deepcopy(g.whole.sae), g.on(torch.arange(g.whole.sae.W_dec.shape[0]).flip(0))
     ),
@@ -192,6 +192,10 @@ CALLS: dict[str, Callable[[Given], Any]] = {
     ).html(),
     "text_heatmap": lambda g: saework.text_heatmap(g.book, "It doesn't.", FEATURE).html(),
     "explore": _explored,
+    "find_features": lambda g: (
+        saework.find_features(g.book, " return", scan=g.scan),
+        saework.find_features(g.book, " return", by="logit", n=3),
+    ),
     "feature_page": lambda g: saework.feature_page(g.book, FEATURE),
     "feature_pages": _pages,
     "show": lambda g: repr(
@@ -228,6 +232,38 @@ CALLS: dict[str, Callable[[Given], Any]] = {
     "feature_ordering.study_data": _study_data,
 }
 
+ON_ALL_RELEASES = (
+    "activations",
+    "token_losses",
+    "token_losses, edited",
+    "scan",
+    "recons_score",
+    "recons_score, mean",
+    "reconstruction_metrics",
+    "feature_activations",
+    "active_features",
+    "logit_effect",
+    "steer, clamped",
+    "steer, random",
+    "write_reference, read_reference, claims_of_reference, validate",
+    "text_heatmap",
+    "feature_page",
+)
+"""What runs a model; the rest meets one release."""
+
+RESULTS = {
+    "FeaturePage",
+    "FeatureScan",
+    "Ledger",
+    "RareFeatures",
+    "ReconsScore",
+    "Steering",
+    "TokenHeatmap",
+    "Workbook",
+    "load",
+}
+"""What the calls above return or start from."""
+
 NO_TENSORS = {
     "Claim",
     "HookError",
@@ -242,19 +278,7 @@ NO_TENSORS = {
     "releases",
     "versions",
 }
-"""Public names that neither take nor make anything on a device; ``saebench`` neither."""
-RESULTS = {
-    "FeaturePage",
-    "FeatureScan",
-    "Ledger",
-    "RareFeatures",
-    "ReconsScore",
-    "Steering",
-    "TokenHeatmap",
-    "Workbook",
-    "load",
-}
-"""What the calls above return or use."""
+"""Public names that neither take nor make anything on a device."""
 
 
 def assert_alike(found: Any, expected: Any, path: str = "result") -> None:

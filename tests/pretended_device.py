@@ -83,6 +83,9 @@ class GpuTensor(Tensor, metaclass=_PlainTensor):
     def __repr__(self, **options: object) -> str:
         return f"{self.host!r} on {GPU}"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if self.ndim == 0 else repr(self), spec)
+
     def follow_host(self) -> None:
         """Take over the shape that its host has by now."""
         with torch.inference_mode(self.is_inference()):

@@ -287,7 +287,6 @@ def _contexts(texts: list[str], len_prefix: int, len_suffix: int) -> list[str]:
     return contexts
 
 
-
 def vocab_df(
     logits: Float[Tensor, " d_vocab"], tokenizer: Tokenizer, *, probs: bool = False
 ) -> pd.DataFrame:

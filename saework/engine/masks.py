@@ -28,7 +28,8 @@ def masked(
         return new
     n_width_axes = old.ndim - mask.ndim
     ones = [1] * n_width_axes
-    return torch.where(mask.reshape(*mask.shape, *ones), new, old)
+    mask = mask.reshape(*mask.shape, *ones).to(old.device)
+    return torch.where(mask, new, old)
 
 
 def counted_predictions(

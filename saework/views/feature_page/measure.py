@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -120,6 +120,7 @@ def measure(
     """
     check_reconstructs(workbook.sae)
     check_has_logits(workbook.model)
+    workbook = replace(workbook, tokens=workbook.tokens.cpu())  # with masks and places, as numpy
     features = sorted(set(features))
     if scan is None:
         scan = scan_for_pages(workbook, features, progress=progress)
