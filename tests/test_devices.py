@@ -1,4 +1,4 @@
-"""No device is mixed up: everything public, on a GPU that is not there."""
+"""No device is mixed up: each public function on a GPU that is not there, and that GPU's rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from device_calls import CALLS, NO_TENSORS, ON_ALL_RELEASES, RESULTS, Given, assert_alike
-from device_notebooks import NAMES, run_notebook
 from pretended_device import GPU, HOST, DeviceMixUp, GpuTensor, pretended_gpu
 
 import saework
@@ -57,12 +56,6 @@ def test_a_load_is_on_the_gpu_whole(books, release):
         assert {str(weight.device) for weight in part.parameters()} == {str(GPU)}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_on_a_gpu(name):
-    with pretended_gpu() as gpu:
-        run_notebook(name, str(gpu))
-
-
 def mix_ups(monkeypatch, books, tmp_path) -> dict[str, Callable[[], Any]]:
     given = Given(books["gelu-1l-mini", GPU], GPU, tmp_path)
 
@@ -77,17 +70,13 @@ def mix_ups(monkeypatch, books, tmp_path) -> dict[str, Callable[[], Any]]:
         monkeypatch.setattr("saework.core.tokens.as_array", np.asarray)
         return CALLS["token_df"](given)
 
-    def a_notebook_forgets_where_its_model_is():
-        return run_notebook("03_gelu_1l_reconstruction", str(GPU), {".to(log_probs.device)": ""})
-
     return {
         "mask": a_mask_stays_on_the_host,
         "numpy": numbers_are_taken_as_numpy,
-        "notebook": a_notebook_forgets_where_its_model_is,
     }
 
 
-@pytest.mark.parametrize("name", ["mask", "numpy", "notebook"])
+@pytest.mark.parametrize("name", ["mask", "numpy"])
 def test_a_deliberate_mix_up_is_caught(books, name, monkeypatch, tmp_path):
     with pretended_gpu(), pytest.raises(DeviceMixUp):
         mix_ups(monkeypatch, books, tmp_path)[name]()

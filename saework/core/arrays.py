@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+import saework.core.torch_setup  # noqa: F401, before the first work with torch
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
