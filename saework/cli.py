@@ -100,13 +100,13 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _print_releases(table: pd.DataFrame) -> None:
     """One release a line, at most 80 columns."""
-    print(f"{'release':24}{'model':32}{'download':>9}{'memory':>7} account")
+    print(f"{'release':26}{'model':32}{'download':>8}{'memory':>7} login")
     for name, row in table.iterrows():
         size_mb = row["download_mb"]
         download = "offline" if row["offline"] else f"{size_mb / 1000:.1f} GB"
         memory = f"{row['memory_gb']:.2g} GB"
-        account = {True: "yes", False: "no", None: "?"}[row["gated"]]
-        print(f"{name:24}{row['model']:32}{download:>9}{memory:>7} {account}")
+        login = {True: "yes", False: "no", None: "?"}[row["gated"]]
+        print(f"{name:26}{row['model']:32}{download:>8}{memory:>7} {login}")
     print("\nMore columns: saework.releases(). Other releases of sae_lens: saework list --all")
 
 
