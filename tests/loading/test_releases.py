@@ -601,9 +601,10 @@ def test_not_enough_memory_or_disk(session):
     """Said before anything is downloaded."""
     memory, disk = session.of["little memory"], session.of["little disk"]
     assert memory["error"] == disk["error"] == "NotAvailableError"
-    assert (
-        "about 16.0 GB of memory needed but 5.0 GB available; close programs, or use gemma-mini"
-        in memory["text"]
+    assert memory["text"] == (
+        "about 11.8 GB of memory needed but 5.0 GB available (cpu, float32, full); what fits: "
+        'depth="hook" (4.0 GB) or dtype="bfloat16", depth="hook" (2.5 GB); or close programs, use '
+        "gemma-mini, or force it (force=True, --force)"
     )
     assert (
         "10.8 GB to download but 3.0 GB free" in disk["text"]
