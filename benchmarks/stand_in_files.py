@@ -195,7 +195,9 @@ def _make_gelu(folder: Path, hub: LocalHub, *, small: bool) -> None:
         fill_tokenizer(folder / "tokenizer", sizes.d_vocab, size_mb=2)
         for number in (25, 47):
             path = folder / "sae" / f"{number}.pt"
-            state = sae_state(sizes.d_mlp, sizes.d_sae, l0=60, stream=0.035, jump=False, seed=number)
+            state = sae_state(
+                sizes.d_mlp, sizes.d_sae, l0=60, stream=0.035, jump=False, seed=number
+            )
             torch.save(state, path)
     local_hub.serve_gelu(hub, folder)
 
