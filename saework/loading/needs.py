@@ -94,7 +94,7 @@ OF_A_LOAD = Work(1.0)
 _GELU_WORK = {
     "01_train_an_sae": Work(2.2),
     "02_gelu_1l_reading_a_feature": Work(1.9, n_saes=2),
-    "03_gelu_1l_reconstruction": Work(1.9, n_saes=2),
+    "03_gelu_1l_reconstruction": Work(3.3, n_saes=2),
     "04_gelu_1l_rare_features": Work(1.9, n_saes=2),
 }
 WORK: dict[str, dict[str, Work]] = {
@@ -104,6 +104,9 @@ WORK: dict[str, dict[str, Work]] = {
         # two SAEs of the narrow width, and two four times as wide
         "06_gemma_scope_frontier": Work(2.0, n_saes=10),
     },
+    # one narrow SAE of the release is its size here; the wide ones count four times
+    "gemma-scope-2-270m-pt-res": {"06_gemma_scope_frontier": Work(2.0, n_saes=10)},
+    "gpt2-small-res-jb": {"08_llama_steering": Work(4.4)},  # all hooks are ranked: measured
     "gemma-2b-res-jb": {"07_gemma_2b_residual_saes": Work(2.0, n_saes=2)},
     "llama-3.2-1b-qresearch": {"08_llama_steering": Work(1.5)},
 }
