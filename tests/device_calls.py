@@ -244,7 +244,6 @@ ON_ALL_RELEASES = (
     "active_features",
     "logit_effect",
     "steer, clamped",
-    "steer, random",
     "write_reference, read_reference, claims_of_reference, validate",
     "text_heatmap",
     "feature_page",
