@@ -108,7 +108,7 @@ WORK: dict[str, dict[str, Work]] = {
     "gemma-scope-2-270m-pt-res": {"06_gemma_scope_frontier": Work(2.0, n_saes=10)},
     "gpt2-small-res-jb": {"08_llama_steering": Work(4.4)},  # all hooks are ranked: measured
     "gemma-2b-res-jb": {"07_gemma_2b_residual_saes": Work(2.0, n_saes=2)},
-    "llama-3.2-1b-qresearch": {"08_llama_steering": Work(1.5)},
+    "llama-3.2-1b-qresearch": {"08_llama_steering": Work(3.5)},  # 6.9 GB held when it was stopped
 }
 """By release and notebook, estimated; where none is given, a load's. On a mini it is enough."""
 
