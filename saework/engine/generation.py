@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from saework.core.protocols import Hook, HookedModel
 
+WITHOUT_CACHE = "TransformerLensNative"
+"""The architecture of Neel Nanda's models in TransformerLens 4."""
+
 
 @torch.no_grad()
 def generate(
@@ -36,7 +39,7 @@ def generate(
         fwd_hooks: an empty list leaves the model as it is.
         max_new_tokens: the continuation's length at most.
         cache: with the key-value cache, each step runs (and edits) the new token only; without
-            it, all tokens again.
+            it, all tokens again. TransformerLens 4's own models have none.
 
     Raises:
         HookError: if a hook did not see each position as often as the model ran it.
@@ -48,6 +51,7 @@ def generate(
     '):'
     """
     check_has_logits(model)
+    cache = cache and getattr(model.cfg, "architecture", None) != WITHOUT_CACHE
     n_seen: Counter[int] = Counter()
 
     def counting(i: int, function: Callable, value: Any, hook: Any) -> Any:

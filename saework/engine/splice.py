@@ -115,12 +115,10 @@ def _widest_from(model: HookedModel, hook: str, n_rows: int) -> str | None:
         block beside the stream: a TransformerBridge's mask, Shortformer's positions, the mask of
         a tokenizer that pads on the left. Of a batch of one row, it is broadcast.
     """
-    # importing it makes modules, which nothing may do before there is a model
-    from transformer_lens import HookedTransformer
-
     if n_rows == 1:
         return hook
-    if not isinstance(model, HookedTransformer):
+    # By name: TransformerLens 4 no longer has the class.
+    if "HookedTransformer" not in [cls.__name__ for cls in type(model).__mro__]:
         return None
     if model.cfg.positional_embedding_type == "shortformer" or _pads_left(model):
         return None

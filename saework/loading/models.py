@@ -1,7 +1,7 @@
 """Models from files on this machine; no network.
 
-Neel Nanda's models go through ``HookedTransformer``, since TransformerLens 3 loads them in no other
-way, and Hugging Face folders through ``TransformerBridge``.
+Hugging Face folders go through ``TransformerBridge``. So do Neel Nanda's models in TransformerLens
+4; TransformerLens 3 loads them through ``HookedTransformer`` only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import copy
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +24,7 @@ from saework.loading.outside_code import no_programs_started, refuse_own_code
 from saework.loading.weights_files import check_shapes, read_tensors
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformer_lens import HookedTransformer
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -211,17 +213,7 @@ def neel_model_shell(
     """
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
-    missing = [key for key in NEEL_CONFIG_KEYS if key not in config]
-    if missing:
-        raise WeightsError(
-            f"config.json lacks {', '.join(missing)}; it is not of Neel Nanda's model layout"
-        )
-    normalization = config.get("normalization", config.get("normalization_type"))
-    if normalization != "LN":
-        raise WeightsError(
-            f"config.json says normalization {normalization!r}; this layout has 'LN' "
-            "(it belongs to another model)"
-        )
+    check_neel_config(config)
     cfg = HookedTransformerConfig(
         **{key: config[key] for key in NEEL_CONFIG_KEYS},
         model_name=config.get("name", "neel"),
@@ -236,9 +228,60 @@ def neel_model_shell(
         return HookedTransformer(cfg, tokenizer=cast("Any", tokenizer))
 
 
+def check_neel_config(config: Mapping[str, Any]) -> None:
+    """Raises WeightsError for a ``config.json`` that is not of Neel Nanda's layout."""
+    missing = [key for key in NEEL_CONFIG_KEYS if key not in config]
+    if missing:
+        raise WeightsError(
+            f"config.json lacks {', '.join(missing)}; it is not of Neel Nanda's model layout"
+        )
+    normalization = config.get("normalization", config.get("normalization_type"))
+    if normalization != "LN":
+        raise WeightsError(
+            f"config.json says normalization {normalization!r}; this layout has 'LN' "
+            "(it belongs to another model)"
+        )
+
+
+def neel_bridge(
+    config: Mapping[str, Any], state: dict[str, Tensor], tokenizer: Tokenizer | None
+) -> TransformerBridge:
+    """A bridge with these weights and the default processing; TransformerLens 4.
+
+    Raises:
+        WeightsError: for Shortformer's positions, which the bridge does not have.
+    """
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+    check_neel_config(config)
+    if config.get("shortformer_pos"):
+        raise WeightsError(
+            "config.json says shortformer_pos, which TransformerLens 4 does not have; "
+            "run: pip install 'transformer_lens<4'"
+        )
+    cfg = TransformerBridgeConfig(
+        **{key: config[key] for key in NEEL_CONFIG_KEYS},
+        normalization_type="LN",
+        positional_embedding_type="standard",
+        architecture="TransformerLensNative",
+    )
+    name = config.get("name", "neel")
+    bridge = TransformerBridge.boot_native(cfg, tokenizer=tokenizer, device="cpu", model_name=name)
+    bridge.load_state_dict(convert_tl_checkpoint(state, cfg), strict=True)
+    bridge.enable_compatibility_mode()
+    return bridge
+
+
+def has_hooked_transformer() -> bool:
+    """Whether TransformerLens is older than version 4."""
+    return int(version("transformer_lens").partition(".")[0]) < 4
+
+
 def neel_model(
     config_path: str | Path, weights_path: str | Path, tokenizer: Tokenizer | None
-) -> HookedTransformer:
+) -> HookedTransformer | TransformerBridge:
     """The model with TransformerLens's default processing, as the published notebook loaded it.
 
     Weights may be stored in float16; they are used in float32.
@@ -247,13 +290,16 @@ def neel_model(
         WeightsError: for keys or shapes other than the config's.
     """
     config = read_json(config_path)
-    model = neel_model_shell(config, tokenizer=tokenizer)
+    check_neel_config(config)
     state = {
         name: value.float()
         for name, value in read_tensors(weights_path).items()
         if not _is_buffer(name)
     }
     check_shapes(state, neel_shapes(config), weights_path)
+    if not has_hooked_transformer():
+        return neel_bridge(config, state, tokenizer).eval().requires_grad_(False)
+    model = neel_model_shell(config, tokenizer=tokenizer)
     model.load_and_process_state_dict(state)
     return model.eval().requires_grad_(False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -212,7 +213,11 @@ def hub_name(model: str) -> str:
     """
     if "/" in model:
         return model
-    from transformer_lens.loading_from_pretrained import get_official_model_name
+    try:
+        from transformer_lens.loading_from_pretrained import get_official_model_name
+    except ImportError:  # moved in TransformerLens 4
+        supported_models = importlib.import_module("transformer_lens.supported_models")
+        get_official_model_name = supported_models.get_official_model_name
 
     try:
         return get_official_model_name(model)

@@ -7,6 +7,8 @@ import copy
 import pytest
 import torch
 from stand_ins import RESID, hooks_are_clean
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge import TransformerBridge
 
 from saework.core.errors import HookError
 from saework.engine.generation import generate
@@ -71,3 +73,18 @@ def test_it_ends_at_the_end_of_text(tiny, prompt, monkeypatch):
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(whole[6])
     monkeypatch.setattr(tiny.model, "tokenizer", tokenizer)
     assert generate(tiny.model, prompt, [], max_new_tokens=5).tolist() == whole[:7]
+
+
+def test_a_model_without_a_cache_runs_all_tokens_again(tiny, prompt):
+    """TransformerLens 4 loads Neel Nanda's models so; version 3 has random ones of the kind."""
+    sizes = {"d_model": 16, "n_layers": 1, "d_head": 8, "n_heads": 2, "d_mlp": 24, "n_ctx": 32}
+    cfg = TransformerBridgeConfig(
+        **sizes, d_vocab=4096, act_fn="gelu", architecture="TransformerLensNative", seed=0
+    )
+    model = TransformerBridge.boot_native(cfg, tokenizer=tiny.tokenizer, device="cpu")
+    model.eval()
+    seen = []
+    hooks = [("blocks.0.hook_resid_pre", lambda x, hook: seen.append(x.shape[1]))]
+    text = generate(model, prompt, hooks, max_new_tokens=3)
+    n = prompt.shape[1]
+    assert seen == list(range(n, len(text)))

@@ -29,6 +29,7 @@ from local_hub import (
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from saework.core.files import read_json
 from saework.engine import forward
 from saework.engine.masks import with_and_without_bos
 from saework.loading import models
@@ -543,3 +544,53 @@ def test_a_model_whose_tokenizer_has_no_bos(tmp_path):
     rows = torch.tensor([[end_id, *expected]])
     _, without_bos = with_and_without_bos(model, rows, None)
     assert without_bos.tolist() == [[False, *[True] * len(expected)]]
+
+
+@pytest.fixture
+def transformer_lens_4(monkeypatch):
+    """Its version, and what version 3 lacks; says what the bridge was given."""
+    given = SimpleNamespace(calls=[])
+
+    class Bridge(torch.nn.Module):
+        def load_state_dict(self, state, strict):
+            given.state, given.strict = state, strict
+
+        def enable_compatibility_mode(self):
+            given.calls.append("compatibility")
+
+    def boot(cfg, **options):
+        given.cfg, given.options = cfg, options
+        return Bridge()
+
+    name = "transformer_lens.utilities.tl_checkpoint_conversion"
+    convert = SimpleNamespace(convert_tl_checkpoint=lambda state, cfg: {"converted": state})
+    monkeypatch.setitem(sys.modules, name, convert)
+    monkeypatch.setattr("transformer_lens.model_bridge.TransformerBridge.boot_native", boot)
+    monkeypatch.setattr(models, "version", lambda package: "4.3.0")
+    return given
+
+
+def test_transformer_lens_4_has_a_bridge_for_the_layout(files, transformer_lens_4):
+    given = transformer_lens_4
+    model = load_model(files)
+    assert isinstance(model, torch.nn.Module) and not model.training
+    assert given.strict and given.calls == ["compatibility"]
+    config = read_json(files.config)
+    assert set(given.state["converted"]) == set(models.neel_shapes(config))
+    for key in models.NEEL_CONFIG_KEYS:
+        assert getattr(given.cfg, key) == config[key]
+    assert given.cfg.normalization_type == "LN"
+    assert given.cfg.architecture == "TransformerLensNative"
+
+
+def test_transformer_lens_4_lacks_shortformer(files, transformer_lens_4):
+    config = read_json(files.config) | {"shortformer_pos": True}
+    files.config.write_text(json.dumps(config))
+    words = "shortformer_pos, which TransformerLens 4 does not have; run: pip install"
+    assert words in weights_error(load_model, files)
+
+
+@pytest.mark.parametrize(("installed", "has"), [("3.9.0", True), ("4.3.0", False), ("10.0", False)])
+def test_hooked_transformer_went_with_version_4(installed, has, monkeypatch):
+    monkeypatch.setattr(models, "version", lambda package: installed)
+    assert models.has_hooked_transformer() is has

@@ -110,3 +110,10 @@ def test_the_hubs_name_of_a_model():
     assert sae_ids.hub_name("owner/any") == "owner/any"
     with pytest.raises(UnknownNameError, match="'no-model', a model that TransformerLens does not"):
         sae_ids.hub_name("no-model")
+
+
+def test_transformer_lens_4_keeps_its_names_elsewhere(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformer_lens.loading_from_pretrained", None)
+    names = SimpleNamespace(get_official_model_name={"gelu-1l": "NeelNanda/GELU"}.get)
+    monkeypatch.setitem(sys.modules, "transformer_lens.supported_models", names)
+    assert sae_ids.hub_name("gelu-1l") == "NeelNanda/GELU"
