@@ -69,7 +69,7 @@ def _shown(*values: Any) -> None:
 
 
 def run_notebook(name: str, device: str, edits: dict[str, str] | None = None) -> dict[str, Any]:
-    """Run all code cells.
+    """Run all code cells but the one that installs.
 
     Args:
         name: such as ``00_start_here``.
@@ -85,7 +85,7 @@ def run_notebook(name: str, device: str, edits: dict[str, str] | None = None) ->
     missing = set(edits)
     with _load_less(ROWS.get(number, USUAL_ROWS)), torch.enable_grad():
         for i, cell in enumerate(notebook.cells):
-            if cell.cell_type != "code":
+            if cell.cell_type != "code" or "setup" in cell.metadata.get("tags", []):
                 continue
             source = cell.source
             for old, new in edits.items():
