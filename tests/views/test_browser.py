@@ -201,6 +201,17 @@ def test_keys_stay_in_the_explorer(lab, visit):
             page.keyboard.press(key)
         assert notebook() == before, control
         expect(control).to_be_focused()
+    # The keys changed the text: its features are listed when its heatmap is there.
+    page.wait_for_function(
+        """([selector, text]) => {
+            const letters = string => string.replace(/[^A-Za-z]/g, "");
+            const shown = letters(document.querySelector(selector).textContent);
+            const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+            return shown.includes(letters(text)) && kernel.status === "idle";
+        }""",
+        arg=[labs.HEATMAP, page.get_by_label("Text", exact=True).input_value()],
+        timeout=WAIT,
+    )
     # The arrows do what they do in a list: the next feature is chosen and shown.
     page.keyboard.press("Escape")
     first = fires.locator("option").first.inner_text().split(":")[0]

@@ -156,7 +156,7 @@ def test_reproduce_trains_first_and_hands_the_study_to_the_notebook(tmp_path, mo
     monkeypatch.setattr(
         run,
         "reproduce",
-        lambda name, out, *, parameters: asked.update(parameters) or Ledger([], tier=name),
+        lambda name, out, *, parameters, **_: asked.update(parameters) or Ledger([], tier=name),
     )
     assert cli.main(["reproduce", "feature-ordering", "--out", str(tmp_path)]) == 0
     assert asked == {
