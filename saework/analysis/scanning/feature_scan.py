@@ -150,6 +150,8 @@ class FeatureScan:
         Raises:
             ValueError: a row is not there, or holds other tokens.
         """
+        if len(self.row_digests) == 0:  # it kept no positions, so none will be looked up
+            return
         scanned = torch.cat([torch.arange(first, end) for first, end in self.rows])
         rows = scanned if rows is None else rows.sort().values
         tokens = torch.as_tensor(tokens)
@@ -159,8 +161,6 @@ class FeatureScan:
                 f"an example lies in row {last_row}, but only {len(tokens)} rows were given; "
                 "give the rows that were scanned"
             )
-        if len(self.row_digests) == 0:  # it kept no positions, so none will be looked up
-            return
         recorded = self.row_digests[torch.searchsorted(scanned, rows)]
         differ = row_digests(tokens[rows]) != recorded
         if differ.any():

@@ -25,7 +25,7 @@ HALF_A_CHARACTER = "\ufffd"  # what a cut through a character's bytes decodes to
 
 
 def check_scan(scan: FeatureScan, workbook: WorkbookParts) -> None:
-    """Check that a given scan is of the workbook's SAE.
+    """Check that a given scan is of the workbook's SAE and tokens.
 
     Raises: ValueError, which says what else it is of.
     """
@@ -40,6 +40,7 @@ def check_scan(scan: FeatureScan, workbook: WorkbookParts) -> None:
             "this scan is of another SAE or hook than the workbook's (weights, dtype and "
             "settings count); make it with scan(workbook), or leave scan= out"
         )
+    scan.check_rows(workbook.tokens)
 
 
 @dataclass(frozen=True)

@@ -526,3 +526,10 @@ def test_a_character_of_several_tokens_stands_once_across_them(book):
     assert strings == ["a", "日", "←", "←", "b"]
     assert len(box.heatmap.values) == n_tokens == len(box.token.options)
     assert "\ufffd" not in repr(box)
+
+
+def test_a_scan_of_other_text_is_refused(book):
+    other = replace(book, tokens=book.tokens.flip(0))
+    with pytest.raises(ValueError, match="row 0 holds other tokens than those that were scanned"):
+        explore(book, 7, TEXT, scan=masked_scan(other))
+    explore(book, 7, TEXT, scan=masked_scan(other, top_k=0))  # it has nothing to look up

@@ -162,3 +162,9 @@ def test_find_features_of_something_else(book, kept):
     sae = random_sae(24, 48, book.hook, torch.Generator().manual_seed(8))
     with pytest.raises(ValueError, match="this scan is of another SAE or hook"):
         find_features(replace(book, sae=sae), "return", scan=kept)
+
+
+def test_a_scan_of_other_text_is_refused(book, kept):
+    other = replace(book, tokens=book.tokens.flip(0))
+    with pytest.raises(ValueError, match="row 0 holds other tokens than those that were scanned"):
+        find_features(other, "return", scan=kept)
