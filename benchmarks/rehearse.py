@@ -44,12 +44,19 @@ from saework.reproduction import run
 
 name, notebook, out, parameters, *sae_ids = sys.argv[1:]
 run.NOTEBOOKS[name] = (notebook,)
-reproduce = run.reproduce
-run.reproduce = lambda name, out, **of_the_command: reproduce(
-    name, out, parameters=json.loads(parameters)
-)
+changed = {"notebooks": (notebook,)}
 if sae_ids:  # only their files are there
-    catalogue._RELEASES[name] = replace(catalogue._RELEASES[name], shown=tuple(sae_ids))
+    changed["shown"] = tuple(sae_ids)
+catalogue._RELEASES[name] = replace(catalogue._RELEASES[name], **changed)
+reproduce = run.reproduce
+
+
+def with_parameters(name, out, **of_the_command):
+    of_the_command["parameters"] |= json.loads(parameters)
+    return reproduce(name, out, **of_the_command)
+
+
+run.reproduce = with_parameters
 sys.exit(cli.main(["reproduce", name, "--out", out]))
 """
 KERNEL = """
@@ -177,8 +184,7 @@ def rehearse(
         hub: the Hub on loopback.
         folder: for the cache, the results and the logs.
         notebooks: by their names. They share one cache, so the first downloads the model.
-        machine_gb: the memory that the machine is said to have, to the notebook. The command
-            itself, which asks for all notebooks of the release, sees the true one.
+        machine_gb: the memory that the machine is said to have, to the command and the notebook.
         limit_gb: in place of what the plan of each notebook promises.
         sae_ids: the only SAEs that the Hub serves, if not all.
         parameters: of the notebooks, in place of their own.
@@ -195,6 +201,7 @@ def rehearse(
         hub.url,
         IPYTHONDIR=str(folder / "ipython"),
         HF_TOKEN=stand_in_files.TOKEN,
+        CUDA_VISIBLE_DEVICES="",  # the machine has no GPU
     )
     parameters = parameters or {}
     found = []
@@ -202,7 +209,7 @@ def rehearse(
         plan, fits = plan_notebook(release_named(name), notebook, Machine(machine_gb))
         limit = plan.memory_gb if limit_gb is None else limit_gb
         out, log = folder / "out", folder / f"{notebook}.log"
-        command = [sys.executable, "-c", DRIVER, name, notebook, str(out)]
+        command = [sys.executable, "-c", machine + DRIVER, name, notebook, str(out)]
         command += [json.dumps(parameters), *sae_ids]
         n_before, started = len(hub.requests), time.monotonic()
         peak, too_much = run_limited(command, environment, limit_bytes=limit * 1e9, log=log)

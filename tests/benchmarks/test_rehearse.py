@@ -112,17 +112,28 @@ def test_what_holds_too_much_is_ended(rehearsing, tmp_path, monkeypatch):
     assert out["problem"] == "passed the limit" and out["peak_gb"] >= 1
 
 
-def test_a_notebook_that_fails_says_where(rehearsing, tmp_path, monkeypatch):
+def test_the_plan_of_the_pretended_machine_is_run(rehearsing, tmp_path, monkeypatch):
+    """A notebook that fails says what it was given: float32 needs more than 5 GB for Llama, and this machine may have any amount."""
     rehearse, _ = rehearsing
-    out = _rehearsed(rehearse, tmp_path, monkeypatch, "1 / 0", limit=3)
-    assert out["problem"].endswith(": ZeroDivisionError: division by zero")
+    code = "import psutil\nraise ValueError(DEVICE, DTYPE, N, psutil.virtual_memory().available)"
+    out = _rehearsed(rehearse, tmp_path, monkeypatch, code, limit=3, machine=5)
+    assert out["plan"] == "cpu, bfloat16, full"
+    assert out["problem"].endswith("ValueError: ('cpu', 'bfloat16', 3, 5000000000)")
 
 
-def _rehearsed(rehearse, folder, monkeypatch, code, *, limit):
+def test_a_machine_that_is_too_small(rehearsing, tmp_path, monkeypatch):
+    rehearse, _ = rehearsing
+    out = _rehearsed(rehearse, tmp_path, monkeypatch, "1", limit=3, machine=2)
+    assert out["plan"] == "cpu, bfloat16, full (does not fit)"
+    assert "about 6.5 GB of memory needed but 2.0 GB available" in out["problem"]
+
+
+def _rehearsed(rehearse, folder, monkeypatch, code, *, limit, machine=8):
     """The record of a notebook of one cell, on Llama's narrow stand-ins."""
     notebooks = folder / "notebooks"
     notebooks.mkdir()
-    head = nbformat.v4.new_code_cell("RELEASE = N = None", metadata={"tags": ["parameters"]})
+    settings = "RELEASE = N = None\nDEVICE = None\nDTYPE = None"
+    head = nbformat.v4.new_code_cell(settings, metadata={"tags": ["parameters"]})
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [head, nbformat.v4.new_code_cell(code)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), notebooks / "one.ipynb")
@@ -132,7 +143,7 @@ def _rehearsed(rehearse, folder, monkeypatch, code, *, limit):
     )
     name = "llama-3.2-1b-qresearch"
     command = [name, "--notebook", "one", "--small", "--folder", str(folder / "there")]
-    command += ["--limit", str(limit), "--machine", "8", "--parameter", "N=3"]
+    command += ["--limit", str(limit), "--machine", str(machine), "--parameter", "N=3"]
     rehearse.main(command)
     (found,) = json.loads((folder / "there" / f"{name}.json").read_text())
     return found
