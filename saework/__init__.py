@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from saework.loading import corpus, mutations
     from saework.loading.catalogue import claims_of, release_named, releases
     from saework.loading.corpus import chat_tokens
+    from saework.loading.notebook_plans import plans_here
     from saework.loading.requirements import Preflight, preflight
     from saework.loading.workbook import Workbook, load
     from saework.studies import feature_ordering, saebench
@@ -73,6 +74,7 @@ _NAMES_BY_HOME = {
     "analysis.steering": ["Steering", "steer"],
     "loading.catalogue": ["claims_of", "release_named", "releases"],
     "loading.corpus": ["chat_tokens"],
+    "loading.notebook_plans": ["plans_here"],
     "loading.requirements": ["Preflight", "preflight"],
     "loading.workbook": ["Workbook", "load"],
     "views.explorer.explorer": ["explore"],

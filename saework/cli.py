@@ -345,12 +345,18 @@ def _add_record(commands: Commands) -> None:
         nargs="*",
         help="such as 00_start_here; all if left out",
     )
+    command.add_argument(
+        "--setup-only",
+        action="store_true",
+        help="write the badges and the cells that install saework; nothing is executed",
+    )
     command.set_defaults(run=_record)
 
 
 def _record(arguments: argparse.Namespace) -> int:
     from saework.core.errors import unknown
-    from saework.reproduction.record import record, repository_address
+    from saework.reproduction.colab import origin_of
+    from saework.reproduction.record import record, set_up
     from saework.reproduction.run import notebook_folder
 
     folder = notebook_folder()
@@ -362,13 +368,14 @@ def _record(arguments: argparse.Namespace) -> int:
     for name in arguments.names:
         if name not in paths:
             raise unknown("notebook", name, paths, see=f"There are {', '.join(paths)}.")
-    repository = repository_address(folder.parent)
-    if repository is None:
+    origin = origin_of(folder.parent)
+    if origin.repository is None:
         print("no project.urls.Repository in pyproject.toml, so no Colab badges", file=sys.stderr)
+    write = set_up if arguments.setup_only else record
     for name, path in paths.items():
         if not arguments.names or name in arguments.names:
             print(path.name)
-            record(path, repository=repository)
+            write(path, origin=origin)
     return 0
 
 

@@ -5,14 +5,16 @@
 
 It is not part of the test run. It makes an environment with the versions that Colab had in 2026
 (from memory; Colab itself cannot be reached from here). In one session there it imports numpy,
-torch and pandas, runs the setup cell with this checkout's last commit as the repository, and then
-notebook 00. It fails if numpy or torch were replaced, or if a cell fails. It prints what else
-changed.
+torch and pandas, runs the setup cell as if on Colab, and then notebook 00: first with this
+checkout's last commit as the repository, and then with a wheel of it, by name, from a folder that
+stands for the package index. It fails if numpy or torch were replaced, or if a cell fails. It
+prints what else changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -27,7 +29,7 @@ protobuf==5.29.5 datasets==4.0.0 transformers<5 setuptools jedi
 """.split()
 TORCH = "torch==2.13.0"  # Colab's may be older; this is the one that is available here
 SESSION = """
-import io, json, sys
+import io, json, sys, types
 from contextlib import redirect_stdout
 from importlib.metadata import distributions
 from IPython.core.interactiveshell import InteractiveShell
@@ -47,6 +49,7 @@ import numpy, torch, pandas
 print("session begins: numpy", numpy.__version__, "torch", torch.__version__, flush=True)
 before = installed()
 loaded = {name.partition(".")[0].lower() for name in sys.modules}
+sys.modules["google.colab"] = types.ModuleType("google.colab")  # all that the cell asks for
 shell = InteractiveShell.instance()
 shell.run_cell(setup).raise_error()
 after = installed()
@@ -84,24 +87,36 @@ def main() -> None:
     )
     parser.add_argument("--keep", action="store_true", help="use the environment as it is")
     arguments = parser.parse_args()
+    links = os.environ.get("PIP_FIND_LINKS", "").split()
+    if arguments.find_links:
+        links.append(arguments.find_links)
+    os.environ["PIP_FIND_LINKS"] = " ".join(links)
     if not arguments.keep:
         shutil.rmtree(arguments.environment, ignore_errors=True)
         subprocess.run([arguments.python, "-m", "venv", arguments.environment], check=True)
-        links = ["--find-links", arguments.find_links] if arguments.find_links else []
         subprocess.run(
-            [arguments.environment / "bin" / "pip", "install", "--quiet", *links, *COLAB, TORCH],
+            [arguments.environment / "bin" / "pip", "install", "--quiet", *COLAB, TORCH],
             check=True,
         )
     sys.path.insert(0, str(ROOT))
-    from saework.reproduction.record import setup_cell
+    from saework.reproduction.colab import setup_cell
 
     notebook = ROOT / "notebooks" / "00_start_here.ipynb"
     python = (arguments.environment / "bin" / "python").absolute()
-    subprocess.run(
-        [python, "-c", SESSION, setup_cell(ROOT.as_uri()), notebook],
-        cwd=arguments.environment,
-        check=True,
-    )
+    index = arguments.environment / "index"
+    wheel = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", index, ROOT]
+    subprocess.run(wheel, check=True)
+    named = os.environ | {"PIP_FIND_LINKS": " ".join([index.as_uri(), *links])}
+    for install, environment in ((f"git+{ROOT.as_uri()}", None), ("saework", named)):
+        print(f"from {install}:", flush=True)
+        subprocess.run(
+            [python, "-c", SESSION, setup_cell(notebook.stem, install), notebook],
+            cwd=arguments.environment,
+            env=environment,
+            check=True,
+        )
+        uninstall = [python, "-m", "pip", "uninstall", "--quiet", "--yes", "saework"]
+        subprocess.run(uninstall, check=True)
 
 
 if __name__ == "__main__":

@@ -272,6 +272,7 @@ NO_TENSORS = {
     "WeightsError",
     "chat_tokens",
     "claims_of",
+    "plans_here",
     "preflight",
     "release_named",
     "releases",

@@ -241,7 +241,12 @@ def test_each_command_says_what_it_takes(command, capsys):
 def test_what_is_recorded(one_notebook, tmp_path, monkeypatch, capsys):
     recorded = []
     monkeypatch.setattr(
-        "saework.reproduction.record.record", lambda path, repository: recorded.append(path.stem)
+        "saework.reproduction.record.record", lambda path, origin: recorded.append(path.stem)
+    )
+    set_up = []
+    monkeypatch.setattr(
+        "saework.reproduction.record.set_up",
+        lambda path, origin: set_up.append((path.stem, origin.install)),
     )
     one_notebook("ledger")
     assert cli.main(["record"]) == 2
@@ -252,6 +257,10 @@ def test_what_is_recorded(one_notebook, tmp_path, monkeypatch, capsys):
     assert cli.main(["record"]) == cli.main(["record", "one"]) == 0
     assert recorded == ["one", "one"]
     assert "no project.urls.Repository" in capsys.readouterr().err
+    (tmp_path / "pyproject.toml").write_text("[project.urls]\nRepository = 'https://x.org/y'\n")
+    assert cli.main(["record", "--setup-only"]) == 0
+    assert recorded == ["one", "one"] and set_up == [("one", "git+https://x.org/y")]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import nbformat
 import pytest
 
 from saework.core.ledger import LEDGER_MIME
+from saework.reproduction.colab import BADGE_START, origin_of, set_badge
 from saework.reproduction.html import PLOTLY_MIME, outputs_with
 from saework.reproduction.pictures import PNG, described
-from saework.reproduction.record import BADGE_START, repository_address, set_badge
 from saework.reproduction.run import NOTEBOOKS
 
 ROOT = Path(__file__).parents[2]
@@ -113,13 +113,13 @@ def test_its_links_lead_somewhere(notebook):
 
 def test_a_badge_is_there_only_when_the_address_is_known(notebook):
     _, nb = notebook
-    assert nb.cells[0].source.startswith(BADGE_START) == (repository_address(ROOT) is not None)
+    assert nb.cells[0].source.startswith(BADGE_START) == (origin_of(ROOT).repository is not None)
 
 
 def test_the_badge_opens_this_very_notebook(notebook):
     path, nb = notebook
     committed = nb.cells[0].source
-    set_badge(nb, path.name, repository_address(ROOT))
+    set_badge(nb, path.name, origin_of(ROOT).repository)
     assert nb.cells[0].source == committed
     set_badge(nb, path.name, "https://github.com/someone/saework/")
     badge, _, title = nb.cells[0].source.split("\n")[:3]

@@ -12,16 +12,14 @@ from PIL import Image
 from stand_ins import executed_notebook
 
 from saework.reproduction import pictures
+from saework.reproduction.colab import BADGE_START, Origin, setup_cell
 from saework.reproduction.html import PLOTLY_MIME, WIDGET_MIME, outputs_with, page
 from saework.reproduction.record import (
     add_pictures,
     cleaned,
     edges_in,
     record,
-    repository_address,
-    set_badge,
-    set_setup_cell,
-    setup_cell,
+    set_up,
 )
 from saework.views import plots
 from saework.views.tables import RAW_MIME, show
@@ -66,69 +64,23 @@ def test_numbers_near_a_rounding_edge_are_found():
     assert edges_in(executed_notebook(edge, safe)) == [1.23500001]
 
 
-@pytest.mark.parametrize("address", [None, "https://github.com/someone/saework"])
-def test_the_badge_and_the_setup_cell_follow_the_address(address):
-    nb = executed_notebook()
-    nb.cells.append(nbformat.v4.new_code_cell("", metadata={"tags": ["setup"]}))
-    for _ in range(2):  # a second time changes nothing
-        set_badge(nb, "00_start_here.ipynb", address)
-        set_setup_cell(nb, address)
-    if address is None:
-        assert nb.cells[0].source == "# Title?"
-        assert "on Colab: README, The notebooks" in nb.cells[2].source
-    else:
-        place = "colab.research.google.com/github/someone/saework/blob/main/notebooks"
-        assert nb.cells[0].source.count(f"{place}/00_start_here.ipynb") == 1
-        assert nb.cells[0].source.endswith("# Title?")
-        assert nb.cells[2].source.endswith(
-            '    %pip install --quiet "git+https://github.com/someone/saework" {kept}'
-        )
-
-
-def test_the_setup_cell_keeps_numpy_and_torch(monkeypatch):
-    """Run as a reader on Colab runs it, with saework missing and a stand-in for pip."""
-    import importlib.metadata
-    import importlib.util
-
-    from IPython.core.interactiveshell import InteractiveShell
-
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "saework" else find(name)
-    )
-    shell, ran = InteractiveShell(), []
-    shell.register_magic_function(ran.append, magic_name="pip")
-    shell.run_cell(setup_cell("https://github.com/someone/saework")).raise_error()
-    kept = " ".join(f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "torch"))
-    assert ran == [f'install --quiet "git+https://github.com/someone/saework" {kept}']
-
-
-def test_the_setup_cell_without_an_address_says_what_to_run(monkeypatch):
-    import importlib.util
-
-    exec(setup_cell(None))  # saework is here: nothing happens
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ModuleNotFoundError, match=r"run: pip install -e \. \(on Colab: README, The notebooks\)"
-    ):
-        exec(setup_cell(None))
-
-
-def test_the_setup_cell_is_the_one_of_the_committed_notebooks():
-    from saework.reproduction.run import notebook_folder
-
-    for path in notebook_folder().glob("*.ipynb"):
-        cells = nbformat.read(path, as_version=4).cells
-        (setup,) = [cell for cell in cells if "setup" in cell.metadata.get("tags", [])]
-        assert setup.source == setup_cell(repository_address(notebook_folder().parent))
-
-
-def test_the_address_of_the_repository(tmp_path):
-    file = tmp_path / "pyproject.toml"
-    file.write_text("[project]\nname = 'x'\n")
-    assert repository_address(tmp_path) is None
-    file.write_text("[project.urls]\nRepository = 'https://github.com/someone/x'\n")
-    assert repository_address(tmp_path) == "https://github.com/someone/x"
+def test_only_the_badge_and_the_setup_cell_are_written_anew(tmp_path):
+    notebook = executed_notebook()
+    notebook.cells.insert(1, nbformat.v4.new_code_cell("old", metadata={"tags": ["setup"]}))
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="printed")]
+    path = tmp_path / "00_start_here.ipynb"
+    nbformat.write(notebook, path)
+    origin = Origin("https://github.com/someone/saework")
+    set_up(path, origin=origin)
+    written = nbformat.read(path, as_version=4)
+    assert written.cells[0].source.startswith(BADGE_START)
+    assert written.cells[1].source == setup_cell("00_start_here", origin.install)
+    for cell, before in zip(written.cells[1:], notebook.cells[1:]):
+        assert (cell.id, cell.outputs) == (before.id, before.outputs)
+    assert [cell.source for cell in written.cells[2:]] == ["1"]
+    once = path.read_bytes()
+    set_up(path, origin=origin)
+    assert path.read_bytes() == once
 
 
 def test_a_notebook_that_fails_is_not_cleaned(monkeypatch, tmp_path):
@@ -136,7 +88,7 @@ def test_a_notebook_that_fails_is_not_cleaned(monkeypatch, tmp_path):
     path = tmp_path / "one.ipynb"
     nbformat.write(executed_notebook(), path)
     with pytest.raises(RuntimeError, match=r"one\.ipynb: E: why"):
-        record(path, repository=None)
+        record(path, origin=Origin())
 
 
 def test_no_browser_is_said_and_the_rest_is_recorded(monkeypatch, tmp_path):
@@ -147,7 +99,7 @@ def test_no_browser_is_said_and_the_rest_is_recorded(monkeypatch, tmp_path):
     notebook.cells.insert(0, nbformat.v4.new_markdown_cell("# Title?"))
     nbformat.write(notebook, path)
     said = []
-    record(path, repository=None, say=said.append)
+    record(path, origin=Origin(), say=said.append)
     assert said == [
         "one.ipynb: its figures got no picture, so GitHub will show none: "
         "no Chromium is installed (on Debian and Ubuntu: apt install chromium)"
