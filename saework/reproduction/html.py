@@ -12,6 +12,7 @@ from nbformat import NotebookNode
 from saework.core.files import GENERATOR
 from saework.reproduction import pictures
 from saework.views.heatmap_markup import DARK_STYLE, adaptive
+from saework.views.themes import FIGURES_IN_NOTEBOOKS, dark_figures
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
@@ -35,7 +36,7 @@ _PAGE = (
 nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
 </style>
 {{ resources.include_css("static/theme-dark.css") | replace("<style", '<style media="DARK"') }}
-<style media="DARK">FIGURES</style>
+<style media="DARK">COLOURS</style>
 {%- endblock -%}
 {%- block body_header -%}{{ super() }}
 {%- if resources.neighbours %}<nav class="neighbours" aria-label="pages of this run">
@@ -44,8 +45,7 @@ nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
 {%- endblock -%}"""
 )
 _DARK = "screen and (prefers-color-scheme: dark)"
-# Plotly writes a figure's colours (figure_style.py) into each of its elements.
-_DARK_FIGURES = """
+_DARK_COLOURS = """
 :root {
   color-scheme: dark;
   --jp-mirror-editor-comment-color: #8abcbc;
@@ -54,13 +54,6 @@ _DARK_FIGURES = """
   --jp-cell-inprompt-font-color: #8fb8dc;
   --jp-cell-outprompt-font-color: #e8a37c;
 }
-.js-plotly-plot .main-svg { background: transparent !important; }
-.js-plotly-plot rect.bg { fill-opacity: 0 !important; }
-.js-plotly-plot :is(.infolayer, .xtick, .ytick) text { fill: #d8d8d8 !important; }
-.js-plotly-plot .gridlayer path { stroke: #444444 !important; }
-.js-plotly-plot [style*="stroke: rgb(51, 51, 51)"] { stroke: #d8d8d8 !important; }
-.js-plotly-plot .shapelayer [style*="stroke: rgb(42, 63, 95)"] { stroke: #9fb3cc !important; }
-.js-plotly-plot [style*="fill: rgb(51, 51, 51)"]:not(text) { fill: #d8d8d8 !important; }
 """
 
 
@@ -79,11 +72,13 @@ def page(notebook: NotebookNode, *, title: str, neighbours: Sequence[tuple[str, 
     from traitlets.config import Config
 
     notebook = nbformat.from_dict(json.loads(json.dumps(notebook)))
+    drop_theme_styles(notebook)
     drop_widgets(notebook)
     _draw_figures(notebook)
     # embed_images=True would close each <details> right behind its summary: answers would be seen
     hidden = Config(TagRemovePreprocessor={"enabled": True, "remove_input_tags": {"check"}})
-    template = _PAGE.replace("DARK", _DARK).replace("FIGURES", _DARK_FIGURES + DARK_STYLE)
+    colours = _DARK_COLOURS + dark_figures() + DARK_STYLE
+    template = _PAGE.replace("DARK", _DARK).replace("COLOURS", colours)
     exporter = HTMLExporter(raw_template=template, exclude_anchor_links=True, config=hidden)
     resources = {"metadata": {"name": title}, "neighbours": list(neighbours)}
     html, _ = exporter.from_notebook_node(notebook, resources=resources)
@@ -98,6 +93,17 @@ def outputs_with(notebook: NotebookNode, mime: str) -> list[NotebookNode]:
         for output in cell.get("outputs", [])
         if mime in output.get("data", {})
     ]
+
+
+def drop_theme_styles(notebook: NotebookNode) -> None:
+    """Take out the style sheets that stand before figures: only a live notebook needs them."""
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if output.get("data", {}) != {"text/html": FIGURES_IN_NOTEBOOKS}
+            ]
 
 
 def drop_widgets(notebook: NotebookNode) -> None:

@@ -24,13 +24,15 @@ def figure_of(content: str) -> Any:
     """
     import plotly.io
 
+    from saework.views.figure_style import ThemedFigure
+
     outside = sorted(_outside_parts(json.loads(content)))
     if outside:
         raise ValueError(
             f"a figure of the pack has {', '.join(outside)}, which a browser fetches from outside; "
             "it was made by hand, and is refused"
         )
-    return plotly.io.from_json(content)
+    return ThemedFigure(plotly.io.from_json(content))
 
 
 def _outside_parts(figure: dict[str, Any]) -> set[str]:

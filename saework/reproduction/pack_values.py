@@ -185,9 +185,15 @@ def _pack(value: Any, tensors: Tensors) -> Tree:
         }
     if isinstance(value, pd.DataFrame):
         return _pack_frame(value, tensors)
-    if type(value).__module__.startswith("plotly.") and hasattr(value, "to_json"):
+    if _is_figure(value):
         return {"figure": value.to_json()}
     return _pack_result(value, tensors)
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether it is a plotly figure, without an import of plotly."""
+    modules = [kind.__module__ for kind in type(value).__mro__]
+    return hasattr(value, "to_json") and any(name.startswith("plotly.") for name in modules)
 
 
 def _pack_dict(value: dict[Any, Any], tensors: Tensors) -> Tree:

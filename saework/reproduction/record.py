@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 from saework.reproduction import pictures
 from saework.reproduction.colab import Origin, set_badge, set_setup_cell
 from saework.reproduction.execute import execute
-from saework.reproduction.html import PLOTLY_MIME, drop_widgets, outputs_with
+from saework.reproduction.html import PLOTLY_MIME, drop_theme_styles, drop_widgets, outputs_with
 from saework.views.tables import RAW_MIME, near_rounding_edge
 
 KEPT_METADATA = ("tags", "jupyter")
@@ -77,6 +77,7 @@ def add_pictures(notebook: NotebookNode) -> None:
 
 def cleaned(notebook: NotebookNode) -> NotebookNode:
     """A notebook without execution times, widgets, raw numbers, or what else is of this machine."""
+    drop_theme_styles(notebook)
     drop_widgets(notebook)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

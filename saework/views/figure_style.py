@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
+from saework.views.themes import FIGURES_IN_NOTEBOOKS
+
 Group = TypeVar("Group")
 
 # Okabe and Ito's colours, which look different with every common colour blindness.
@@ -49,6 +51,20 @@ TEMPLATE = {
     }
 }
 """The look as plain data, which each figure carries."""
+
+
+class ThemedFigure(go.Figure):
+    """A plotly figure that follows the theme of JupyterLab, VS Code and Colab.
+
+    A figure's colours are part of its data, and the kernel cannot know the reader's theme. So a
+    style sheet is shown before the figure.
+    """
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display({"text/html": FIGURES_IN_NOTEBOOKS}, raw=True)
+        super()._ipython_display_()
 
 
 def with_look(figure: go.Figure, *, title: str, x: str, y: str) -> go.Figure:

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from saework.core.tokens import NEWLINE, visible
+from saework.views.themes import HEATMAPS_IN_NOTEBOOKS
 
 # Blue and a dark vermilion look different with every common colour blindness. They are transparent,
 # so that the page's own text is readable on them in light and dark themes (4.5:1, tested).
@@ -40,7 +41,7 @@ MARK_STYLE = "outline:2px solid;outline-offset:1px"
 # The style sheet goes into every heatmap of a notebook, so it is stored there without line ends.
 _CSS_FILE = Path(__file__).with_name("heatmap.css")
 _CSS_LINES = _CSS_FILE.read_text(encoding="utf-8").splitlines()
-HEATMAP_STYLE = "".join(map(str.strip, _CSS_LINES))
+HEATMAP_STYLE = "".join(map(str.strip, _CSS_LINES)) + HEATMAPS_IN_NOTEBOOKS
 """The style sheet. A page needs it once in its head for heatmaps of ``html(style=False)``."""
 _PAGE_STYLE = (
     ":root{color-scheme:light dark;background:Canvas;color:CanvasText}"

@@ -19,6 +19,7 @@ from saework.views.figure_style import (
     LINE_GREY,
     SYMBOLS,
     WHITE,
+    ThemedFigure,
     bar_marker,
     distinguishable,
     with_look,
@@ -67,7 +68,7 @@ def histogram(
     if high <= low:
         high = low + 1
     edges = np.linspace(low, high, bins + 1)
-    figure = go.Figure()
+    figure = ThemedFigure()
     for i, (name, group) in enumerate(distinguishable(values)):
         heights = np.histogram(group, edges)[0]
         if percent:
@@ -107,7 +108,7 @@ def bars(
         width=np.diff(edges),
         marker=bar_marker(0),
     )
-    return with_look(go.Figure(bar), title=title, x=x, y=y)
+    return with_look(ThemedFigure(bar), title=title, x=x, y=y)
 
 
 def scatter(
@@ -130,7 +131,7 @@ def scatter(
     Raises:
         ValueError: if there are more groups than colours.
     """
-    figure = go.Figure()
+    figure = ThemedFigure()
     for i, (name, (xs, ys)) in enumerate(distinguishable(groups)):
         marker = {"color": COLOURS[i], "symbol": SYMBOLS[i], "size": 6, "opacity": 0.5}
         figure.add_scattergl(
@@ -168,7 +169,7 @@ def line(
     Raises:
         ValueError: if there are more groups than colours.
     """
-    figure = go.Figure()
+    figure = ThemedFigure()
     for i, (name, (xs, ys)) in enumerate(distinguishable(groups)):
         figure.add_scatter(
             x=as_array(xs),
@@ -198,7 +199,7 @@ def sorted_rates(rates: ArrayLike, steps: Sequence[int], *, title: str, floor: f
     floored = np.maximum(as_array(rates, dtype=float), floor)
     curves = np.sort(floored, axis=1)[:, ::-1]
     last = len(curves) - 1
-    figure = go.Figure()
+    figure = ThemedFigure()
     for i, curve in enumerate(curves):
         figure.add_scatter(
             x=np.arange(len(curve)),
@@ -253,7 +254,7 @@ def histories(
     Raises:
         ValueError: if there are more groups than colours.
     """
-    figure = go.Figure()
+    figure = ThemedFigure()
     for i, (name, rates) in enumerate(distinguishable(groups)):
         for feature, history in enumerate(as_array(rates, dtype=float).T):
             figure.add_scatter(
@@ -290,6 +291,7 @@ def differences(panels: Mapping[str, pd.DataFrame], *, title: str, y: str) -> go
         shared_yaxes=True,
         vertical_spacing=0.16,
         horizontal_spacing=0.04,
+        figure=ThemedFigure(),
     )
     for i, (measure, frame) in enumerate(panels.items()):
         row, column = divmod(i, 2)

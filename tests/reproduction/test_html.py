@@ -9,10 +9,18 @@ import nbformat
 import plotly.graph_objects as go
 from stand_ins import executed_notebook
 
-from saework.reproduction.html import PLOTLY_MIME, WIDGET_MIME, drop_widgets, outputs_with, page
+from saework.reproduction.html import (
+    PLOTLY_MIME,
+    WIDGET_MIME,
+    drop_theme_styles,
+    drop_widgets,
+    outputs_with,
+    page,
+)
 from saework.views.figure_style import INK
 from saework.views.heatmap import token_heatmap
 from saework.views.heatmap_markup import POSITIVE
+from saework.views.themes import FIGURES_IN_NOTEBOOKS
 
 FIGURE = go.Figure(go.Bar(x=[1, 2], y=[3, 4]))
 
@@ -72,6 +80,15 @@ def test_a_page_leaves_the_notebook_as_it_was():
     assert str(notebook) == before
 
 
+def test_the_styles_before_figures_are_dropped():
+    style, table = {"text/html": FIGURES_IN_NOTEBOOKS}, {"text/html": "<table>"}
+    notebook = executed_notebook(style, {PLOTLY_MIME: {}}, table)
+    drop_theme_styles(notebook)
+    kept = [list(output.data) for output in notebook.cells[1].outputs]
+    assert kept == [[PLOTLY_MIME], ["text/html"]]
+    assert 'data-jp-theme-light="false"' not in page(executed_notebook(style), title="a page")
+
+
 def test_a_figure_is_put_into_words():
     figure = go.Figure(go.Bar(x=[1], y=[2]), layout={"title": "a < b"})
     html = page(executed_notebook({PLOTLY_MIME: figure.to_plotly_json()}), title="a page")
@@ -121,7 +138,7 @@ def test_a_page_has_a_dark_theme():
     theme, ours = (style for _, style in dark)
     assert "--jp-layout-color0: " in theme and ".js-plotly-plot" in ours
     assert html.index("--jp-mirror-editor-comment-color: #2f6f6f") < html.index(theme)
-    assert "DARK" not in ours and "FIGURES" not in html
+    assert "DARK" not in ours and "COLOURS" not in html
 
 
 def test_what_is_dark_of_a_figure_is_there_to_be_changed():

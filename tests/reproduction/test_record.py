@@ -23,6 +23,7 @@ from saework.reproduction.record import (
 )
 from saework.views import plots
 from saework.views.tables import RAW_MIME, show
+from saework.views.themes import FIGURES_IN_NOTEBOOKS
 
 GROUPS = {"rare": ([1, 2], [3, 4]), "the rest": ([5], [6])}
 
@@ -44,7 +45,8 @@ def recorded(figure):
 def test_cleaning_leaves_nothing_of_this_machine():
     raw = show({"x": 1.0})._repr_mimebundle_()
     widget = {WIDGET_MIME: {"model_id": "1"}, "text/plain": "VBox()"}
-    executed = executed_notebook(raw, widget)
+    style = {"text/html": FIGURES_IN_NOTEBOOKS}
+    executed = executed_notebook(raw, style, widget)
     executed.cells[1].outputs.append(
         nbformat.v4.new_output("stream", name="stdout", text="printed")
     )

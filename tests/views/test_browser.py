@@ -24,6 +24,12 @@ EXPLORE = (
     "from saework import explore, load\nbook = load('gelu-1l-mini', check=False)",
     "explore(book, 985, 'def area(width):\\n    # A note.')",
 )
+FIGURE = """\
+import pandas as pd
+from saework import plots
+rows = {"difference": [1.0, 0.1], "low": [0.5, -0.2], "high": [1.5, 0.4]}
+frame = pd.DataFrame(rows, index=["a", "b"])
+plots.differences({"loss": frame, "L0": frame, "size": frame}, title="Differences", y="variant")"""
 WAIT = 30 * labs.SECONDS
 # Pandas leaves the corner of a table empty, and so does Markdown.
 NOT_OURS = {"empty-table-header"}
@@ -36,6 +42,7 @@ def lab(browser, tmp_path_factory):
     for name in ("00_start_here", "04_gelu_1l_rare_features"):
         shutil.copy(labs.ROOT / "notebooks" / f"{name}.ipynb", folder)
     labs.write_notebook(folder / "explore.ipynb", *EXPLORE)
+    labs.write_notebook(folder / "figure.ipynb", FIGURE)
     with labs.jupyterlab(folder) as running:
         yield running
 
@@ -113,6 +120,35 @@ def test_stored_figures_are_shown_once_and_come_alive_under_the_mouse(lab, visit
     expect(drawing).to_be_visible(timeout=WAIT)
     expect(picture).to_be_hidden()
     photograph(lab, page, "04_gelu_1l_rare_features")
+
+
+def test_live_figures_follow_the_theme(lab, visit):
+    from playwright.sync_api import expect
+
+    page = visit("figure.ipynb")
+    assert errors_in(lab.run_all(page)) == []
+    figure = page.locator(".js-plotly-plot")
+    expect(figure.locator(".gtitle")).to_have_text("Differences", timeout=WAIT)
+    colours = """figure => {
+        const shown = (selector, name) => [...new Set([...figure.querySelectorAll(selector)].map(
+            each => getComputedStyle(each)[name]))];
+        return {
+            text: shown("text", "fill"),
+            paper: shown(".main-svg", "backgroundColor"),
+            points: shown(".points path", "fill"),
+        };
+    }"""
+    clear = "rgba(0, 0, 0, 0)"
+    for theme, text, paper, hollow in (
+        (labs.LIGHT, "rgb(51, 51, 51)", "rgb(255, 255, 255)", "rgb(255, 255, 255)"),
+        (labs.DARK, "rgb(216, 216, 216)", clear, "rgb(17, 17, 17)"),
+    ):
+        lab.theme(page, theme)
+        found = figure.evaluate(colours)
+        assert found["text"] == [text]
+        assert set(found["paper"]) <= {paper, clear} and paper in found["paper"]
+        assert found["points"] == ["rgb(213, 94, 0)", hollow]
+        page.screenshot(path=labs.SCREENSHOTS / f"figure-{theme.split()[1].lower()}.png")
 
 
 def test_the_explorer_follows_what_is_typed_and_chosen(lab, visit):

@@ -3,6 +3,7 @@
 import copy
 import json
 
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
@@ -13,10 +14,12 @@ from saework.views.figure_style import (
     PATTERNS,
     SYMBOLS,
     TEMPLATE,
+    ThemedFigure,
     bar_marker,
     distinguishable,
     with_look,
 )
+from saework.views.themes import FIGURES_IN_NOTEBOOKS
 
 LABELS = {"title": "A title", "x": "log10 firing rate", "y": "count"}
 
@@ -54,3 +57,32 @@ def test_the_template_is_plain_data_that_no_call_changes():
     figure.update_layout(template_layout_height=100)
     assert TEMPLATE == before and json.dumps(before)
     assert plots.bars([1], [0, 1], **LABELS).layout.template.layout.height == 340
+
+
+def test_in_a_notebook_the_style_of_dark_themes_comes_before_the_figure(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append((data, raw)))
+    monkeypatch.setattr("plotly.io.show", shown.append)
+    figure = plots.bars([1], [0, 1], **LABELS)
+    figure._ipython_display_()
+    assert shown == [({"text/html": FIGURES_IN_NOTEBOOKS}, True), figure]
+
+
+def test_every_figure_follows_the_theme():
+    rates = [[0.1, 0.2], [0.3, 0.1]]
+    frame = pd.DataFrame({"difference": [1.0], "low": [0.5], "high": [2.0]}, index=["a"])
+    groups = {"a": ([1, 2], [1, 2])}
+    figures = [
+        plots.histogram({"a": [1.0]}, title="t", x="x"),
+        plots.bars([1], [0, 1], **LABELS),
+        plots.scatter(groups, **LABELS),
+        plots.line(groups, **LABELS),
+        plots.sorted_rates(rates, [0, 1], title="t", floor=1e-3),
+        plots.histories({"a": rates}, [0, 1], title="t"),
+        plots.differences({"loss": frame}, title="t", y="variant"),
+    ]
+    drawing = [name for name in vars(plots) if callable(vars(plots)[name]) and name.islower()]
+    own = [name for name in drawing if vars(plots)[name].__module__ == plots.__name__]
+    assert len([name for name in own if not name.startswith("_")]) == len(figures)
+    for figure in figures:
+        assert type(figure) is type(copy.deepcopy(figure)) is ThemedFigure

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from contrasts import contrast
 
 from saework.views.heatmap_markup import (
     DARK_STYLE,
@@ -24,16 +25,7 @@ from saework.views.heatmap_markup import (
     text_with_value,
     token_style,
 )
-
-
-def luminance(colour) -> float:
-    """Of an sRGB colour, by WCAG 2.2."""
-    linear = [
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-        for c in (channel / 255 for channel in colour)
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
+from saework.views.themes import BRIGHTER
 
 THEMES = {  # text and background of where notebooks are read
     "black on white": ("000000", "ffffff"),
@@ -64,12 +56,6 @@ def on_page(colour, opacity, page_colour) -> list:
     ]
 
 
-def contrast(text, behind) -> float:
-    """By WCAG 2.2."""
-    light, dark = sorted((luminance(text), luminance(behind)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
 # Pages that saework writes: of heatmaps (a browser's own colours), of features, of notebooks.
 DARK_PAGES = [("ffffff", "121212"), ("e4e5e7", "16181b"), ("ffffff", "111111")]
 
@@ -81,6 +67,19 @@ DARK_PAGES = [("ffffff", "121212"), ("e4e5e7", "16181b"), ("ffffff", "111111")]
 def test_on_dark_pages_weak_levels_are_seen_and_strong_ones_read(text, page_colour, plain, bright):
     text, page_colour = bytes.fromhex(text), bytes.fromhex(page_colour)
     plain, bright = ([int(channel) for channel in colour.split(",")] for colour in (plain, bright))
+    assert contrast(text, on_page(bright, STRONGEST, page_colour)) >= 4.5
+    weak = STRONGEST / 4
+    before = contrast(on_page(plain, weak, page_colour), page_colour)
+    assert contrast(on_page(bright, weak, page_colour), page_colour) > before
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab dark", "VS Code dark", "Colab dark"])
+@pytest.mark.parametrize("colour", [POSITIVE, NEGATIVE])
+def test_in_dark_notebooks_weak_levels_are_brighter_and_strong_ones_read(theme, colour):
+    text, page_colour = (bytes.fromhex(colour) for colour in THEMES[theme])
+    plain = [int(channel) for channel in colour.split(",")]
+    bright = [min(255, BRIGHTER * channel) for channel in plain]
+    text = [min(255, BRIGHTER * channel) for channel in text]
     assert contrast(text, on_page(bright, STRONGEST, page_colour)) >= 4.5
     weak = STRONGEST / 4
     before = contrast(on_page(plain, weak, page_colour), page_colour)
@@ -163,7 +162,7 @@ def test_a_label_keeps_its_spaces_and_hides_nothing():
 
 def test_the_style_sheet_is_one_line_that_says_what_the_file_says():
     assert "\n" not in HEATMAP_STYLE
-    assert HEATMAP_STYLE.count("{") == HEATMAP_STYLE.count("}") == 6
+    assert HEATMAP_STYLE.count("{") == HEATMAP_STYLE.count("}") == 8
     assert HEATMAP_STYLE.startswith(".saework-heat [title]{box-shadow:inset 1px 0 rgba(")
 
 
