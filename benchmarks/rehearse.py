@@ -20,6 +20,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,8 @@ class Rehearsal:
     """Bytes that the Hub on loopback sent, text included."""
     peak_gb: float
     """The most memory that all its processes held at one time, without mapped files."""
+    peak_cell: int | None
+    """The cell that ran then, counted from 0 in the executed notebook; None for none."""
     minutes: float
     problem: str | None
     """Why it did not come to its end."""
@@ -106,12 +109,13 @@ class Rehearsal:
         notebook = self.notebook + (f" ({others})" if others else "")
         cells = [f"{self.machine_gb:g} GB", self.release, notebook, self.plan]
         cells += [f"{self.download_mb:,.0f} MB", f"{self.peak_gb:.1f} GB ({self.limit_gb:.1f})"]
+        cells.append("" if self.peak_cell is None else str(self.peak_cell))
         return f"| {' | '.join([*cells, f'{self.minutes:.1f}', ended])} |"
 
 
 HEAD = """\
-| machine | release | notebook | plan | download | peak (promised) | minutes | |
-|---|---|---|---|---|---|---|---|"""
+| machine | release | notebook | plan | download | peak (promised) | in cell | minutes | |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def held_bytes(process: psutil.Process) -> int:
@@ -130,27 +134,29 @@ def held_bytes(process: psutil.Process) -> int:
 
 def run_limited(
     command: Sequence[str], environment: dict[str, str], *, limit_bytes: float, log: Path
-) -> tuple[int, bool]:
-    """Run a command; returns the peak in bytes, and whether it was ended for passing the limit.
+) -> tuple[int, datetime, bool]:
+    """Run a command; returns its peak in bytes, when that was, and whether the limit ended it.
 
     No cgroup is needed: the processes are looked at ten times a second.
     """
     with log.open("w") as output:
         started = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        process, peak = psutil.Process(started.pid), 0
+        process, peak, peak_time = psutil.Process(started.pid), 0, datetime.now(timezone.utc)
         try:
             while started.poll() is None:
                 try:
-                    peak = max(peak, held_bytes(process))
+                    held = held_bytes(process)
                 except psutil.NoSuchProcess:
                     break
+                if held > peak:
+                    peak, peak_time = held, datetime.now(timezone.utc)
                 if peak > limit_bytes:
-                    return peak, True
+                    return peak, peak_time, True
                 time.sleep(INTERVAL_S)
         finally:
             _end(process)
             started.wait()
-    return peak, False
+    return peak, peak_time, False
 
 
 def _end(process: psutil.Process) -> None:
@@ -212,9 +218,13 @@ def rehearse(
         command = [sys.executable, "-c", machine + DRIVER, name, notebook, str(out)]
         command += [json.dumps(parameters), *sae_ids]
         n_before, started = len(hub.requests), time.monotonic()
-        peak, too_much = run_limited(command, environment, limit_bytes=limit * 1e9, log=log)
+        peak, peak_time, too_much = run_limited(
+            command, environment, limit_bytes=limit * 1e9, log=log
+        )
+        executed = out / f"{notebook}.ipynb"
+        running = out / f".{notebook}-running.ipynb"  # what is left of one that was ended
         sent = [r.size for r in hub.requests[n_before:] if r.method == "GET" and r.status < 300]
-        problem = "passed the limit" if too_much else _problem(out / f"{notebook}.ipynb", log)
+        problem = "passed the limit" if too_much else _problem(executed, log)
         found.append(
             Rehearsal(
                 release=name,
@@ -224,11 +234,24 @@ def rehearse(
                 plan=f"{plan}{'' if fits else ' (does not fit)'}",
                 download_mb=round(sum(sent) / 1e6, 1),
                 peak_gb=round(peak / 1e9, 2),
+                peak_cell=_cell_at(executed if executed.exists() else running, peak_time),
                 minutes=round((time.monotonic() - started) / 60, 2),
                 problem=problem,
                 parameters=parameters,
             )
         )
+    return found
+
+
+def _cell_at(executed: Path, time: datetime) -> int | None:
+    """The last cell that had been started by then."""
+    if not executed.exists():
+        return None
+    found = None
+    for number, cell in enumerate(nbformat.read(executed, as_version=4).cells):
+        started = cell.metadata.get("papermill", {}).get("start_time")
+        if started and datetime.fromisoformat(started).replace(tzinfo=timezone.utc) <= time:
+            found = number
     return found
 
 

@@ -110,10 +110,11 @@ def test_what_holds_too_much_is_ended(rehearsing, tmp_path, monkeypatch):
     code = "kept = bytearray(b'1' * 10**9)\nimport time\ntime.sleep(60)"
     out = _rehearsed(rehearse, tmp_path, monkeypatch, code, limit=1)
     assert out["problem"] == "passed the limit" and out["peak_gb"] >= 1
+    assert out["peak_cell"] == 3, "after that of the release and that of the parameters"
 
 
 def test_the_plan_of_the_pretended_machine_is_run(rehearsing, tmp_path, monkeypatch):
-    """A notebook that fails says what it was given: float32 needs more than 5 GB for Llama, and this machine may have any amount."""
+    """A notebook that fails says what it was given; float32 takes more than 5 GB for Llama."""
     rehearse, _ = rehearsing
     code = "import psutil\nraise ValueError(DEVICE, DTYPE, N, psutil.virtual_memory().available)"
     out = _rehearsed(rehearse, tmp_path, monkeypatch, code, limit=3, machine=5)
