@@ -93,8 +93,8 @@ class Rehearsal:
     """Bytes that the Hub on loopback sent, text included."""
     peak_gb: float
     """The most memory that all its processes held at one time, without mapped files."""
-    peak_cell: int | None
-    """The cell that ran then, counted from 0 in the executed notebook; None for none."""
+    cells_gb: dict[str, float]
+    """The same of each cell that was seen running, by its number and first line."""
     minutes: float
     problem: str | None
     """Why it did not come to its end."""
@@ -109,7 +109,7 @@ class Rehearsal:
         notebook = self.notebook + (f" ({others})" if others else "")
         cells = [f"{self.machine_gb:g} GB", self.release, notebook, self.plan]
         cells += [f"{self.download_mb:,.0f} MB", f"{self.peak_gb:.1f} GB ({self.limit_gb:.1f})"]
-        cells.append("" if self.peak_cell is None else str(self.peak_cell))
+        cells.append(f"`{max(self.cells_gb, key=self.cells_gb.__getitem__, default='')}`")
         return f"| {' | '.join([*cells, f'{self.minutes:.1f}', ended])} |"
 
 
@@ -134,29 +134,28 @@ def held_bytes(process: psutil.Process) -> int:
 
 def run_limited(
     command: Sequence[str], environment: dict[str, str], *, limit_bytes: float, log: Path
-) -> tuple[int, datetime, bool]:
-    """Run a command; returns its peak in bytes, when that was, and whether the limit ended it.
+) -> tuple[list[tuple[datetime, int]], bool]:
+    """Run a command; returns when it held how many bytes, and whether the limit ended it.
 
     No cgroup is needed: the processes are looked at ten times a second.
     """
+    held = []
     with log.open("w") as output:
         started = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        process, peak, peak_time = psutil.Process(started.pid), 0, datetime.now(timezone.utc)
+        process = psutil.Process(started.pid)
         try:
             while started.poll() is None:
                 try:
-                    held = held_bytes(process)
+                    held.append((datetime.now(timezone.utc), held_bytes(process)))
                 except psutil.NoSuchProcess:
                     break
-                if held > peak:
-                    peak, peak_time = held, datetime.now(timezone.utc)
-                if peak > limit_bytes:
-                    return peak, peak_time, True
+                if held[-1][1] > limit_bytes:
+                    return held, True
                 time.sleep(INTERVAL_S)
         finally:
             _end(process)
             started.wait()
-    return peak, peak_time, False
+    return held, False
 
 
 def _end(process: psutil.Process) -> None:
@@ -218,9 +217,7 @@ def rehearse(
         command = [sys.executable, "-c", machine + DRIVER, name, notebook, str(out)]
         command += [json.dumps(parameters), *sae_ids]
         n_before, started = len(hub.requests), time.monotonic()
-        peak, peak_time, too_much = run_limited(
-            command, environment, limit_bytes=limit * 1e9, log=log
-        )
+        held, too_much = run_limited(command, environment, limit_bytes=limit * 1e9, log=log)
         executed = out / f"{notebook}.ipynb"
         running = out / f".{notebook}-running.ipynb"  # what is left of one that was ended
         sent = [r.size for r in hub.requests[n_before:] if r.method == "GET" and r.status < 300]
@@ -233,8 +230,8 @@ def rehearse(
                 limit_gb=round(limit, 2),
                 plan=f"{plan}{'' if fits else ' (does not fit)'}",
                 download_mb=round(sum(sent) / 1e6, 1),
-                peak_gb=round(peak / 1e9, 2),
-                peak_cell=_cell_at(executed if executed.exists() else running, peak_time),
+                peak_gb=round(max(n_bytes for _, n_bytes in held) / 1e9, 2),
+                cells_gb=_by_cell(executed if executed.exists() else running, held),
                 minutes=round((time.monotonic() - started) / 60, 2),
                 problem=problem,
                 parameters=parameters,
@@ -243,16 +240,22 @@ def rehearse(
     return found
 
 
-def _cell_at(executed: Path, time: datetime) -> int | None:
-    """The last cell that had been started by then."""
+def _by_cell(executed: Path, held: Sequence[tuple[datetime, int]]) -> dict[str, float]:
+    """The most GB that were held while each cell ran."""
     if not executed.exists():
-        return None
-    found = None
+        return {}
+    begun = []
     for number, cell in enumerate(nbformat.read(executed, as_version=4).cells):
-        started = cell.metadata.get("papermill", {}).get("start_time")
-        if started and datetime.fromisoformat(started).replace(tzinfo=timezone.utc) <= time:
-            found = number
-    return found
+        when = cell.metadata.get("papermill", {}).get("start_time")
+        if when:
+            start = datetime.fromisoformat(when).replace(tzinfo=timezone.utc)
+            begun.append((start, f"{number}: {cell.source.partition(chr(10))[0][:60]}"))
+    peaks: dict[str, float] = {}
+    for now, n_bytes in held:
+        names = [name for start, name in begun if start <= now]
+        if names:
+            peaks[names[-1]] = max(peaks.get(names[-1], 0), round(n_bytes / 1e9, 2))
+    return peaks
 
 
 def _problem(executed: Path, log: Path) -> str | None:
