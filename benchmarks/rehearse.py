@@ -70,6 +70,19 @@ class WithoutAssertions(ast.NodeTransformer):
 
 get_ipython().ast_transformers.append(WithoutAssertions())
 """
+WITHOUT_PRODUCTS = """
+import torch
+_product = torch.nn.functional.linear
+
+def _filled(x, weight, bias=None):
+    n_tokens, n_out = x.numel() // x.shape[-1], len(weight)
+    if n_tokens < 256 or n_out > 100_000:  # a few tokens, or the unembedding
+        return _product(x, weight, bias)
+    return x.new_empty(*x.shape[:-1], n_out).fill_(0)  # written, so that it is held
+
+torch.nn.functional.linear = _filled
+"""
+"""Large linear layers of the blocks: their results are held, and not computed."""
 MACHINE = """
 import psutil
 _of_this_machine = psutil.virtual_memory
@@ -95,7 +108,8 @@ class Rehearsal:
     """The most memory that all its processes held at one time, without mapped files."""
     cells_gb: dict[str, float]
     """The same of each cell that was seen running, by its number and first line."""
-    minutes: float
+    minutes: float | None
+    """None where the blocks' products were left out."""
     problem: str | None
     """Why it did not come to its end."""
     parameters: dict[str, Any]
@@ -110,7 +124,8 @@ class Rehearsal:
         cells = [f"{self.machine_gb:g} GB", self.release, notebook, self.plan]
         cells += [f"{self.download_mb:,.0f} MB", f"{self.peak_gb:.1f} GB ({self.limit_gb:.1f})"]
         cells.append(f"`{max(self.cells_gb, key=self.cells_gb.__getitem__, default='')}`")
-        return f"| {' | '.join([*cells, f'{self.minutes:.1f}', ended])} |"
+        minutes = "–" if self.minutes is None else f"{self.minutes:.1f}"
+        return f"| {' | '.join([*cells, minutes, ended])} |"
 
 
 HEAD = """\
@@ -181,6 +196,7 @@ def rehearse(
     limit_gb: float | None = None,
     sae_ids: Sequence[str] = (),
     parameters: dict[str, Any] | None = None,
+    products: bool = True,
 ) -> list[Rehearsal]:
     """Run notebooks of a release whose stand-ins the Hub serves, one after the other.
 
@@ -193,6 +209,9 @@ def rehearse(
         limit_gb: in place of what the plan of each notebook promises.
         sae_ids: the only SAEs that the Hub serves, if not all.
         parameters: of the notebooks, in place of their own.
+        products: without them the linear layers of the model's blocks give zeros: the memory is
+            the same, since what they write to the residual stream is next to nothing anyway, and
+            hours become minutes.
     """
     from saework.loading.catalogue import release_named
     from saework.loading.plans import Machine, plan_notebook
@@ -200,7 +219,9 @@ def rehearse(
     machine = MACHINE.format(n=int(machine_gb * 1e9))
     startup = folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True, exist_ok=True)
-    (startup / "00-rehearsal.py").write_text(KERNEL.format(machine=machine))
+    (startup / "00-rehearsal.py").write_text(
+        KERNEL.format(machine=machine) + ("" if products else WITHOUT_PRODUCTS)
+    )
     environment = client_environment(
         folder / "cache",
         hub.url,
@@ -232,7 +253,7 @@ def rehearse(
                 download_mb=round(sum(sent) / 1e6, 1),
                 peak_gb=round(max(n_bytes for _, n_bytes in held) / 1e9, 2),
                 cells_gb=_by_cell(executed if executed.exists() else running, held),
-                minutes=round((time.monotonic() - started) / 60, 2),
+                minutes=round((time.monotonic() - started) / 60, 2) if products else None,
                 problem=problem,
                 parameters=parameters,
             )
@@ -284,6 +305,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=JSON", help="of the notebooks"
     )
+    parser.add_argument(
+        "--without-products",
+        action="store_true",
+        help="do not compute the blocks' linear layers: the same memory, in less time",
+    )
     parser.add_argument("--small", action="store_true", help="narrow stand-ins, to try it out")
     parser.add_argument("--keep", action="store_true", help="leave the stand-ins and the logs")
     arguments = parser.parse_args(argv)
@@ -307,6 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 limit_gb=arguments.limit,
                 sae_ids=arguments.sae,
                 parameters={key: json.loads(value) for key, value in parameters},
+                products=not arguments.without_products,
             )
     finally:
         if not arguments.keep:

@@ -130,6 +130,23 @@ def test_a_machine_that_is_too_small(rehearsing, tmp_path, monkeypatch):
     assert "about 6.5 GB of memory needed but 2.0 GB available" in out["problem"]
 
 
+def test_products_left_out_are_held(rehearsing, monkeypatch):
+    """Of many tokens in a block: zeros of the same shape and dtype. All else is computed."""
+    import torch
+
+    rehearse, _ = rehearsing
+    product = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", product)  # put back afterwards
+    exec(rehearse.WITHOUT_PRODUCTS, {})
+    x, weight = torch.ones(2, 128, 3, dtype=torch.bfloat16), torch.ones(5, 3, dtype=torch.bfloat16)
+    left_out = torch.nn.functional.linear(x, weight)
+    assert torch.equal(left_out, torch.zeros_like(product(x, weight)))
+    assert left_out.dtype == torch.bfloat16
+    unembedding = weight.expand(40_000, 5, 3).reshape(-1, 3)
+    for part, rows in ((x[:, :127], weight), (x, unembedding)):
+        assert torch.equal(torch.nn.functional.linear(part, rows), product(part, rows))
+
+
 def _rehearsed(rehearse, folder, monkeypatch, code, *, limit, machine=8):
     """The record of a notebook of one cell, on Llama's narrow stand-ins."""
     notebooks = folder / "notebooks"
