@@ -35,6 +35,11 @@ for folder in (ROOT, ROOT / "tests"):  # also where only one of them is installe
 import stand_in_files  # noqa: E402, beside this file
 from local_hub import LocalHub, client_environment  # noqa: E402
 
+from saework.loading.catalogue import NOTEBOOKS, release_named  # noqa: E402
+from saework.loading.needs import ITEM_BYTES, MODELS, need_of_notebook  # noqa: E402
+from saework.loading.plans import Machine, Plan, plan_notebook  # noqa: E402
+from saework.loading.release import Release  # noqa: E402
+
 FOLDER = ROOT / "build" / "rehearsals"
 DRIVER = """
 import json, sys
@@ -89,6 +94,8 @@ _of_this_machine = psutil.virtual_memory
 psutil.virtual_memory = lambda: _of_this_machine()._replace(total={n}, available={n})
 """
 INTERVAL_S = 0.1
+MAPPED_EVERY = 10
+"""Files are looked at so much more seldom, since that takes as long as a hundred looks."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,11 @@ class Rehearsal:
     download_mb: float
     """Bytes that the Hub on loopback sent, text included."""
     peak_gb: float
-    """The most memory that all its processes held at one time, without mapped files."""
+    """The most memory that all its processes held at one time.
+
+    Weights that are used as they are stored stay in their mapped files, and are counted. Nothing
+    else of files is: a machine with less memory lets it go.
+    """
     cells_gb: dict[str, float]
     """The same of each cell that was seen running, by its number and first line."""
     minutes: float | None
@@ -147,21 +158,54 @@ def held_bytes(process: psutil.Process) -> int:
     return total
 
 
+def mapped_bytes(process: psutil.Process, folder: Path) -> int:
+    """What a process and all that it started have in memory of a folder's mapped files."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            lines = Path(f"/proc/{one.pid}/smaps").read_text().splitlines()
+        except OSError:  # it has ended, or a system without /proc
+            continue
+        is_of_folder = False
+        for line in lines:
+            if not line[0].isupper():  # an address: the next mapping
+                is_of_folder = str(folder) in line
+            elif is_of_folder and line.startswith("Rss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
 def run_limited(
-    command: Sequence[str], environment: dict[str, str], *, limit_bytes: float, log: Path
-) -> tuple[list[tuple[datetime, int]], bool]:
+    command: Sequence[str],
+    environment: dict[str, str],
+    *,
+    limit_bytes: float,
+    log: Path,
+    most_mapped: float = 0,
+) -> tuple[list[tuple[datetime, float]], bool]:
     """Run a command; returns when it held how many bytes, and whether the limit ended it.
 
     No cgroup is needed: the processes are looked at ten times a second.
+
+    Args:
+        command: what is run.
+        environment: its variables.
+        limit_bytes: what it may hold.
+        log: what takes its output; its folder's mapped files are looked at.
+        most_mapped: bytes of weights that are used in their mapped files. More of these files is
+            in memory while they are read, and is let go where memory is short.
     """
-    held = []
+    held: list[tuple[datetime, float]] = []
+    mapped = 0.0
     with log.open("w") as output:
         started = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
         process = psutil.Process(started.pid)
         try:
             while started.poll() is None:
                 try:
-                    held.append((datetime.now(timezone.utc), held_bytes(process)))
+                    if most_mapped and len(held) % MAPPED_EVERY == 0:
+                        mapped = min(most_mapped, mapped_bytes(process, log.parent))
+                    held.append((datetime.now(timezone.utc), held_bytes(process) + mapped))
                 except psutil.NoSuchProcess:
                     break
                 if held[-1][1] > limit_bytes:
@@ -213,9 +257,6 @@ def rehearse(
             the same, since what they write to the residual stream is next to nothing anyway, and
             hours become minutes.
     """
-    from saework.loading.catalogue import release_named
-    from saework.loading.plans import Machine, plan_notebook
-
     machine = MACHINE.format(n=int(machine_gb * 1e9))
     startup = folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True, exist_ok=True)
@@ -238,7 +279,13 @@ def rehearse(
         command = [sys.executable, "-c", machine + DRIVER, name, notebook, str(out)]
         command += [json.dumps(parameters), *sae_ids]
         n_before, started = len(hub.requests), time.monotonic()
-        held, too_much = run_limited(command, environment, limit_bytes=limit * 1e9, log=log)
+        held, too_much = run_limited(
+            command,
+            environment,
+            limit_bytes=limit * 1e9,
+            log=log,
+            most_mapped=_used_in_files(release_named(name), notebook, plan),
+        )
         executed = out / f"{notebook}.ipynb"
         running = out / f".{notebook}-running.ipynb"  # what is left of one that was ended
         sent = [r.size for r in hub.requests[n_before:] if r.method == "GET" and r.status < 300]
@@ -261,7 +308,16 @@ def rehearse(
     return found
 
 
-def _by_cell(executed: Path, held: Sequence[tuple[datetime, int]]) -> dict[str, float]:
+def _used_in_files(release: Release, notebook: str, plan: Plan) -> float:
+    """Bytes of weights that may stay in their mapped files: those of the stored dtype."""
+    size, item_bytes = MODELS[release.repositories["model"].name], ITEM_BYTES[plan.dtype]
+    need = need_of_notebook(release, notebook)
+    of_model = need.model_values if item_bytes == size.stored_bytes else 0
+    of_saes = need.sae_values if plan.dtype == "float32" else 0  # all are stored so
+    return (of_model + of_saes) * item_bytes
+
+
+def _by_cell(executed: Path, held: Sequence[tuple[datetime, float]]) -> dict[str, float]:
     """The most GB that were held while each cell ran."""
     if not executed.exists():
         return {}
@@ -293,8 +349,6 @@ def _problem(executed: Path, log: Path) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 1 if a notebook did not come to its end."""
-    from saework.loading.catalogue import NOTEBOOKS
-
     parser = argparse.ArgumentParser(description=textwrap.dedent(__doc__ or ""))
     parser.add_argument("name", choices=stand_in_files.RELEASES)
     parser.add_argument("--notebook", action="append", help="only this one; may be repeated")

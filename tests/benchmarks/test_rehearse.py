@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import nbformat
@@ -128,6 +129,44 @@ def test_a_machine_that_is_too_small(rehearsing, tmp_path, monkeypatch):
     out = _rehearsed(rehearse, tmp_path, monkeypatch, "1", limit=3, machine=2)
     assert out["plan"] == "cpu, bfloat16, full (does not fit)"
     assert "about 6.5 GB of memory needed but 2.0 GB available" in out["problem"]
+
+
+def test_mapped_weights_are_counted(rehearsing, tmp_path):
+    """Of a file of 30 MB, as much as is used where it lies."""
+    rehearse, _ = rehearsing
+    path = tmp_path / "weights"
+    path.write_bytes(b"1" * 30_000_000)
+    code = (
+        "import mmap, sys, time\nfile = open(sys.argv[1], 'rb')\n"
+        "kept = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\nkept.find(b'2')\n"
+        "time.sleep(1.5)"
+    )
+    peaks = []
+    for most_mapped in (0, 1e9, 2e7):
+        held, too_much = rehearse.run_limited(
+            [sys.executable, "-c", code, str(path)],
+            {},
+            limit_bytes=1e9,
+            log=tmp_path / "log",
+            most_mapped=most_mapped,
+        )
+        peaks.append(max(n_bytes for _, n_bytes in held))
+        assert not too_much
+    none, whole, part = peaks
+    assert abs(whole - none - 3e7) < 3e6 and abs(part - none - 2e7) < 3e6
+
+
+def test_weights_of_the_stored_dtype_stay_in_their_files(rehearsing):
+    from saework import release_named
+    from saework.loading.plans import Plan
+
+    rehearse, _ = rehearsing
+    release, notebook = release_named("gemma-scope-2b-pt-res"), "06_gemma_scope_frontier"
+    as_stored, half = (Plan("cpu", dtype, "full", 1.0) for dtype in ("float32", "bfloat16"))
+    of_saes = rehearse.need_of_notebook(release, notebook).sae_values
+    in_files = rehearse._used_in_files(release, notebook, as_stored)
+    assert in_files == (2_614_341_888 + of_saes) * 4
+    assert rehearse._used_in_files(release, notebook, half) == 0
 
 
 def test_products_left_out_are_held(rehearsing, monkeypatch):
