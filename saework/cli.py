@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saework.core.terminal import run_command
 from saework.loading.devices import add_plan_options, plan_options
 
 if TYPE_CHECKING:
@@ -30,27 +31,24 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command, and return the exit code.
 
     ``reproduce`` exits 0 if every claim of the release held, 1 if one failed or a notebook broke,
-    and 3 if one could not be run. A mistake in what was typed exits 2.
+    and 3 if one could not be run. A mistake in what was typed exits 2, and a signal 128 and its
+    number.
 
     Args:
         argv: the words typed after ``saework``; by default those of this process.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that has no tick, or no accents
-    arguments = _parser().parse_args(argv)
-    if "run" not in arguments:
-        print(FIRST_STEPS)
-        return 0
-    try:
+    arguments = argparse.Namespace(run=_first_steps, kept="run the command again")
+
+    def run() -> int:
+        _parser().parse_args(argv, arguments)
         return arguments.run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"saework: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        kept = getattr(arguments, "kept", "run the command again")
-        print(f"\nsaework: stopped; {kept}", file=sys.stderr)
-        return 130
+
+    return run_command(run, lambda: arguments.kept)
+
+
+def _first_steps(arguments: argparse.Namespace) -> int:
+    print(FIRST_STEPS)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -235,13 +233,13 @@ def _add_page(commands: Commands) -> None:
 
 def _page(arguments: argparse.Namespace) -> int:
     from saework.core.files import check_own_page
+    from saework.core.folders import make_folder
     from saework.loading.catalogue import release_named
 
     features = _numbers(arguments.features)
     release_named(arguments.name)  # a typo is told before the slow imports
     out = arguments.out or Path(f"saework-pages-{arguments.name}")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder (--out DIR)")
+    make_folder(out)
     check_own_page(out / "index.html")
     print(f"loading {arguments.name}", flush=True)
     from saework.loading.workbook import load

@@ -218,8 +218,11 @@ def test_notebooks_are_copied_and_never_overwritten(tmp_path, capsys):
     assert {f"{name}.ipynb" for name in run.NOTEBOOKS["gelu-1l"]} <= names
     mine = tmp_path / "00_start_here.ipynb"
     mine.write_text("my work")
-    with pytest.warns(UserWarning, match="exists and was left alone"):
-        assert cli.main(["notebooks", str(tmp_path)]) == 0
+    assert cli.main(["notebooks", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert (
+        said.startswith("saework: 00_start_here.ipynb and 11 others in") and "\n" not in said[:-1]
+    )
     assert mine.read_text() == "my work"
 
 

@@ -29,13 +29,14 @@ def read_json(path: str | Path) -> dict[str, Any]:
     Raises:
         WeightsError: the file is missing, damaged, or has anything but an object.
     """
+    path = Path(path)
+    if not path.exists():
+        raise WeightsError(f"{path} does not exist; check the path, or download the whole folder")
+    if not path.is_file():  # a pipe would be waited for without end
+        raise WeightsError(f"{path} is no file; check the path")
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"{path} does not exist; check the path, or download the whole folder"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
+    except (ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path} is not JSON ({error}); delete it and download it again"
         ) from error
@@ -46,6 +47,16 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return value
 
 
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises: ValueError for a key with two values, of which one would be taken."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found and found[key] != value:
+            raise ValueError(f"it gives {key[:60]!r} twice, with two values")
+        found[key] = value
+    return found
+
+
 @contextmanager
 def partial_file(path: str | Path) -> Iterator[Path]:
     """A path to write to, which replaces ``path`` at the end, or is removed on an error.
@@ -54,21 +65,29 @@ def partial_file(path: str | Path) -> Iterator[Path]:
     ...     partial.write_text("1 2 3")
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is a folder or a device, and no file; give the name of a file")
     _remove_abandoned(path)
     # a name of its own: others may write the same file at this moment
     start = f".{path.name[:NAME_CHARACTERS]}."
     partial = path.with_name(f"{start}{secrets.token_hex(8)}.partial")
-    # made here, so that whoever writes to it keeps the usual permissions
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    permissions = stat.S_IMODE(partial.stat().st_mode)
     try:
+        # made here, so that whoever writes to it keeps the usual permissions
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        permissions = stat.S_IMODE(partial.stat().st_mode)
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())  # on the disk before it gets its name
         partial.chmod(permissions)
         partial.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        # the file that was asked for is named, and not the one in between
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # in a folder that cannot be written to
+            partial.unlink(missing_ok=True)
 
 
 def _remove_abandoned(path: Path) -> None:

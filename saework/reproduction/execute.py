@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any, TypeVar
 
 import psutil
+
+from saework.core.terminal import is_terminal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,20 +46,23 @@ def execute(
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    from saework.reproduction.kernel import OwnKernelManager, kernel_arguments
+
     os.environ.update(ENVIRONMENT)  # kernels inherit it
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            parameters=parameters or {},
-            kernel_name="python3",
-            cwd=None if on_cell else str(target.parent),
-            progress_bar=on_cell is None and sys.stderr.isatty(),
-            log_output=False,
-            on_cell_complete=on_cell,
-            # without it each kernel warns that its (local) messages are not encrypted
-            extra_arguments=["--log-level=ERROR"],
-        )
+        with TemporaryDirectory(prefix="saework-", ignore_cleanup_errors=True) as profile:
+            papermill.execute_notebook(
+                str(source),
+                str(target),
+                parameters=parameters or {},
+                kernel_name="python3",
+                cwd=None if on_cell else str(target.parent),
+                progress_bar=on_cell is None and is_terminal(sys.stderr),
+                log_output=False,
+                on_cell_complete=on_cell,
+                kernel_manager_class=OwnKernelManager,
+                extra_arguments=kernel_arguments(profile),
+            )
     except PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue}"
     except DeadKernelError:

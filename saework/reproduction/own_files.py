@@ -32,6 +32,7 @@ def check_notebook(path: Path) -> None:
     if not path.exists():
         return
     try:
+        _check_is_file(path)
         notebook = nbformat.read(path, as_version=4)
         written = notebook.metadata[SIGNATURE]["cells"]
         changed = written != _cells_digest(notebook)
@@ -60,24 +61,41 @@ def check_run(folder: Path, notebooks: list[str], index: str) -> None:
     _check_ledger(folder / "ledger.json")
 
 
-def check_pack(path: Path) -> None:
-    """Raises: ValueError for a file that is no replay pack."""
-    if path.exists():
-        try:
-            Pack(path)
-        except ValueError as error:
-            raise ValueError(f"{path} is no replay pack; {NEXT_STEP}") from error
+def check_pack(path: Path, new: bytes | None = None) -> None:
+    """Refuse a file that is no replay pack, or another one than the new one.
+
+    Args:
+        path: of the file, which may not be there.
+        new: what is to be written; by default any pack may be replaced.
+
+    Raises: ValueError, which says what to do.
+    """
+    if not path.exists():
+        return
+    try:
+        Pack(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is no replay pack; {NEXT_STEP}") from error
+    if new is not None and path.read_bytes() != new:
+        raise ValueError(f"{path} is another replay pack of this name; {NEXT_STEP}")
 
 
 def _check_ledger(path: Path) -> None:
     if not path.exists():
         return
     try:
+        _check_is_file(path)
         is_ledger = {"tier", "entries"} <= json.loads(path.read_text(encoding="utf-8")).keys()
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         is_ledger = False
     if not is_ledger:
         raise ValueError(f"{path} is no ledger of saework's; {NEXT_STEP}")
+
+
+def _check_is_file(path: Path) -> None:
+    """Raises: ValueError for a folder, or a pipe, which would be waited for without end."""
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
 
 
 def _cells_digest(notebook: NotebookNode) -> str:

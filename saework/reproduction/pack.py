@@ -85,6 +85,8 @@ def read(path: str | Path) -> tuple[Tree, Tensors]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if not Path(path).is_file():  # a pipe would be waited for without end
+            raise ValueError("there is no such file")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tree = json.loads(metadata["saework"])

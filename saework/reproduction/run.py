@@ -6,8 +6,8 @@ and how the ledgers in their outputs become one.
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +23,9 @@ from tqdm.auto import tqdm
 
 from saework.core.errors import unknown
 from saework.core.files import DATA, PACKAGE, check_own_page, write_whole
+from saework.core.folders import make_folder, only_writer
 from saework.core.ledger import LEDGER_MIME, Ledger
+from saework.core.terminal import is_terminal
 from saework.loading.catalogue import NOTEBOOKS, STUDIES, release_named
 from saework.loading.needs import memory_gb
 from saework.loading.plans import Plan
@@ -55,18 +57,24 @@ def copy_notebooks(folder: str | Path) -> list[Path]:
     """Copy the notebooks to a folder, and return the new files.
 
     A file that is there already is left alone, with a warning.
+
+    Raises:
+        ValueError: the folder cannot be written to.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    copied = []
+    make_folder(folder)
+    copied, kept = [], []
     for source in sorted(notebook_folder().glob("*.ipynb")):
-        target = folder / source.name
-        if target.exists():
-            warnings.warn(
-                f"{target} exists and was left alone; move it away for a fresh copy", stacklevel=2
-            )
-            continue
-        copied.append(Path(shutil.copy(source, target)))
+        target = Path(folder) / source.name
+        if os.path.lexists(target):  # also a link to nothing
+            kept.append(source.name)
+        else:
+            copied.append(write_whole(target, source.read_bytes()))
+    if kept:
+        names = ", ".join(kept) if len(kept) < 3 else f"{kept[0]} and {len(kept) - 1} others"
+        warnings.warn(
+            f"{names} in {folder} left alone, since they exist; move them away for fresh copies",
+            stacklevel=2,
+        )
     return copied
 
 
@@ -98,7 +106,7 @@ def reproduce(
     Raises:
         UnknownNameError: if there is no set of notebooks for the name.
         ValueError: the folder has files of these names that saework did not write, or that were
-            changed since.
+            changed since; or it cannot be written to, or another process writes to it.
         RuntimeError: at the end, if a notebook failed.
     """
     if name not in NOTEBOOKS:
@@ -109,15 +117,26 @@ def reproduce(
             NOTEBOOKS,
             see=f"There are sets for {', '.join(NOTEBOOKS)}; load({name!r}) works in your own.",
         )
-    out = Path(out).absolute()
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_folder(out)
+    with only_writer(out):
+        return _reproduced(name, out, parameters or {}, plans or {}, left_out, say)
+
+
+def _reproduced(
+    name: str,
+    out: Path,
+    parameters: Mapping[str, Any],
+    plans: Mapping[str, Plan],
+    left_out: Collection[str],
+    say: Callable[[str], object],
+) -> Ledger:
+    """``reproduce``, in a folder that is there, and to which no one else writes."""
     own_files.check_run(out, list(NOTEBOOKS[name]), INDEX)
     notebooks = [notebook for notebook in NOTEBOOKS[name] if notebook not in left_out]
     for notebook in left_out:
         say(f"{notebook} is left out: it does not fit (--force runs it too)")
     settings = {
-        notebook: _settings(name, (plans or {}).get(notebook), parameters or {})
-        for notebook in notebooks
+        notebook: _settings(name, plans.get(notebook), parameters) for notebook in notebooks
     }
     problems = _run_all(name, settings, out, say)
     ledgers: list[Ledger] = []
@@ -169,7 +188,7 @@ def _run_all(
     n_workers = 1 if is_alone else workers_for(memory_gb(release_named(release)))
     stopping = Event()
     page_lock = Lock()  # nbconvert's exporters are not made for threads
-    with tqdm(total=n_cells, unit="cell", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=n_cells, unit="cell", disable=not is_terminal(sys.stderr)) as bar:
 
         def run(numbered: tuple[int, str]) -> str | None:
             number, name = numbered
@@ -223,14 +242,13 @@ def rerun(pack: str | Path, out: str | Path) -> Path:
     Raises:
         ValueError: for a file that is no pack, or that is of another version's notebook.
             Also if the folder has files of these names that saework did not write, or that were
-            changed since.
+            changed since; or if it cannot be written to, or another process writes to it.
         RuntimeError: if the notebook fails; it is written as far as it came.
     """
     # papermill's reader, since the parameters are set by papermill.
     from papermill.iorw import load_notebook_node
 
     pack = Path(pack)
-    out = Path(out)
     name = replay.Pack(pack).about["notebook"]
     source = notebook_folder() / f"{name}.ipynb"
     # The name comes from the file, and must not lead out of the folder.
@@ -240,19 +258,27 @@ def rerun(pack: str | Path, out: str | Path) -> Path:
             "replay it with the version that made it"
         )
     notebook = replay.without_weights(load_notebook_node(str(source)), pack)
+    folder = make_folder(out)
+    with only_writer(folder):
+        problem = _rerun(name, notebook, pack, folder)
+    if problem:
+        raise RuntimeError(f"{name}: {problem}")
+    return Path(out) / f"{name}-replay.ipynb"
+
+
+def _rerun(name: str, notebook: NotebookNode, pack: Path, out: Path) -> str | None:
+    """Run a replay, and write it with its page and its pack; returns what went wrong, or None."""
     target = out / f"{name}-replay.ipynb"
     page_path = target.with_suffix(".html")
     own_files.check_notebook(target)
     check_own_page(page_path)
-    out.mkdir(parents=True, exist_ok=True)
     if pack.resolve() != (out / pack.name).resolve():
-        own_files.check_pack(out / pack.name)
-        write_whole(out / pack.name, pack.read_bytes())
+        content = pack.read_bytes()
+        own_files.check_pack(out / pack.name, content)
+        write_whole(out / pack.name, content)
     problem = _executed(notebook, target)
     _write_page(nbformat.read(target, as_version=4), page_path, title=name)
-    if problem:
-        raise RuntimeError(f"{name}: {problem}")
-    return target
+    return problem
 
 
 def ledgers_in(notebook: NotebookNode) -> list[Ledger]:
