@@ -22,7 +22,6 @@ saework: published SAE analyses, reproduced in notebooks
   saework notebooks DIR            copy the notebooks, to open them in JupyterLab
   saework list                     the releases
   saework --help                   all commands"""
-MAX_PAGES = 100_000  # of one call of "page"
 Commands = Any
 """What ``add_subparsers`` returns; argparse has no public name for its type."""
 
@@ -125,9 +124,14 @@ def _add_preflight(commands: Commands) -> None:
 
 def _preflight(arguments: argparse.Namespace) -> int:
     planned = plan_options(arguments)
+    from saework.loading.catalogue import STUDIES
     from saework.loading.requirements import preflight
 
-    report = preflight(arguments.name, arguments.sae_id, **planned)
+    name = arguments.name
+    if name in STUDIES:
+        print(f"{name} is a study, and its model is that of {STUDIES[name].release}")
+        name = STUDIES[name].release
+    report = preflight(name, arguments.sae_id, **planned)
     print(report)
     return 0 if report.ok else 3
 
@@ -228,62 +232,47 @@ def _add_page(commands: Commands) -> None:
         metavar="DIR",
         help="folder for the pages (saework-pages-NAME if left out)",
     )
+    command.add_argument(
+        "--note", metavar="TEXT", help="your own words, at the top of each of these pages"
+    )
     command.set_defaults(run=_page)
 
 
 def _page(arguments: argparse.Namespace) -> int:
     from saework.core.files import check_own_page
     from saework.core.folders import make_folder
+    from saework.core.typed import feature_numbers
     from saework.loading.catalogue import release_named
 
-    features = _numbers(arguments.features)
+    features = feature_numbers(arguments.features)
     release_named(arguments.name)  # a typo is told before the slow imports
     out = arguments.out or Path(f"saework-pages-{arguments.name}")
     make_folder(out)
     check_own_page(out / "index.html")
     print(f"loading {arguments.name}", flush=True)
     from saework.loading.workbook import load
-    from saework.views.feature_page.write import feature_pages, write_pages
+    from saework.views.feature_page.write import check_notes, feature_pages, write_pages
 
+    if arguments.note is None:
+        check_notes(out, features)
     book = load(arguments.name, arguments.sae_id, n_tokens=arguments.tokens)
     other_id = book.release.another_run(book.sae_id) if book.release else None
     other = book.with_sae(other_id) if other_id else None
-    index = write_pages(
-        feature_pages(book, features, other=other), out, command=_page_command(arguments)
-    )
+    written = feature_pages(book, features, other=other, note=arguments.note or "")
+    index = write_pages(written, out, command=_page_command(arguments))
     pages = "page" if len(features) == 1 else "pages"
     print(f"{len(features)} {pages} written; start with {index}")
     return 0
 
 
 def _page_command(arguments: argparse.Namespace) -> str:
-    """The command as it was typed, without the folder, which says nothing of the pages."""
+    """The command as it was typed, without the folder and the note, which stands on the page."""
     words = ["saework", "page", arguments.name, *arguments.features]
     if arguments.sae_id is not None:
         words += ["--id", arguments.sae_id]
     if arguments.tokens is not None:
         words += ["--tokens", str(arguments.tokens)]
     return shlex.join(words)
-
-
-def _numbers(words: list[str]) -> list[int]:
-    """Features as they are typed: ``["7", "0-2"]`` is 7, 0, 1, 2; each once."""
-    numbers: list[int] = []
-    for word in words:
-        first, dash, last = word.partition("-")
-        ends = [first, last] if dash else [first]
-        is_typed_well = all(end.isascii() and end.isdigit() and len(end) < 10 for end in ends)
-        if not is_typed_well or int(ends[-1]) < int(first):
-            raise ValueError(
-                f"{word[:40]!r} is no feature; give a number such as 7, or a range such as 0-999"
-            )
-        n_pages = len(numbers) + int(ends[-1]) - int(first) + 1
-        if n_pages > MAX_PAGES:
-            raise ValueError(
-                f"{word!r} asks for {n_pages:,} pages; give at most {MAX_PAGES:,} at a time"
-            )
-        numbers += range(int(first), int(ends[-1]) + 1)
-    return list(dict.fromkeys(numbers))
 
 
 def _add_replay(commands: Commands) -> None:

@@ -226,14 +226,6 @@ def test_notebooks_are_copied_and_never_overwritten(tmp_path, capsys):
     assert mine.read_text() == "my work"
 
 
-@pytest.mark.parametrize(
-    ("words", "numbers"),
-    [("7", [7]), ("7 0-2", [7, 0, 1, 2]), ("3-5 4 3", [3, 4, 5]), ("9-9", [9])],
-)
-def test_features_as_they_are_typed(words, numbers):
-    assert cli._numbers(words.split()) == numbers
-
-
 @pytest.mark.parametrize("command", "list preflight reproduce page replay notebooks record".split())
 def test_each_command_says_what_it_takes(command, capsys):
     with pytest.raises(SystemExit) as exit_:
@@ -266,18 +258,6 @@ def test_what_is_recorded(one_notebook, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("word", "words"),
-    [
-        ("0-9999999", "'0-9999999' asks for 10,000,000 pages; give at most 100,000 at a time"),
-        ("9" * 5000, "999' is no feature; give a number such as 7"),
-    ],
-)
-def test_a_page_of_too_many_features(word, words, capsys):
-    assert cli.main(["page", "gelu-1l-mini", word]) == 2
-    assert words in capsys.readouterr().err
-
-
 def test_a_page_goes_into_a_folder_of_its_own(tmp_path, capsys):
     (tmp_path / "index.html").write_text("mine")
     for out, words in (
@@ -287,3 +267,42 @@ def test_a_page_goes_into_a_folder_of_its_own(tmp_path, capsys):
         assert cli.main(["page", "gelu-1l-mini", "7", "--out", str(out)]) == 2
         said = capsys.readouterr()
         assert words in said.err and said.out == ""
+
+
+def test_a_note_on_the_command_line_is_not_lost_by_the_next_call(monkeypatch, tmp_path, capsys):
+    class Loaded(Exception):
+        pass
+
+    def load(*arguments, **options):
+        raise Loaded
+
+    monkeypatch.setattr("saework.loading.workbook.load", load)
+    (tmp_path / "feature-7.html").write_text("<meta name='generator' content='saework'>")
+    line = {"feature": 7, "firing_rate": 0.1, "max_activation": 1.0, "note": "my finding"}
+    kept = {"source": "s", "counted": "c", "lines": [line]}
+    (tmp_path / "pages.json").write_text(json.dumps(kept))
+    command = ["page", "gelu-1l-mini", "7", "8", "--out", str(tmp_path)]
+    assert cli.main(command) == 2
+    said = capsys.readouterr().err
+    assert "feature-7.html has a note of yours, which would be lost; give it again (--note" in said
+    for allowed in (
+        [*command, "--note", ""],
+        [*command, "--note", "more"],
+        ["page", *command[1:2]],
+    ):
+        with pytest.raises(Loaded):
+            cli.main([*allowed, "8", "--out", str(tmp_path)] if len(allowed) == 2 else allowed)
+
+
+@pytest.mark.parametrize(
+    "name, release", [("saebench", "gelu-1l-mini"), ("feature-ordering", "gemma-mini")]
+)
+def test_a_study_is_no_release_but_has_one(name, release, capsys):
+    assert cli.main(["page", name, "7"]) == 2
+    assert f"'{name}' is a study, and no release to load; saework reproduce" in (
+        capsys.readouterr().err
+    )
+    assert cli.main(["preflight", name]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name} is a study, and its model is that of {release}\n")
+    assert f"{release}: ready" in said

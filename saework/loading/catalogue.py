@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from saework.core.claims import Claim
-from saework.core.errors import unknown
+from saework.core.errors import UnknownNameError, unknown
 from saework.core.files import DATA
 from saework.loading import sae_ids
 from saework.loading.hub import Repository
@@ -265,6 +265,11 @@ def release_named(name: str) -> Release:
     """
     if name in _RELEASES:
         return _RELEASES[name]
+    if name in STUDIES:
+        raise UnknownNameError(
+            f"{name!r} is a study, and no release to load; saework reproduce {name} runs it, and "
+            f"its model is that of {STUDIES[name].release!r}"
+        )
     if name not in registered_names():
         raise unknown(
             "release",

@@ -25,7 +25,7 @@ def read_sae(path: str | Path, *, hook: str | None = None) -> SAE[Any]:
         WeightsError: if it is of none of the layouts.
         HookError: if nothing says where it belongs.
     """
-    path = Path(path)
+    path = Path(path).absolute()  # so that an error names more than a file of "."
     if not path.exists():
         raise WeightsError(f"{path} does not exist; check the path")
     # The first layout that finds its files decides: a .pt file without a config is qresearch's.

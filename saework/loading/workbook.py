@@ -300,7 +300,8 @@ def _is_local(release: Release, sae_id: str | int | None) -> bool:
     if sae_id is None:
         return False
     path = str(sae_id)
-    return release.find(path) is None and Path(path).exists()
+    # an empty path would be the current folder
+    return bool(path.strip()) and release.find(path) is None and Path(path).exists()
 
 
 def _load_sae(release: Release, sae_id: str | int) -> Any:

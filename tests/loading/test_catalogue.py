@@ -91,7 +91,7 @@ def test_each_notebook_is_in_the_table():
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_uses_a_release_and_has_no_name_of_one(name):
     assert STUDIES[name].release in catalogue._RELEASES
-    with pytest.raises(UnknownNameError, match=f"no release '{name}'"):
+    with pytest.raises(UnknownNameError, match=f"'{name}' is a study, and no release"):
         release_named(name)
 
 

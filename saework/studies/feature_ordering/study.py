@@ -22,7 +22,8 @@ import pandas as pd
 import torch
 
 from saework.core.errors import unknown
-from saework.core.files import DATA, write_whole
+from saework.core.files import DATA, read_json, write_whole
+from saework.core.folders import make_folder, only_writer
 from saework.studies.feature_ordering.data import study_data
 from saework.studies.feature_ordering.live import live_claims
 from saework.studies.feature_ordering.trained_run import TrainedRun, read_runs, write_runs
@@ -93,7 +94,9 @@ def study(
         device: such as ``cpu`` or ``cuda``.
     Returns: all runs.
     Raises:
-        ValueError: for a folder that holds a study of another setting.
+        ValueError: for a folder that holds a study of another setting, cannot be written to, or is
+            written to by another process.
+        WeightsError: for damaged files of an earlier call.
         UnknownNameError: for a variant that does not exist.
 
     >>> import tempfile
@@ -116,7 +119,21 @@ def study(
     for name in names:
         if name not in known:
             raise unknown("variant", name, known, see=f"There are {', '.join(known)}.")
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "runs")
+    with only_writer(folder):
+        return _study(setting, folder, seeds, names, data, device)
+
+
+def _study(
+    setting: Setting,
+    folder: Path,
+    seeds: Sequence[int],
+    names: Sequence[str],
+    data: tuple[Batches, Float[Tensor, "tokens d_in"]] | None,
+    device: str,
+) -> Study:
+    """``study``, in a folder to which no one else writes."""
+    known = variants(setting)
     _write_setting(setting, folder)
     runs = {}
     for seed in seeds:
@@ -249,7 +266,7 @@ def record(name: str, study: Study, *, live: Sequence[dict] = ()) -> Path:
 
 
 def _read_setting(folder: Path) -> dict:
-    return json.loads((folder / "setting.json").read_text(encoding="utf-8"))
+    return read_json(folder / "setting.json")
 
 
 def _write_setting(setting: Setting, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from saework.core.errors import WeightsError
 from saework.core.files import partial_file, write_whole
 
 if TYPE_CHECKING:
@@ -117,14 +118,26 @@ def _key(variant: str, seed: int, name: str) -> str:
 
 
 def read_runs(stem: Path) -> list[TrainedRun]:
-    """The runs that ``write_runs`` wrote."""
+    """The runs that ``write_runs`` wrote.
+
+    Raises:
+        WeightsError: one of the two files is damaged, or not there.
+    """
     from safetensors.torch import load_file
 
     json_file = stem.with_suffix(".json")
     tensor_file = stem.with_suffix(".safetensors")
-    text = json_file.read_text(encoding="utf-8")
-    arrays = load_file(tensor_file)
-    return [_run(row, arrays) for row in json.loads(text)]
+    try:
+        text = json_file.read_text(encoding="utf-8")
+        arrays = load_file(tensor_file)
+        return [_run(row, arrays) for row in json.loads(text)]
+    # safetensors has errors of its own; rows of another kind give TypeErrors and KeyErrors
+    except Exception as error:
+        raise WeightsError(
+            f"{json_file} and {tensor_file.name} are damaged, or one is missing "
+            f"({type(error).__name__}); delete both, and run the study again: this is trained "
+            "again, the rest is kept"
+        ) from error
 
 
 def _run(row: dict[str, Any], arrays: dict[str, Tensor]) -> TrainedRun:

@@ -12,6 +12,8 @@ import torch
 from tqdm.auto import tqdm
 
 from saework.analysis.renumbering import FEATURE_AXIS, permute_features
+from saework.core.errors import WeightsError
+from saework.core.files import read_json
 from saework.studies.feature_ordering.evaluation import evaluate
 from saework.studies.feature_ordering.trained_run import TrainedRun
 from saework.studies.feature_ordering.variants import HELD, RECENT, Setting, Variant
@@ -141,21 +143,35 @@ class Training:
         save_file(self.memory, partial / "memory.safetensors")
         (partial / "log.json").write_text(json.dumps(self.log), encoding="utf-8")
         partial.rename(final)
-        for other in folder.glob("step_*"):
+        for other in _checkpoints(folder):
             if other != final:
                 shutil.rmtree(other)
 
     def restore(self, folder: Path) -> None:
-        """Go back to the newest checkpoint, if there is one."""
-        from safetensors.torch import load_file
+        """Go back to the newest checkpoint, if there is one.
 
-        newest = max(folder.glob("step_*"), key=_step_of, default=None)
+        Raises:
+            WeightsError: it is damaged.
+        """
+        newest = max(_checkpoints(folder), key=_step_of, default=None)
         if newest is None:
             return
-        self.trainer.sae.load_weights_from_checkpoint(newest)
-        self.trainer.load_trainer_state(newest)
-        self.memory = load_file(newest / "memory.safetensors")
-        self.log = json.loads((newest / "log.json").read_text(encoding="utf-8"))
+        try:
+            self._read(newest)
+        # sae_lens, torch and safetensors each have errors of their own
+        except Exception as error:
+            raise WeightsError(
+                f"the checkpoint {newest} is damaged ({type(error).__name__}); delete that folder, "
+                "and run the command again: this run is trained again, the finished ones are kept"
+            ) from error
+
+    def _read(self, checkpoint: Path) -> None:
+        from safetensors.torch import load_file
+
+        self.trainer.sae.load_weights_from_checkpoint(checkpoint)
+        self.trainer.load_trainer_state(checkpoint)
+        self.memory = load_file(checkpoint / "memory.safetensors")
+        self.log = read_json(checkpoint / "log.json")
 
     def result(self, name: str, seed: int, held_out: Float[Tensor, "tokens d_in"]) -> TrainedRun:
         """What the finished run leaves."""
@@ -175,8 +191,18 @@ class Training:
         )
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    """Folders named by a step; others are left alone."""
+    found = folder.glob("step_*")
+    return [path for path in found if path.is_dir() and _digits(path).isdecimal()]
+
+
+def _digits(checkpoint: Path) -> str:
+    return checkpoint.name.removeprefix("step_")
+
+
 def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step_"))
+    return int(_digits(checkpoint))
 
 
 def _trainer(variant: Variant, setting: Setting, seed: int, device: str) -> Any:

@@ -17,6 +17,16 @@ from saework.views.tables import significant
 
 LINES = "pages.json"
 """Beside the index: its lines, for the next call."""
+UNKNOWN_PARTS: dict[str, Any] = {
+    "loss_change": None,
+    "loss_change_error": None,
+    "n_ablated": 0,
+    "fires_on": "–",
+    "raised": "–",
+    "best_label": "–",
+    "note": "",
+}
+"""Parts of a line that another version of saework may not have written."""
 N_INDEX_TOKENS = 4
 LONGEST_NOTE = 80  # characters
 
@@ -168,6 +178,8 @@ ORDERS = (
 def read_rows(folder: Path) -> tuple[str, str, dict[int, IndexRow]]:
     """What ``pages.json`` keeps of earlier pages: their source, which tokens count, their lines.
 
+    A line whose page has been removed is left out.
+
     Raises:
         ValueError: the file is not saework's.
     """
@@ -176,26 +188,39 @@ def read_rows(folder: Path) -> tuple[str, str, dict[int, IndexRow]]:
         return "", "", {}
     try:
         kept = read_json(path)
-        rows = {line["feature"]: _row(line) for line in kept["lines"]}
-        return str(kept["source"]), str(kept["counted"]), rows
+        lines = [_row(line) for line in kept["lines"]]
+        source, counted = str(kept["source"]), str(kept["counted"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is not what saework wrote; give another folder") from error
+        raise ValueError(
+            f"{path} is not what saework writes ({error}); give another folder, or move it away: "
+            "then the index lists the new pages only"
+        ) from error
+    return source, counted, {row.feature: row for row in lines if (folder / row.file).exists()}
 
 
 def _row(line: dict[str, Any]) -> IndexRow:
-    """A line of ``pages.json``, its kinds checked: a folder may come from somebody else."""
-    row = IndexRow(**{**line, "near": tuple(line["near"])})
+    """A line of ``pages.json``, its kinds checked: a folder may come from somebody else.
+
+    One of another version may have more parts or fewer; those that it lacks are not known.
+    """
+    known = {name: line[name] for name in IndexRow.__dataclass_fields__ if name in line}
+    row = IndexRow(**UNKNOWN_PARTS | known | {"near": tuple(known.get("near", ()))})
     numbers = (row.firing_rate, row.max_activation, row.loss_change, row.loss_change_error)
     words = (row.fires_on, row.raised, row.best_label, row.note)
     whole = (row.feature, row.n_ablated, *row.near)
     is_right = (
-        all(number is None or isinstance(number, (int, float)) for number in numbers)
+        all(number is None or _is_number(number) for number in numbers)
+        and None not in (row.firing_rate, row.max_activation)
         and all(isinstance(word, str) for word in words)
-        and all(isinstance(number, int) and number >= 0 for number in whole)
+        and all(type(number) is int and 0 <= number < 2**53 for number in whole)
     )
     if not is_right:
         raise TypeError("a line holds something else")
     return row
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(float(str(value)))
 
 
 def write_rows(folder: Path, source: str, counted: str, rows: dict[int, IndexRow]) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.arguments import check_feature, check_positive
 from saework.core.files import check_own_page, write_whole
+from saework.core.folders import make_folder, only_writer
 from saework.core.parts import check_workbook
 from saework.core.protocols import SparseAutoencoder
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.html import Made, render
-from saework.views.feature_page.index import ORDERS, IndexRow, read_rows, write_rows
+from saework.views.feature_page.index import ORDERS, IndexRow, page_file, read_rows, write_rows
 from saework.views.feature_page.links import link_pages
 from saework.views.feature_page.measure import N_ABLATED, measure, pages, source_of
 from saework.views.feature_page.page import FeaturePage
@@ -53,8 +54,9 @@ def feature_page(
     >>> page.feature, page.n_tokens, page.dead
     (985, 2032, False)
     """
-    pages = feature_pages(workbook, [feature], scan=scan, other=other, n_ablated=n_ablated)
-    return replace(next(pages), note=note)
+    return next(
+        feature_pages(workbook, [feature], scan=scan, other=other, n_ablated=n_ablated, note=note)
+    )
 
 
 def feature_pages(
@@ -64,6 +66,7 @@ def feature_pages(
     scan: FeatureScan | None = None,
     other: SparseAutoencoder | Workbook | None = None,
     n_ablated: int = N_ABLATED,
+    note: str = "",
     progress: bool = True,
 ) -> Iterator[FeaturePage]:
     """The pages of many features, in their order, each as ``feature_page`` gives it.
@@ -77,6 +80,7 @@ def feature_pages(
         scan: as in ``feature_page``.
         other: as in ``feature_page``.
         n_ablated: as in ``feature_page``, for each feature. Fewer make many pages faster.
+        note: as in ``feature_page``, on each of these pages.
         progress: whether to show bars.
 
     Raises:
@@ -111,7 +115,26 @@ def feature_pages(
         n_ablated=n_ablated,
         progress=progress,
     )
-    return pages(measured, features)
+    return (replace(page, note=note) for page in pages(measured, features))
+
+
+def check_notes(folder: str | Path, features: Iterable[int]) -> None:
+    """Refuse to write pages without a note over those that carry the reader's own words.
+
+    Args:
+        folder: of the pages.
+        features: whose pages are to be written.
+
+    Raises:
+        ValueError: one of them is there, and has a note; or ``pages.json`` is not saework's.
+    """
+    _, _, rows = read_rows(Path(folder))
+    noted = [feature for feature in features if feature in rows and rows[feature].note]
+    if noted:
+        raise ValueError(
+            f"{Path(folder) / page_file(noted[0])} has a note of yours, which would be lost; give "
+            "it again (--note TEXT), or drop it (--note ''), or give another folder (--out DIR)"
+        )
 
 
 def write_pages(
@@ -137,13 +160,19 @@ def write_pages(
         The path of the index.
 
     Raises:
-        ValueError: there are no pages; a file of this name is not saework's; or the folder's pages
-            are of another SAE or other tokens.
+        ValueError: there are no pages; a file of this name is not saework's; the folder's pages
+            are of another SAE or other tokens; or it cannot be written to, or another process
+            writes to it.
         OSError: a file cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    when = when or datetime.now()
+    make_folder(folder)
+    with only_writer(folder):
+        return _written(pages, folder, command, when or datetime.now())
+
+
+def _written(pages: Iterable[FeaturePage], folder: Path, command: str, when: datetime) -> Path:
+    """``write_pages``, in a folder that is there, and to which no one else writes."""
     for order in ORDERS:
         check_own_page(folder / order.file)
     source, counted, rows = read_rows(folder)

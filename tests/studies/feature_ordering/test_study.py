@@ -17,7 +17,7 @@ import pytest
 from toy_study import STUDIED, TOY, assert_same_run, toy_study
 
 import saework
-from saework.core.errors import UnknownNameError
+from saework.core.errors import UnknownNameError, WeightsError
 from saework.core.files import DATA
 from saework.loading.catalogue import STUDIES, claims_of
 from saework.studies.feature_ordering import paired_differences, read_study
@@ -79,6 +79,10 @@ def test_what_a_study_refuses(studied, tmp_path):
         UnknownNameError, match="there is no variant 'run 10'.*Did you mean 'run 1'"
     ):
         study.study(TOY, tmp_path / "new", names=["run 10"])
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "setting.json").write_text("")
+    with pytest.raises(WeightsError, match=r"damaged/setting.json is not JSON"):
+        study.study(TOY, tmp_path / "damaged")
     with pytest.raises(
         FileNotFoundError,
         match="holds no study.json; train one with saework reproduce feature-ordering --out OUT",

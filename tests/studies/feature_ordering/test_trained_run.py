@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy_study import run
 
+from saework.core.errors import WeightsError
 from saework.studies.feature_ordering.trained_run import read_runs, write_runs
 from saework.studies.feature_ordering.variants import ReorderEvery, Variant
 
@@ -30,6 +31,26 @@ def test_runs_are_read_as_they_were_written(reordered, tmp_path):
     assert torch.equal(large_read.features, reordered.features)
     assert torch.equal(large_read.rates, reordered.rates.half().float()), "they are for figures"
     assert {path.name for path in tmp_path.iterdir()} == {"runs.json", "runs.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("runs.json", "[{"),
+        ("runs.json", "[{}]"),
+        ("runs.json", "7"),
+        ("runs.safetensors", "short"),
+        ("runs.safetensors", None),
+    ],
+)
+def test_a_damaged_file_is_named(reordered, file, content, tmp_path):
+    write_runs([reordered], tmp_path / "runs")
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_text(content)
+    match = r"runs.json and runs.safetensors are damaged, or one is missing \(\w+\); delete both"
+    with pytest.raises(WeightsError, match=match):
+        read_runs(tmp_path / "runs")
 
 
 def test_rates_in_the_order_of_the_start_by_a_loop(reordered):

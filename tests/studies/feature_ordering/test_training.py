@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 from toy_study import PLAIN, TOY, X, assert_same_run, run, stepped, weights
 
 from saework import permute_features
+from saework.core.errors import WeightsError
 from saework.studies.feature_ordering.data import tensor_batches
 from saework.studies.feature_ordering.training import Training
 from saework.studies.feature_ordering.variants import (
@@ -116,3 +118,36 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(name, at, tmp_path, monkeyp
     resumed = run(variant, checkpoint=tmp_path)
     assert_same_run(whole, resumed)
     assert all(torch.equal(a, b) for a, b in zip(whole.sae.parameters(), resumed.sae.parameters()))
+
+
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory):
+    """The folder of a run that was cut off."""
+    folder = tmp_path_factory.mktemp("cut")
+
+    def at_twenty(training):
+        if training.done == 20:
+            training.save(folder)
+
+    stepped(PLAIN, steps=20, after_step=at_twenty)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["log.json", "trainer_state.pt", "memory.safetensors", "sae_weights.safetensors"],
+)
+def test_a_damaged_checkpoint_is_named(cut_off, file, tmp_path):
+    shutil.copytree(cut_off / "step_20", tmp_path / "step_20")
+    damaged = tmp_path / "step_20" / file
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    match = r"the checkpoint .*step_20 is damaged \(\w+\); delete that folder, and run the"
+    with pytest.raises(WeightsError, match=match):
+        run(PLAIN, checkpoint=tmp_path)
+
+
+def test_a_folder_of_another_name_is_left_alone(cut_off, tmp_path):
+    shutil.copytree(cut_off / "step_20", tmp_path / "step_20")
+    (tmp_path / "step_x").mkdir()
+    assert run(PLAIN, checkpoint=tmp_path).steps[-1] == TOY.steps
+    assert (tmp_path / "step_x").is_dir()

@@ -90,17 +90,46 @@ def test_notes_have_a_column_if_there_are_any(pages, tmp_path):
 def test_what_is_kept_is_read_again(tmp_path):
     rows = {1: row(1, loss_change=None), 7: row(7, note="ünï")}
     write_rows(tmp_path, "an SAE", "all", rows)
+    for number in rows:
+        (tmp_path / f"feature-{number}.html").write_text("")
     assert read_rows(tmp_path) == ("an SAE", "all", rows)
+    (tmp_path / "feature-7.html").unlink()
+    assert read_rows(tmp_path)[2].keys() == {1}, "a page that was removed is no longer listed"
     assert read_rows(tmp_path / "nothing") == ("", "", {})
 
 
 @pytest.mark.parametrize(
-    "change", [{"feature": "<b>"}, {"near": ["x"]}, {"firing_rate": "0"}, {"note": 3}, {"more": 1}]
+    "change",
+    [
+        {"feature": "<b>"},
+        {"feature": True},
+        {"feature": 10**400},
+        {"near": ["x"]},
+        {"near": 3},
+        {"firing_rate": "0"},
+        {"firing_rate": None},
+        {"firing_rate": float("nan")},
+        {"max_activation": float("inf")},
+        {"note": 3},
+    ],
 )
 def test_a_file_of_somebody_else(change, tmp_path):
     write_rows(tmp_path, "an SAE", "all", {1: row(1)})
     kept = json.loads((tmp_path / "pages.json").read_text())
     kept["lines"][0] |= change
     (tmp_path / "pages.json").write_text(json.dumps(kept))
-    with pytest.raises(ValueError, match="pages.json is not what saework wrote; give another"):
+    match = r"pages.json is not what saework writes \(.*\); give another folder, or move it away"
+    with pytest.raises(ValueError, match=match):
         read_rows(tmp_path)
+
+
+def test_lines_of_another_version_are_taken_over(tmp_path):
+    write_rows(tmp_path, "an SAE", "all", {1: row(1)})
+    kept = json.loads((tmp_path / "pages.json").read_text())
+    kept["lines"][0] |= {"a later version's": [1]}
+    for part in ("note", "near", "best_label", "loss_change_error"):
+        del kept["lines"][0][part]
+    (tmp_path / "pages.json").write_text(json.dumps(kept))
+    (tmp_path / "feature-1.html").write_text("")
+    expected = row(1, note="", near=(), best_label="–", loss_change_error=None)
+    assert read_rows(tmp_path)[2] == {1: expected}

@@ -74,7 +74,7 @@ def test_an_index_of_nothing(tmp_path):
 def test_the_command_writes_pages_and_an_index(tmp_path, capsys):
     out = tmp_path / "pages"
     features = ["3018", "10-11", "10"]
-    options = ["--id", "run2", "--tokens", "2048", "--out", str(out)]
+    options = ["--id", "run2", "--tokens", "2048", "--out", str(out), "--note", "two\nwörds"]
     assert cli.main(["page", "gelu-1l-mini", *features, *options]) == 0
     assert f"3 pages written; start with {out / 'index.html'}" in capsys.readouterr().out
     files = ["feature-3018.html", "feature-10.html", "feature-11.html"]
@@ -99,6 +99,7 @@ def test_the_command_writes_pages_and_an_index(tmp_path, capsys):
     assert row[3].startswith(signed(expected.mean_loss_change))
     raised = expected.logits.raised["token"].head(4)
     assert row[5].split() == " ".join(raised).split()
+    assert row[-1] == "two" and "wörds" in words_of(page)
 
 
 def test_what_is_no_workbook_is_told(book):
