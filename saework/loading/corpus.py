@@ -72,7 +72,7 @@ def tokenize_rows(
 
     Source: ``tokenize_and_concatenate`` of TransformerLens 2, as the gelu-1l notebook called it.
     """
-    rows, _ = tokenize_rows_with_offsets(texts, tokenizer, length=length)
+    rows, _ = _rows_and_offsets(texts, tokenizer, length, with_offsets=False)
     return rows
 
 
@@ -85,27 +85,27 @@ def tokenize_rows_with_offsets(
         Rows ``[batch, length]``, and offsets of the same shape: the character of
         ``joined_text(texts, tokenizer)`` at which the token starts; -1 for BOS.
     """
+    return _rows_and_offsets(texts, tokenizer, length, with_offsets=True)
+
+
+def _rows_and_offsets(
+    texts: Sequence[str], tokenizer: Tokenizer, length: int, *, with_offsets: bool
+) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+    """Rows, and where their tokens start: no rows of that unless asked for, as it takes memory."""
     if length < 2:
         raise ValueError(
             f"length is {length}; a row is BOS and at least one token, so give 2 or more"
         )
     bos = tokenizer.bos_token_id
     per_row = length if bos is None else length - 1
-    rows, offsets = [], []
+    rows, offsets = [], [np.empty((0, length), dtype=np.int64)]
     batch_start = 0  # the character at which the batch starts
     for batch in batches(texts):
         joined = str(tokenizer.eos_token).join(batch)
-        ids, starts = _tokenize_in_chunks(joined, tokenizer)
-        n_rows = len(ids) // per_row
-        kept = slice(n_rows * per_row)
-        ids = ids[kept].reshape(n_rows, per_row)
-        starts = starts[kept].reshape(n_rows, per_row)
-        starts = starts + batch_start
-        if bos is not None:
-            ids = _with_first_column(ids, bos)
-            starts = _with_first_column(starts, -1)
-        rows.append(ids)
-        offsets.append(starts)
+        ids, starts = _tokenize_in_chunks(joined, tokenizer, with_starts=with_offsets)
+        rows.append(_cut(ids, per_row, bos))
+        if with_offsets:
+            offsets.append(_cut(starts + batch_start, per_row, None if bos is None else -1))
         batch_start += len(joined)
     if sum(map(len, rows)) == 0:
         raise ValueError(
@@ -215,23 +215,35 @@ def published_rows(
     return torch.cat(draws[skip:])
 
 
-def _with_first_column(array: np.ndarray, value: int) -> np.ndarray:
-    column = np.full((len(array), 1), value, dtype=array.dtype)
-    return np.concatenate([column, array], axis=1)
+def _cut(values: np.ndarray, per_row: int, first: int | None) -> np.ndarray:
+    """Rows of so many values, the remainder dropped, each with ``first`` in front if given."""
+    n_rows = len(values) // per_row
+    rows = values[: n_rows * per_row].reshape(n_rows, per_row)
+    if first is None:
+        return rows
+    column = np.full((n_rows, 1), first, dtype=rows.dtype)
+    return np.concatenate([column, rows], axis=1)
 
 
-def _tokenize_in_chunks(text: str, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of the 20 chunks end to end, and the character at which each token starts."""
+def _tokenize_in_chunks(
+    text: str, tokenizer: Tokenizer, *, with_starts: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids of the 20 chunks end to end, and the character at which each token starts.
+
+    Without starts, zeros in their place.
+    """
     size = (len(text) - 1) // CHUNKS_PER_BATCH + 1
     chunk_starts = [i * size for i in range(CHUNKS_PER_BATCH)]
     chunks = [text[start : start + size] for start in chunk_starts]
-    encoded = tokenizer(chunks, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(chunks, add_special_tokens=False, return_offsets_mapping=with_starts)
     ids = np.concatenate([np.asarray(chunk, dtype=np.int64) for chunk in encoded["input_ids"]])
-    token_starts = []
-    for chunk_start, offsets in zip(chunk_starts, encoded["offset_mapping"]):
-        within_chunk = np.asarray([start for start, _ in offsets], dtype=np.int64)
-        token_starts.append(within_chunk + chunk_start)
-    starts = np.concatenate(token_starts)
+    starts = np.zeros_like(ids)
+    if with_starts:
+        token_starts = []
+        for chunk_start, offsets in zip(chunk_starts, encoded["offset_mapping"]):
+            within_chunk = np.asarray([start for start, _ in offsets], dtype=np.int64)
+            token_starts.append(within_chunk + chunk_start)
+        starts = np.concatenate(token_starts)
     dropped = [tokenizer.pad_token_id]
     # each row gets its own BOS; a tokenizer that has one token for both keeps the separators
     if tokenizer.bos_token_id != tokenizer.eos_token_id:
