@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -182,8 +183,9 @@ def run_limited(
     limit_bytes: float,
     log: Path,
     most_mapped: float = 0,
-) -> tuple[list[tuple[datetime, float]], bool]:
-    """Run a command; returns when it held how many bytes, and whether the limit ended it.
+    most_minutes: float = math.inf,
+) -> tuple[list[tuple[datetime, float]], str | None]:
+    """Run a command; returns when it held how many bytes, and why it was ended early, if it was.
 
     No cgroup is needed: the processes are looked at ten times a second.
 
@@ -194,7 +196,9 @@ def run_limited(
         log: what takes its output; its folder's mapped files are looked at.
         most_mapped: bytes of weights that are used in their mapped files. More of these files is
             in memory while they are read, and is let go where memory is short.
+        most_minutes: what it may take.
     """
+    ends = time.monotonic() + 60 * most_minutes
     held: list[tuple[datetime, float]] = []
     mapped = 0.0
     with log.open("w") as output:
@@ -209,12 +213,14 @@ def run_limited(
                 except psutil.NoSuchProcess:
                     break
                 if held[-1][1] > limit_bytes:
-                    return held, True
+                    return held, "passed the limit"
+                if time.monotonic() > ends:
+                    return held, f"stopped after {most_minutes:g} minutes"
                 time.sleep(INTERVAL_S)
         finally:
             _end(process)
             started.wait()
-    return held, False
+    return held, None
 
 
 def _end(process: psutil.Process) -> None:
@@ -241,6 +247,7 @@ def rehearse(
     sae_ids: Sequence[str] = (),
     parameters: dict[str, Any] | None = None,
     products: bool = True,
+    most_minutes: float = math.inf,
 ) -> list[Rehearsal]:
     """Run notebooks of a release whose stand-ins the Hub serves, one after the other.
 
@@ -256,6 +263,7 @@ def rehearse(
         products: without them the linear layers of the model's blocks give zeros: the memory is
             the same, since what they write to the residual stream is next to nothing anyway, and
             hours become minutes.
+        most_minutes: of each notebook.
     """
     machine = MACHINE.format(n=int(machine_gb * 1e9))
     startup = folder / "ipython" / "profile_default" / "startup"
@@ -279,17 +287,18 @@ def rehearse(
         command = [sys.executable, "-c", machine + DRIVER, name, notebook, str(out)]
         command += [json.dumps(parameters), *sae_ids]
         n_before, started = len(hub.requests), time.monotonic()
-        held, too_much = run_limited(
+        held, ended = run_limited(
             command,
             environment,
             limit_bytes=limit * 1e9,
             log=log,
             most_mapped=_used_in_files(release_named(name), notebook, plan),
+            most_minutes=most_minutes,
         )
         executed = out / f"{notebook}.ipynb"
         running = out / f".{notebook}-running.ipynb"  # what is left of one that was ended
         sent = [r.size for r in hub.requests[n_before:] if r.method == "GET" and r.status < 300]
-        problem = "passed the limit" if too_much else _problem(executed, log)
+        problem = ended or _problem(executed, log)
         found.append(
             Rehearsal(
                 release=name,
@@ -354,6 +363,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--notebook", action="append", help="only this one; may be repeated")
     parser.add_argument("--machine", type=float, default=16, metavar="GB", help="its memory")
     parser.add_argument("--limit", type=float, metavar="GB", help="not what the plan promises")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="for each notebook")
     parser.add_argument("--sae", action="append", default=[], metavar="ID", help="only its files")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="for the stand-ins")
     parser.add_argument(
@@ -388,6 +398,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sae_ids=arguments.sae,
                 parameters={key: json.loads(value) for key, value in parameters},
                 products=not arguments.without_products,
+                most_minutes=arguments.minutes,
             )
     finally:
         if not arguments.keep:

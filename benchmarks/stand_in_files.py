@@ -28,6 +28,7 @@ TOKEN = "hf_forTheLocalHubOnly"
 PATTERN_LENGTH = 1_000_003  # random numbers that are repeated: quick, and no two rows are alike
 WRITTEN = ("o_proj.weight", "down_proj.weight", "attn.c_proj.weight", "mlp.c_proj.weight")
 """Matrices that write to the residual stream."""
+ALWAYS_ON = 8  # features, as published SAEs have some; 7 is the one that gelu-1l's notebook reads
 TOKENIZER_MB = {"gpt2": 1.4, "gemma": 17.5, "llama": 9.1}
 BUNDLED = local_hub.ROOT / "saework" / "data" / "gelu-1l-mini" / "text"
 OPENWEBTEXT, PILE = "Skylion007/openwebtext", "monology/pile-uncopyrighted"
@@ -65,14 +66,19 @@ class StandIn:
 def sae_state(
     d_in: int, d_sae: int, *, l0: float, stream: float, jump: bool, seed: int
 ) -> dict[str, torch.Tensor]:
-    """Unit encoder columns, decoder rows like them, and thresholds for a mean L0."""
+    """Unit encoder columns, decoder rows like them, and thresholds for a mean L0.
+
+    The first ``ALWAYS_ON`` features fire on nearly every token, beside that.
+    """
     generator = torch.Generator().manual_seed(seed)
     W_enc = torch.randn(d_in, d_sae, generator=generator) / d_in**0.5
     threshold = NormalDist().inv_cdf(1 - min(0.4, l0 / d_sae)) * stream
     state = {"W_enc": W_enc, "W_dec": W_enc.T.contiguous(), "b_dec": torch.zeros(d_in)}
     state["b_enc"] = torch.full((d_sae,), 0.0 if jump else -threshold)
+    state["b_enc"][:ALWAYS_ON] = 3 * stream
     if jump:
         state["threshold"] = torch.full((d_sae,), threshold)
+        state["threshold"][:ALWAYS_ON] = 1e-3 * stream
     return state
 
 

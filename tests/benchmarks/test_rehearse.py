@@ -143,7 +143,7 @@ def test_mapped_weights_are_counted(rehearsing, tmp_path):
     )
     peaks = []
     for most_mapped in (0, 1e9, 2e7):
-        held, too_much = rehearse.run_limited(
+        held, ended = rehearse.run_limited(
             [sys.executable, "-c", code, str(path)],
             {},
             limit_bytes=1e9,
@@ -151,9 +151,17 @@ def test_mapped_weights_are_counted(rehearsing, tmp_path):
             most_mapped=most_mapped,
         )
         peaks.append(max(n_bytes for _, n_bytes in held))
-        assert not too_much
+        assert ended is None
     none, whole, part = peaks
     assert abs(whole - none - 3e7) < 3e6 and abs(part - none - 2e7) < 3e6
+
+
+def test_what_takes_too_long_is_ended(rehearsing, tmp_path):
+    rehearse, _ = rehearsing
+    command = [sys.executable, "-c", "import time\ntime.sleep(60)"]
+    limits = {"limit_bytes": 1e9, "most_minutes": 0.01}
+    held, ended = rehearse.run_limited(command, {}, log=tmp_path / "log", **limits)
+    assert held and ended == "stopped after 0.01 minutes"
 
 
 def test_weights_of_the_stored_dtype_stay_in_their_files(rehearsing):
