@@ -178,12 +178,13 @@ def test_weights_of_the_stored_dtype_stay_in_their_files(rehearsing):
 
 
 def test_products_left_out_are_held(rehearsing, monkeypatch):
-    """Of many tokens in a block: zeros of the same shape and dtype. All else is computed."""
+    """Of many tokens in a block: zeros of the same shape and dtype; for losses, of 16 inputs."""
     import torch
 
     rehearse, _ = rehearsing
     product = torch.nn.functional.linear
     monkeypatch.setattr(torch.nn.functional, "linear", product)  # put back afterwards
+    monkeypatch.setattr(torch, "addmm", torch.addmm)
     exec(rehearse.WITHOUT_PRODUCTS, {})
     x, weight = torch.ones(2, 128, 3, dtype=torch.bfloat16), torch.ones(5, 3, dtype=torch.bfloat16)
     left_out = torch.nn.functional.linear(x, weight)
@@ -192,6 +193,10 @@ def test_products_left_out_are_held(rehearsing, monkeypatch):
     unembedding = weight.expand(40_000, 5, 3).reshape(-1, 3)
     for part, rows in ((x[:, :127], weight), (x, unembedding)):
         assert torch.equal(torch.nn.functional.linear(part, rows), product(part, rows))
+    states, bias = torch.arange(300.0 * 20).reshape(300, 20), torch.ones(2)
+    columns = torch.ones(20, 2)
+    assert torch.equal(torch.addmm(bias, states, columns), states[:, :16] @ columns[:16] + 1)
+    assert torch.equal(torch.addmm(bias, states[:9], columns), states[:9] @ columns + 1)
 
 
 def _rehearsed(rehearse, folder, monkeypatch, code, *, limit, machine=8):
