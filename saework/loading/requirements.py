@@ -45,7 +45,7 @@ class Preflight:
     release: str
     """Its name."""
     download_mb: float
-    """Still to be downloaded."""
+    """Still to be downloaded; for the notebooks alone, where the load does not fit and they do."""
     cached_mb: float
     """On this machine already."""
     disk_free_gb: float
@@ -167,15 +167,18 @@ def preflight(
     }
     notebook_plans = {notebook: planned for notebook, (planned, _) in plans_and_fits.items()}
     token, patience = bool(get_token()), Patience()
-    cached_mb, missing_mb, problems = _availability(
-        release, (sae_id, *more_ids), depth, token, patience
-    )
+    sae_ids, note = (sae_id, *more_ids), ""
+    fitting = [planned for planned, fits in plans_and_fits.values() if fits]
+    if memory_problem and not force and fitting and all(one.depth == HOOK for one in fitting):
+        sae_ids, depth = sae_ids[:1], HOOK
+        note = "the download is that of the notebooks that fit: first blocks, and one SAE"
+    cached_mb, missing_mb, problems = _availability(release, sae_ids, depth, token, patience)
     is_asked = token and release.gated and missing_mb and not patience.is_over
     accepted = _token_accepted(patience) if is_asked else None
     if accepted is False:
         problems.append(f"the Hub refuses the token that is set on this machine; {NEW_TOKEN}")
     plans = [plan, *notebook_plans.values()]
-    notes = [remark(release, one, machine) for one in plans]
+    notes = [*(remark(release, one, machine) for one in plans), note]
     too_large = tuple(name for name, (_, fits) in plans_and_fits.items() if not fits)
     disk_problems = _disk_problems(missing_mb)
     if force:

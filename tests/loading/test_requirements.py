@@ -159,9 +159,16 @@ def test_preflight_says_a_plan_for_each_notebook_in_eighty_columns(empty_cache, 
     found = saework.preflight("gemma-scope-2b-pt-res")
     assert found.too_large == ("06_gemma_scope_frontier",)
     assert "full: 8.7 GB  too large" in repr(found) and "about 11.8 GB" in found.problems[-1]
+    first_block = pytest.approx(2671 + 18 + 302, abs=1)
+    assert found.download_mb == first_block, "only notebook 05 fits"
+    assert "download is that of the notebooks that fit: first blocks" in repr(found)
+    shown = catalogue.release_named("gemma-scope-2b-pt-res").shown
+    assert saework.preflight("gemma-scope-2b-pt-res", *shown).download_mb == first_block
+    whole = saework.preflight("gemma-scope-2b-pt-res", force=True)
+    assert whole.download_mb == pytest.approx(10_500 + 18 + 302, abs=1)
     part = saework.preflight("gemma-scope-2b-pt-res", dtype="bfloat16", depth="hook")
     assert part.memory_problem == "" and str(part.plan) == "cpu, bfloat16, hook"
-    assert part.download_mb == pytest.approx(2671 + 18 + 302, abs=1)
+    assert part.download_mb == first_block
 
 
 def test_a_load_that_does_not_fit_the_gpu_goes_to_the_cpu_and_says_so(
