@@ -12,6 +12,7 @@ import torch
 
 from saework.core.arguments import check_positive, check_tokens
 from saework.core.arrays import as_array
+from saework.core.byte_pieces import text_of_bytes
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -100,7 +101,8 @@ def whole_characters(
 ) -> list[str]:
     """``str_tokens`` for a reader: a character of several tokens stands at the first of them.
 
-    The tokens after it are ``←``. On its own, none of them is text: it decodes to ``�``.
+    The tokens after it are ``←``. On its own, none of them is text: it decodes to ``�``. So what
+    is cut off from its character is shown as bytes (``token_names``).
 
     >>> from saework import load
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
@@ -109,11 +111,23 @@ def whole_characters(
     ['a', ' ', '日', '←', '←']
     """
     texts = str_tokens(tokens, tokenizer)
-    ids = check_tokens(tokens)[0].tolist()
-    shown = list(texts)
+    return _joined(check_tokens(tokens)[0].tolist(), texts, tokenizer)
+
+
+def _joined(ids: list[int], texts: list[str], tokenizer: Tokenizer) -> list[str]:
+    """The texts of a row's tokens, as ``whole_characters`` has them."""
+    shown = [_readable(i, text, tokenizer) for i, text in zip(ids, texts)]
     for start, end, character in _split_characters(ids, texts, tokenizer):
         shown[start:end] = [character, *[CONTINUED] * (end - start - 1)]
     return shown
+
+
+def _readable(token_id: int, text: str, tokenizer: Tokenizer) -> str:
+    """A token's text, or, for a part of a character, its bytes."""
+    if NO_CHARACTER not in text:
+        return text
+    (piece,) = tokenizer.convert_ids_to_tokens([token_id])
+    return text_of_bytes(piece) or text
 
 
 def _split_characters(
@@ -176,6 +190,21 @@ def _with_leading_spaces(
     return restored
 
 
+def token_names(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """The visible text of each token out of any context.
+
+    A part of a character is no text. So its bytes are shown, such as ``⟨0xE6⟩``, if the vocabulary
+    is one of bytes (GPT-2's kind, or SentencePiece's fallback); otherwise it stays ``�``.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> token_names(book.tokenizer(" 日", add_special_tokens=False)["input_ids"], book.tokenizer)
+    ['·', '⟨0xE6⟩', '⟨0x97⟩', '⟨0xA5⟩']
+    """
+    texts = decode_each(ids, tokenizer)
+    return [visible(_readable(i, text, tokenizer)) for i, text in zip(ids, texts)]
+
+
 def not_bos(tokens: Int[Tensor, "*batch pos"], tokenizer: Any) -> Bool[Tensor, "*batch pos"]:
     """A mask that is False on BOS.
 
@@ -216,7 +245,8 @@ def token_df(
     Returns:
         Columns:
 
-        - ``str_tokens``: the token's visible text;
+        - ``str_tokens``: the token's visible text; a character of several tokens stands at the
+          first of them, and the others are ``←``;
         - ``unique_token``: ``token/pos``;
         - ``context``: ``prefix|token|suffix``;
         - ``batch``, ``pos``: its row and its place in the row;
@@ -242,11 +272,14 @@ def token_df(
     check_positive(len_prefix, "len_prefix", minimum=0)
     check_positive(len_suffix, "len_suffix", minimum=0)
     n_rows, n_pos = tokens.shape
-    texts = [visible(text) for text in str_tokens(tokens.flatten(), tokenizer)]
+    all_texts = str_tokens(tokens.flatten(), tokenizer)
+    texts: list[str] = []
     contexts: list[str] = []
-    for first in range(0, len(texts), n_pos):
-        row = texts[first : first + n_pos]
-        contexts += _contexts(row, len_prefix, len_suffix)
+    for index, ids in enumerate(tokens.tolist()):
+        row = all_texts[index * n_pos : (index + 1) * n_pos]
+        shown = [visible(text) for text in _joined(ids, row, tokenizer)]
+        texts += shown
+        contexts += _contexts(shown, len_prefix, len_suffix)
     batch, pos = np.divmod(np.arange(len(texts)), n_pos)
     unique_tokens = [f"{text}/{place}" for text, place in zip(texts, pos)]
     labels = [f"{index}/{place}" for index, place in zip(batch, pos)]
@@ -322,10 +355,9 @@ def vocab_df(
         raise ValueError(
             f"logits are {logits.dtype}, {int(logits.isnan().sum())} of them NaN; give real numbers"
         )
-    texts = decode_each(range(shape[0]), tokenizer)
     frame = pd.DataFrame(
         {
-            "token": [visible(text) for text in texts],
+            "token": token_names(range(shape[0]), tokenizer),
             "logit": logits.float().numpy(),
         }
     )

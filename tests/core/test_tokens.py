@@ -15,6 +15,7 @@ from saework.core.tokens import (
     not_bos,
     str_tokens,
     token_df,
+    token_names,
     visible,
     vocab_df,
     whole_characters,
@@ -79,16 +80,16 @@ def test_characters_of_several_tokens_stand_once(tiny, text):
         assert part == own or "\ufffd" in own, "whole tokens stay as they are"
     if "\ufffd" not in text:
         assert "".join(shown).replace("←", "") == f"a{text}"
-    else:
-        assert shown == alone
+    assert not any("\ufffd" in part for part in shown)
 
 
-def test_a_character_that_is_cut_off_stays_unknown(tiny):
+def test_a_character_that_is_cut_off_is_bytes(tiny):
     ids = tiny.tokenizer("a日", add_special_tokens=False)["input_ids"]
     assert len(ids) == 4
-    assert whole_characters(ids[:-1], tiny.tokenizer) == ["a", "\ufffd", "\ufffd"]
-    assert whole_characters([*ids[:-1], ids[0]], tiny.tokenizer) == ["a", "\ufffd", "\ufffd", "a"]
-    assert whole_characters(ids[-1:], tiny.tokenizer) == ["\ufffd"]
+    cut = ["a", "⟨0xE6⟩", "⟨0x97⟩"]
+    assert whole_characters(ids[:-1], tiny.tokenizer) == cut
+    assert whole_characters([*ids[:-1], ids[0]], tiny.tokenizer) == [*cut, "a"]
+    assert whole_characters(ids[-1:], tiny.tokenizer) == ["⟨0xA5⟩"]
 
 
 def test_a_stripped_space_in_front_of_a_split_character_is_put_back():
@@ -106,6 +107,43 @@ def test_a_stripped_space_in_front_of_a_split_character_is_put_back():
             return [["▁\udce6", "\udc97", "x"][i] for i in ids]
 
     assert whole_characters([0, 1], Stripping()) == [" 日", "←"]
+
+
+def test_a_part_of_a_character_has_a_name(tiny):
+    ids = tiny.tokenizer(" the 日\n", add_special_tokens=False)["input_ids"]
+    assert token_names(ids, tiny.tokenizer) == ["·the", "·", "⟨0xE6⟩", "⟨0x97⟩", "⟨0xA5⟩", "↩"]
+    names = token_names(range(len(tiny.tokenizer)), tiny.tokenizer)
+    assert not any("\ufffd" in name for name in names)
+    assert len([name for name in names if "⟨0x" in name]) > 100
+    assert vocab_df(torch.zeros(4096), tiny.tokenizer).loc[ids, "token"].tolist() == (
+        token_names(ids, tiny.tokenizer)
+    )
+
+
+def test_a_part_of_a_character_stays_unknown_where_pieces_are_no_bytes(tiny):
+    class Opaque:
+        """Knows no pieces of bytes."""
+
+        def __len__(self):
+            return 1
+
+        def batch_decode(self, rows, **options):
+            return ["\ufffd" for _ in rows]
+
+        def convert_ids_to_tokens(self, ids):
+            return ["▁日" for _ in ids]
+
+    assert token_names([0], Opaque()) == ["·\ufffd"]
+
+
+def test_a_tokens_context_has_characters_whole(tiny):
+    ids = tiny.tokenizer(["a日b", "b日a"], add_special_tokens=False)["input_ids"]
+    frame = token_df(ids, tiny.tokenizer)
+    assert frame["str_tokens"].tolist() == [
+        *["a", "日", "←", "←", "b"],
+        *["b", "日", "←", "←", "a"],
+    ]
+    assert frame["context"].tolist()[2:4] == ["a日|←|←", "a日←|←|b"]
 
 
 def test_an_id_beyond_the_tokenizer_is_empty_text(tiny):
@@ -234,9 +272,11 @@ def test_vocab_df_is_highest_first_with_ties_by_token(tiny):
     assert frame.index.tolist() == expected and frame.index.name == "token_id"
     assert frame.columns.tolist() == ["token", "logit"]
     assert frame["logit"].tolist() == [logits[i].item() for i in expected]
-    assert frame["token"].head(50).tolist() == [
-        visible(tiny.tokenizer.decode([i])) for i in expected[:50]
-    ]
+    texts = [visible(tiny.tokenizer.decode([i])) for i in expected[:500]]
+    pairs = list(zip(frame["token"].head(500), texts))
+    whole = [token for token, text in pairs if token == text]
+    assert len(whole) > 400
+    assert all(token == text or "\ufffd" in text for token, text in pairs)
 
 
 def test_vocab_df_gives_probabilities(tiny):

@@ -13,7 +13,7 @@ from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.arguments import check_positive
 from saework.core.parts import check_workbook
 from saework.core.protocols import Tokenizer, WorkbookParts
-from saework.core.tokens import NEWLINE, SPACE, TAB, str_tokens, visible
+from saework.core.tokens import NEWLINE, SPACE, TAB, token_names, visible
 from saework.views.explorer.controls import BY_EXAMPLES, BY_LOGIT
 from saework.views.explorer.examples import ExampleReader, check_scan
 
@@ -133,7 +133,7 @@ def _top_tokens(
     kept = places[places[:, 0] >= 0]
     ids = rows.cpu()[kept[:, 0], kept[:, 1]].tolist()
     common = [token for token, _ in Counter(ids).most_common(N_TOP_TOKENS)]
-    return [visible(string) for string in str_tokens(common, tokenizer)]
+    return token_names(common, tokenizer)
 
 
 def token_words(tokens: list[int], tokenizer: Tokenizer) -> str:
@@ -169,7 +169,7 @@ def token_forms(text: str, tokenizer: Tokenizer) -> list[int]:
     if found:
         return found
     plain_ids = _token_ids(plain, tokenizer)
-    parts = "|".join(map(visible, str_tokens(plain_ids, tokenizer)))
+    parts = "|".join(token_names(plain_ids, tokenizer))
     raise ValueError(
         f"{visible(plain)} is {len(plain_ids)} tokens here: {parts}; "
         f"type one of them ({SPACE} is a space)"
@@ -267,8 +267,7 @@ def features_on(
 
 def _visible_tokens(tokens: list[int], tokenizer: Tokenizer) -> dict[int, str]:
     """The visible text of each token, by its id."""
-    strings = str_tokens(tokens, tokenizer)
-    return dict(zip(tokens, map(visible, strings)))
+    return dict(zip(tokens, token_names(tokens, tokenizer)))
 
 
 def _highest(values: Float[Tensor, " d_sae"] | Int[Tensor, " d_sae"], n: int) -> pd.DataFrame:

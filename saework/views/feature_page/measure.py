@@ -17,7 +17,7 @@ from saework.analysis.scanning.firings import bin_of
 from saework.core.errors import HookError
 from saework.core.files import DIGEST_CHARACTERS, digest
 from saework.core.protocols import SparseAutoencoder
-from saework.core.tokens import decode_each
+from saework.core.tokens import whole_characters
 from saework.engine.architectures import check_reconstructs
 from saework.engine.left_out import check_has_logits
 from saework.engine.site import site_of
@@ -84,8 +84,8 @@ class Measurements:
     loss_change: Float[ndarray, " example"]
     """By how much ablation raises the loss of the next token, nats; NaN where the row ends."""
     labels: dict[str, Bool[Tensor, "batch pos"]]
-    token_texts: dict[int, str]
-    """The text of each token id of the examples' rows."""
+    row_texts: dict[int, list[str]]
+    """The text of each token of the examples' rows, by row (``whole_characters``)."""
     tokens_digest: str
     directions: Directions
     other_directions: Directions | None
@@ -164,7 +164,7 @@ def measure(
         n_firings=drawn.n_firings,
         loss_change=loss - contexts.loss,
         labels=labels,
-        token_texts=_token_texts(workbook, places),
+        row_texts=_row_texts(workbook, places),
         tokens_digest=digest(tokens.cpu().numpy().tobytes()),
         directions=Directions.of(sae),
         other_directions=None if other is None else Directions.of(other),
@@ -186,9 +186,12 @@ def _rules(labels: dict[str, Tensor], counted: Tensor) -> Bool[Tensor, "rule bat
     return torch.stack([*labels.values(), torch.ones_like(counted)]) & counted
 
 
-def _token_texts(workbook: Workbook, places: Places) -> dict[int, str]:
-    ids = workbook.tokens[np.unique(places.row)].unique().tolist()
-    return dict(zip(ids, decode_each(ids, workbook.tokenizer)))
+def _row_texts(workbook: Workbook, places: Places) -> dict[int, list[str]]:
+    shown = places.row[places.group != DRAWN_GROUP]
+    return {
+        int(row): whole_characters(workbook.tokens[row], workbook.tokenizer)
+        for row in np.unique(shown)
+    }
 
 
 def pages(measured: Measurements, features: Sequence[int]) -> Iterator[FeaturePage]:
@@ -317,7 +320,7 @@ def _frequent_tokens(measured: Measurements, feature: int) -> pd.DataFrame:
     places = measured.places
     drawn = (places.feature == feature) & (places.group == DRAWN_GROUP)
     ids = measured.workbook.tokens[places.row[drawn], places.pos[drawn]].numpy()
-    return frequent_tokens(ids, measured.token_texts)
+    return frequent_tokens(ids, measured.workbook.tokenizer)
 
 
 def _example(measured: Measurements, i: int) -> Example:
@@ -329,9 +332,8 @@ def _example(measured: Measurements, i: int) -> Example:
     n_before = int(inside[:TOKENS_BEFORE].sum())
     start = pos - n_before
     end = start + int(inside.sum())
-    ids = measured.workbook.tokens[row, start:end].tolist()
     return Example(
-        strings=tuple(measured.token_texts[token_id] for token_id in ids),
+        strings=tuple(measured.row_texts[row][start:end]),
         values=tuple(window[inside].tolist()),
         at=n_before,
         activation=float(places.activation[i]),

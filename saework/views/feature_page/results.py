@@ -14,7 +14,7 @@ class Example:
     """A place where the feature fires, in its context."""
 
     strings: tuple[str, ...]
-    """The tokens around it, unchanged."""
+    """The tokens around it. A character of several tokens stands at the first (``←``: goes on)."""
     values: tuple[float, ...]
     """The feature's activation on each."""
     at: int

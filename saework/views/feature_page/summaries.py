@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +15,13 @@ from saework.core.formulas import (
     fisher_exact,
     precision_and_recall,
 )
-from saework.core.tokens import visible
+from saework.core.tokens import token_names
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from numpy import ndarray
+
+    from saework.core.protocols import Tokenizer
 
 N_COFIRING = 8
 N_TOKENS = 8
@@ -75,20 +76,20 @@ def ablation_row(
 
 
 def frequent_tokens(
-    token: Int[ndarray, " firing"], text_of: Mapping[int, str], *, n: int = N_TOKENS
+    token: Int[ndarray, " firing"], tokenizer: Tokenizer, *, n: int = N_TOKENS
 ) -> pd.DataFrame:
     """The tokens on which a feature fires most often, ties by id.
 
     Args:
         token: the token's id at each firing.
-        text_of: the text of each id.
+        tokenizer: the model's.
 
     Returns:
         Columns ``token`` (visible) and ``share`` (of the firings).
     """
     ids, counts = np.unique(token, return_counts=True)
     most_first = np.argsort(-counts, kind="stable")[:n]
-    texts = [visible(text_of[int(ids[i])]) for i in most_first]
+    texts = token_names(ids[most_first].tolist(), tokenizer)
     shares = counts[most_first] / max(len(token), 1)
     return pd.DataFrame({"token": texts, "share": shares})
 

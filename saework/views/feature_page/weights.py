@@ -17,7 +17,7 @@ from saework.analysis.similarity import nearest_rows, unit_rows
 from saework.core.arguments import check_finite
 from saework.core.formulas import chance_cosine
 from saework.core.protocols import SparseAutoencoder, Tokenizer
-from saework.core.tokens import decode_each, visible
+from saework.core.tokens import token_names
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.results import LogitEffect
 
@@ -115,7 +115,7 @@ def _round_width(at_least: float) -> float:
 def _token_logits(
     effect: Float[ndarray, " d_vocab"], ids: Int[ndarray, " some"], tokenizer: Tokenizer
 ) -> pd.DataFrame:
-    texts = [visible(text) for text in decode_each(ids.tolist(), tokenizer)]
+    texts = token_names(ids.tolist(), tokenizer)
     index = pd.Index(ids, name="token_id")
     return pd.DataFrame({"token": texts, "logit": effect[ids]}, index=index)
 

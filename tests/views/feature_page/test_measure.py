@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 from page_checks import html_of, tree
 
 from saework import feature_page, feature_pages
@@ -66,3 +67,14 @@ def test_neuronpedia_is_a_link_that_nobody_opens(book, tmp_path):
     links = [a.get("href") for a in tree(html_of(page, tmp_path)).iter("a") if a.get("href")]
     assert links == [page.neuronpedia]
     assert repr(page).endswith(f"Neuronpedia: {page.neuronpedia}")
+
+
+def test_a_character_of_several_tokens_stands_once(book):
+    ids = book.tokenizer("日本語😀", add_special_tokens=False)["input_ids"]
+    tokens = book.tokens.clone()
+    tokens[:, 1 : 1 + len(ids)] = torch.tensor(ids)
+    page = feature_page(replace(book, tokens=tokens), 7)
+    strings = {string for example in page.top for string in example.strings}
+    assert strings >= {"日", "本", "😀", "←"}
+    assert any(name.startswith("⟨0x") for name in page.fires_on["token"])
+    assert "\ufffd" not in repr(page)

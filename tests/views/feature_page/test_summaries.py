@@ -10,7 +10,7 @@ import torch
 from page_checks import slow_clustered_error
 
 from saework import Workbook, feature_activations, feature_page, feature_pages, load, rule_agreement
-from saework.core.tokens import str_tokens, visible
+from saework.core.tokens import token_names
 from saework.views.feature_page.summaries import ablation_row, agreement_of
 
 
@@ -54,8 +54,7 @@ def test_the_tokens_on_which_it_fires_most(page, activations, book):
     ids = book.tokens[:, 1:][fires].tolist()
     counts = {i: ids.count(i) for i in sorted(set(ids))}
     most = sorted(counts, key=lambda i: -counts[i])[:8]
-    texts = [visible(text) for text in str_tokens(most, book.tokenizer)]
-    assert page.fires_on["token"].tolist() == texts
+    assert page.fires_on["token"].tolist() == token_names(most, book.tokenizer)
     expected = [counts[i] / len(ids) for i in most]
     assert page.fires_on["share"].tolist() == pytest.approx(expected)
 

@@ -11,7 +11,7 @@ from page_checks import slow_activations
 from stand_ins import PlainSAE
 
 from saework import feature_page
-from saework.core.tokens import visible
+from saework.core.tokens import token_names
 from saework.views.feature_page.parts import decimals
 from saework.views.feature_page.weights import (
     Directions,
@@ -27,7 +27,7 @@ def test_logit_effect(book, page):
     raised, lowered = page.logits.raised, page.logits.lowered
     assert list(raised.index) == ids
     assert raised["logit"].tolist() == pytest.approx(order.values[:10].tolist(), abs=1e-5)
-    assert list(raised["token"]) == [visible(book.tokenizer.decode([i])) for i in ids]
+    assert list(raised["token"]) == token_names(ids, book.tokenizer)
     assert list(lowered.index) == order.indices.flip(0)[:10].tolist()
 
 
