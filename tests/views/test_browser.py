@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+import subprocess
 from contextlib import ExitStack
 
 import lab as labs
@@ -17,6 +18,7 @@ import pytest
 
 import saework
 from saework import token_heatmap
+from saework.core.tokens import whole_characters
 from saework.reproduction.html import page as notebook_page
 from saework.views.feature_page.write import write_pages
 
@@ -308,6 +310,28 @@ def test_a_heatmaps_page_is_readable_by_everybody(open_page, axe, tmp_path, dark
     )
     page = open_page(path, dark=dark, picture=f"heatmap-{'dark' if dark else 'light'}")
     assert axe(page) == []
+
+
+def has_font(character: str) -> bool:
+    """Whether an installed font has a character."""
+    if shutil.which("fc-list") is None:
+        return False
+    command = ["fc-list", f":charset={ord(character):x}"]
+    return bool(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("one, other", ["日本", "😀🙏"])
+def test_wide_characters_are_drawn(open_page, book, tmp_path, one, other):
+    """Whole in the page; as two pictures, where a font has them, and not as one box."""
+    ids = book.tokenizer(f"{one}{other}", add_special_tokens=False)["input_ids"]
+    strings = whole_characters(ids, book.tokenizer)
+    path = token_heatmap(strings, [0.0] * len(ids), max_value=1).save(tmp_path / "wide.html")
+    page = open_page(path)
+    tokens = page.locator(".saework-heat span[title]")
+    texts = tokens.all_inner_texts()
+    assert [text for text in texts if text != "←"] == [one, other]
+    pictures = [tokens.nth(texts.index(text)).screenshot() for text in (one, other)]
+    assert (pictures[0] != pictures[1]) == has_font(one)
 
 
 @pytest.fixture(scope="module")
