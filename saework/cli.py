@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saework.core.terminal import run_command
+from saework.core.terminal import run_command, say
 from saework.loading.devices import add_plan_options, plan_options
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
                 left_out=() if is_study else report.too_large,
             )
     except RuntimeError as error:
-        print(f"saework: {error}", file=sys.stderr)
+        say(f"saework: {error}")
         return 1
     packs = "" if is_study else ", with a replay pack beside each notebook"
     table = ledger.text(verbose=arguments.verbose)
@@ -301,7 +301,7 @@ def _replay(arguments: argparse.Namespace) -> int:
     try:
         notebook = rerun(arguments.pack, arguments.out)
     except RuntimeError as error:
-        print(f"saework: {error}", file=sys.stderr)
+        say(f"saework: {error}")
         return 1
     print(f"{notebook} is ready, without a model: jupyter lab {notebook}")
     return 0

@@ -100,6 +100,18 @@ def test_an_unknown_release_is_named_with_its_neighbours(capsys):
     assert "Did you mean 'gelu-1l-mini'" in capsys.readouterr().err
 
 
+def test_no_word_of_an_error_is_cut_in_a_terminal(capsys, monkeypatch):
+    assert cli.main(["reproduce", "gelu-1l-mni"]) == 2
+    plain = capsys.readouterr().err
+    assert len(plain.splitlines()) == 1
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert cli.main(["reproduce", "gelu-1l-mni"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 60
+    assert " ".join(lines) == plain.strip()
+
+
 def test_list_and_preflight(capsys):
     assert cli.main(["list"]) == 0
     assert "gelu-1l-mini" in capsys.readouterr().out
@@ -151,7 +163,8 @@ def test_what_is_too_large_is_left_out_or_forced(one_notebook, tmp_path, machine
     words = ["reproduce", "gelu-1l-mini", "--out", str(tmp_path / "out")]
     machine(memory_gb=0.5)
     assert cli.main(words) == 3
-    assert "about 1.0 GB of memory needed but 0.5 GB available" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "about 1.0 GB of memory needed but 0.5 GB available" in shown
     assert cli.main(["preflight", "gelu-1l-mini"]) == 3
     assert cli.main(["preflight", "gelu-1l-mini", "--force"]) == 0
     assert "  note      about 1.0 GB" in capsys.readouterr().out

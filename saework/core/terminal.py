@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import shutil
 import signal
 import sys
 import threading
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
+
+from saework.core.lines import wrapped
 
 TYPED_WRONG, FAILED, CUT_OFF, BY_SIGNAL = 2, 1, 141, 128
 """Exit codes. The last is added to the signal's number, as shells do."""
@@ -95,7 +98,10 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def say(line: str) -> None:
-    """Write a line to the terminal's error stream, if it is still there."""
+    """Write a line to the error stream, if it is still there; in a terminal, no word is cut."""
+    if is_terminal(sys.stderr):
+        width = shutil.get_terminal_size().columns
+        line = "\n".join(wrapped(part, width=width) for part in line.splitlines())
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 

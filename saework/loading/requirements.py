@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saework.core.errors import NotAvailableError
+from saework.core.lines import problem_lines, wrapped
 from saework.core.versions import check_versions
 from saework.loading.catalogue import release_named
 from saework.loading.hub import NEW_TOKEN, Repository, gated_words
@@ -114,9 +115,9 @@ class Preflight:
             f"  licence   {self.licence}",
             f"  gate      {_GATE[self.gated]}; token {self._token()}",
             *(self._notebook_line(name) for name in self.notebook_plans),
-            *(f"  note      {note}" for note in self.notes),
+            *(wrapped(note, first="  note      ", rest=" " * 12) for note in self.notes),
         ]
-        return "\n".join([*lines, *(f"  ! {problem}" for problem in self.problems)])
+        return "\n".join([*lines, *problem_lines(self.problems)])
 
 
 def _unless_unknown(size: str) -> str:
