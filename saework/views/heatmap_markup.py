@@ -44,7 +44,8 @@ _CSS_LINES = _CSS_FILE.read_text(encoding="utf-8").splitlines()
 HEATMAP_STYLE = "".join(map(str.strip, _CSS_LINES)) + HEATMAPS_IN_NOTEBOOKS
 """The style sheet. A page needs it once in its head for heatmaps of ``html(style=False)``."""
 _PAGE_STYLE = (
-    ":root{color-scheme:light dark;background:Canvas;color:CanvasText}"
+    "@media screen{:root{color-scheme:light dark}}"  # on paper it is light
+    ":root{background:Canvas;color:CanvasText}"
     "body{margin:2rem auto;max-width:60rem;padding:0 1rem}"
     "h1{font:600 1.1rem system-ui,sans-serif}"
 )

@@ -7,19 +7,24 @@ Skipped where there is no Chromium; pytest's summary says why. Screenshots go to
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 import subprocess
 from contextlib import ExitStack
+from datetime import datetime
 
 import lab as labs
 import nbformat
 import pytest
+from stand_ins import executed_notebook
 
 import saework
-from saework import token_heatmap
+from saework import Claim, Ledger, plots, token_heatmap
 from saework.core.tokens import whole_characters
+from saework.reproduction.html import PLOTLY_MIME
 from saework.reproduction.html import page as notebook_page
+from saework.reproduction.index_page import index_page
 from saework.views.feature_page.write import write_pages
 
 EXPLORE = (
@@ -373,6 +378,32 @@ def test_an_index_of_features_is_readable_and_leads_to_their_pages(
     assert axe(index) == []
     index.get_by_role("link", name="526", exact=True).click()
     assert index.get_by_role("heading", level=1).inner_text() == "Feature 526"
+
+
+def test_pages_print_dark_on_white_where_the_reader_prefers_dark(
+    open_page, feature_pages_of_the_mini, tmp_path
+):
+    write_pages(feature_pages_of_the_mini, tmp_path)
+    ledger = Ledger([Claim("x", 1.0, "nats", "a paper", 0.1, "tier")], tier="tier")
+    run = index_page("gelu-1l-mini", [], ledger, when=datetime(2026, 11, 28))
+    (tmp_path / "run.html").write_text(run, encoding="utf-8")
+    token_heatmap(["a", "b"], [0, 1]).save(tmp_path / "heatmap.html")
+    figure = plots.bars([1, 2], [0, 1, 2], title="t", x="x")
+    notebook = executed_notebook({PLOTLY_MIME: json.loads(figure.to_json())})
+    html = notebook_page(notebook, title="a page")
+    (tmp_path / "notebook.html").write_text(html, encoding="utf-8")
+    for name in ("feature-526", "index", "heatmap", "notebook", "run"):
+        page = open_page(tmp_path / f"{name}.html", dark=True)
+        colour = """() => [...document.querySelectorAll("body, h1, td, .gtitle")].map(
+            each => getComputedStyle(each)[each.matches("text") ? "fill" : "color"])"""
+        assert lightest(page.evaluate(colour)) > 150, name
+        page.emulate_media(media="print")
+        assert lightest(page.evaluate(colour)) < 100, name
+
+
+def lightest(colours: list[str]) -> int:
+    """The largest channel of colours such as ``rgb(1, 2, 3)``."""
+    return max(int(n) for colour in colours for n in re.findall(r"\d+", colour)[:3])
 
 
 @pytest.mark.parametrize("width", [390, 800, 1280])

@@ -118,13 +118,15 @@ def _tokens(tokens: Iterable[str]) -> str:
 
 
 def _best_label(page: FeaturePage) -> str:
-    """The label with the highest F1 of those whose base rate is beaten."""
+    """Of the labels whose base rate is beaten, the one with the highest F1; and its precision."""
     if page.labels is None or page.dead:
         return "–"
     above = page.labels[page.labels["beats_base_rate"]]
     if not len(above):
         return "–"
-    return f"{label_name(str(above.index[0]))} ({percent(above['f1'].iloc[0])})"
+    best = above.iloc[0]
+    name, precision = label_name(str(above.index[0])), percent(best["precision"])
+    return f"{name} {precision} (base rate {percent(best['base_rate'])})"
 
 
 @dataclass(frozen=True)

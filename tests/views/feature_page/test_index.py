@@ -84,7 +84,7 @@ def test_notes_have_a_column_if_there_are_any(pages, tmp_path):
     assert head[-1] == "note" and second[-1] == ""
     assert first[-1] == f"{long[:80].strip()}…".replace(" …", "…") or first[-1].endswith("…")
     plain = tree(write_pages([pages[7]], tmp_path / "plain").read_text(encoding="utf-8"))
-    assert cells(plain, "Counted on")[0][-1] == "best label (F1)"
+    assert cells(plain, "Counted on")[0][-1] == "best label, of its firings"
 
 
 def test_what_is_kept_is_read_again(tmp_path):

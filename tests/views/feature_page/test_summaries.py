@@ -11,6 +11,8 @@ from page_checks import slow_clustered_error
 
 from saework import Workbook, feature_activations, feature_page, feature_pages, load, rule_agreement
 from saework.core.tokens import token_names
+from saework.views.feature_page.index import IndexRow
+from saework.views.feature_page.parts import percent
 from saework.views.feature_page.summaries import ablation_row, agreement_of
 
 
@@ -119,6 +121,9 @@ def test_agreement_with_labels(book, activations, labels):
         assert found == pytest.approx(expected, nan_ok=True)
     assert page.labels.loc["fires", "precision"] < 1 == page.labels.loc["fires", "recall"]
     assert "The best label is “fires”: F1" in repr(page)
+    best = page.labels.loc["fires"]
+    shares = f"{percent(best['precision'])} (base rate {percent(best['base_rate'])})"
+    assert IndexRow.of(page).best_label == f"fires {shares}"
     assert "There are no true labels" not in repr(page)
 
 
