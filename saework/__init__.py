@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from saework.analysis import probing, steering
+    from saework.analysis import ablation, probing, steering
     from saework.analysis.features import active_features, feature_activations, logit_effect
     from saework.analysis.probing import sparse_probe
     from saework.analysis.rare import RareFeatures, rare_features
@@ -89,6 +89,7 @@ _HOME = {name: home for home, names in _NAMES_BY_HOME.items() for name in names}
 
 # Public as modules, since the names inside need the module's name: saework.saebench.read(...).
 _MODULES = {
+    "ablation": "analysis.ablation",
     "corpus": "loading.corpus",
     "feature_ordering": "studies.feature_ordering",
     "formulas": "core.formulas",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -139,8 +139,12 @@ def firing_at(
 
 @accepts_workbook
 def logit_effect(
-    model: HookedModel, sae: SparseAutoencoder, feature: int, *, hook: str | None = None
-) -> Float[Tensor, " d_vocab"]:
+    model: HookedModel,
+    sae: SparseAutoencoder,
+    feature: int | Sequence[int],
+    *,
+    hook: str | None = None,
+) -> Float[Tensor, "*feature d_vocab"]:
     """What one unit of a feature adds to each logit by the direct path.
 
     The path starts at ``W_dec[feature]``. At an MLP hook it goes through ``W_out`` of the layer.
@@ -155,11 +159,12 @@ def logit_effect(
     Args:
         model: the model, or a Workbook alone in place of model and sae.
         sae: the SAE.
-        feature: the feature's number.
+        feature: the feature's number, or several.
         hook: the SAE's own by default.
 
     Returns:
-        Logits per unit of activation, up to the final norm's scale.
+        Logits per unit of activation, up to the final norm's scale; a row for each of several
+        features.
 
     Raises:
         HookError: for a hook that does not write to the residual stream, or in a way that is
@@ -173,9 +178,13 @@ def logit_effect(
     >>> book.tokenizer.decode(logit_effect(book, 985).argmax())
     ' unittest'
     """
-    feature = check_feature(feature, sae.W_dec.shape[0])
-    (effect,) = logit_effects(model, sae, [feature], hook=hook)
-    return check_finite(effect, f"logit effect of feature {feature}")
+    d_sae = sae.W_dec.shape[0]
+    is_one = np.ndim(feature) == 0
+    several: Any = [feature] if is_one else feature
+    features = [check_feature(one, d_sae) for one in several]
+    effects = logit_effects(model, sae, features, hook=hook)
+    check_finite(effects, f"logit effect of feature {feature}" if is_one else "logit effects")
+    return effects[0] if is_one else effects
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from saework.core.claims import Claim
 from saework.core.errors import UnknownNameError, unknown
 from saework.core.files import DATA
 from saework.loading import sae_ids
+from saework.loading.corpus import STEERING_PASSAGE
 from saework.loading.hub import Repository
 from saework.loading.layouts.gemma_scope import GEMMA_SCOPE
 from saework.loading.layouts.neel import NEEL
@@ -30,6 +31,7 @@ from saework.loading.sae_ids import (
     registry,
 )
 from saework.loading.small_releases import small_releases
+from saework.loading.subject import Subject
 from saework.loading.text_sources import (
     PARQUET_FILES,
     TextSource,
@@ -63,6 +65,7 @@ def _mini(
     model_layout: ModelLayout,
     text: TextSource,
     notebooks: tuple[str, ...],
+    subject: Subject | None = None,
 ) -> Release:
     return Release(
         name=name,
@@ -76,6 +79,7 @@ def _mini(
         family=(name, *full),
         find=sae_ids.mini_sae(name, SAE_LAYOUTS),
         ids=lambda: list(sae_ids.card_of(name)["saes"]),
+        subject=subject,
         notebooks=notebooks,
     )
 
@@ -197,6 +201,7 @@ _RELEASES = {
             model_layout=HUGGINGFACE,
             text=packed,
             notebooks=LLAMA_NOTEBOOKS,
+            subject=Subject(("data",), STEERING_PASSAGE, strength=6.0),
         ),
         Release(
             name="llama-3.2-1b-qresearch",
@@ -215,6 +220,7 @@ _RELEASES = {
             family=("llama-mini", "llama-3.2-1b-qresearch"),
             find=lambda sae_id: LLAMA_SAE if sae_id == LLAMA_SAE.id else None,
             ids=lambda: [LLAMA_SAE.id],
+            subject=Subject(("pirate", "ye", "arr", "matey"), strength=3.0),
             notebooks=LLAMA_NOTEBOOKS,
         ),
     )

@@ -14,6 +14,7 @@ from saework.loading.hub import Repository
 from saework.loading.layouts.sae_layout import SaeLayout
 from saework.loading.layouts.sae_lens import CONFIG, SPARSITY, Registered
 from saework.loading.model_layouts import ModelLayout
+from saework.loading.subject import Subject
 from saework.loading.text_sources import TextSource
 from saework.loading.tokenizer_files import TOKENIZER_FILES
 
@@ -93,6 +94,8 @@ class Release:
     """The notebooks that ``saework reproduce`` runs for it, in order."""
     feature: int | None = None
     """The feature of its default SAE that its notebooks read; None where they choose one."""
+    subject: Subject | None = None
+    """What that feature is about; None where no notebook needs it."""
 
     @property
     def offline(self) -> bool:

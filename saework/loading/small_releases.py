@@ -15,12 +15,21 @@ from saework.loading.layouts.sae_lens import CONFIG, WEIGHTS, Registered
 from saework.loading.model_layouts import HUGGINGFACE
 from saework.loading.release import FindSae, Release, SaeFile
 from saework.loading.sae_ids import WIDTHS, registered_ids, registry
+from saework.loading.subject import Subject
 from saework.loading.text_sources import streamed
 
 GPT2_SMALL, GEMMA_3_270M = "gpt2-small-res-jb", "gemma-scope-2-270m-pt-res"
 CATS = 16899
 """The feature of GPT-2 small's layer 10 that Neuronpedia tests its server on."""
+CAT_PASSAGE = "My cat is sleeping on the couch."
+"""Neuronpedia's prompt for that feature; its steering band is 30 to 75."""
 OF_LAYER_10 = "blocks.10.hook_resid_pre"
+OF_ANY_HOOK = (
+    "02_gelu_1l_reading_a_feature",
+    "03_gelu_1l_reconstruction",
+    "05_gemma_scope_validation",
+)
+STEERING = "08_llama_steering"
 GEMMA_3_ID = re.compile(r"layer_(\d+)_width_(\w+)_l0_(?:small|medium|big)(?:_seed_\d+)?")
 MEDIUM = "layer_12_width_16k_l0_medium"
 FRONTIER = tuple(
@@ -97,7 +106,8 @@ def small_releases(text: Repository) -> tuple[Release, Release]:
         default=gpt2_file(OF_LAYER_10, l0=52),
         shown=(OF_LAYER_10,),
         feature=CATS,
-        notebooks=("08_llama_steering",),
+        subject=Subject(("cat",), CAT_PASSAGE, strength=45.0),
+        notebooks=(*OF_ANY_HOOK, STEERING),
     )
     gemma_3 = _release(
         GEMMA_3_270M,
@@ -114,6 +124,7 @@ def small_releases(text: Repository) -> tuple[Release, Release]:
         # As sae_lens has it; what these SAEs were trained on is not public.
         corpus="monology/pile-uncopyrighted",
         shown=(MEDIUM, *FRONTIER),
-        notebooks=("06_gemma_scope_frontier",),
+        subject=Subject(("cat",), CAT_PASSAGE),
+        notebooks=(*OF_ANY_HOOK, "06_gemma_scope_frontier", STEERING),
     )
     return gpt2, gemma_3

@@ -32,6 +32,7 @@ from saework.loading.release import Release
 from saework.loading.requirements import plan_of_load
 from saework.loading.sae_ids import scan_file
 from saework.loading.self_check import self_check
+from saework.loading.subject import feature_of
 from saework.loading.text_sources import TextRequest
 from saework.loading.tokenizer_files import (
     OPTIONAL_TOKENIZER_FILES,
@@ -146,6 +147,24 @@ class Workbook:
         raise ValueError(
             "no scan was recorded for this SAE; make one with scan(model, sae, tokens)"
         )
+
+    def subject_feature(self) -> int:
+        """The feature that is about the release's subject: a published one, or one found here.
+
+        Where none was published for this SAE, the words of the subject choose it, by their one
+        passage: a guess that is still to be tested.
+
+        Raises:
+            ValueError: if the release has no subject, or no feature tells its words apart.
+        """
+        release = self.release
+        if release is None or release.subject is None:
+            raise ValueError(
+                "this workbook has no subject, such as cats; choose a feature yourself"
+            )
+        if release.feature is not None and self.sae_id == release.sae().id:
+            return release.feature
+        return feature_of(self.model, self.sae, release.subject)
 
     def _layers(self) -> str:
         part = left_out(self.model)

@@ -92,6 +92,15 @@ def test_logit_effect_is_the_published_formula(tiny):
     )
 
 
+def test_logit_effect_of_several_features(tiny):
+    several = features.logit_effect(tiny.model, tiny.sae, [5, 0, 5])
+    for row, feature in zip(several, (5, 0, 5)):
+        one = features.logit_effect(tiny.model, tiny.sae, feature)
+        torch.testing.assert_close(row, one, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="feature 99 does not exist"):
+        features.logit_effect(tiny.model, tiny.sae, [5, 99])
+
+
 def test_logit_effect_does_not_depend_on_folding(tiny):
     """Folding also centres the logits, so they agree up to a constant over the vocabulary."""
     difference = features.logit_effect(tiny.model, tiny.sae, 5) - features.logit_effect(

@@ -105,7 +105,10 @@ catalogue._RELEASES[full.name] = replace(mini, find=find, **same)
 RELEASE, NEW_TOKENS, N_SAMPLES, N_PROMPTS, N_DIRECTIONS = full.name, 8, 1, 4, 4
 """
 GEMMA_3 = GEMMA_SCOPE.replace("gemma-scope-2b-pt-res", "gemma-scope-2-270m-pt-res").replace(
-    '"shown": full.shown}', '"shown": full.shown, "family": full.family}'
+    '"shown": full.shown}', '"shown": full.shown, "family": full.family, "subject": subject}'
+)
+GEMMA_3 = "from saework.loading.subject import Subject\n" + GEMMA_3.replace(
+    "stand_in =", 'subject = Subject(("data",), "sort the data by key")\nstand_in ='
 )
 STAND_INS = {
     "gelu-1l": GELU,
