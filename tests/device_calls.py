@@ -160,8 +160,13 @@ CALLS: dict[str, Callable[[Given], Any]] = {
     "feature_activations": lambda g: saework.feature_activations(g.book, g.tokens, FEATURE),
     "active_features": lambda g: saework.active_features(g.book, g.tokens[0], pos=5),
     "logit_effect": lambda g: saework.logit_effect(g.book, FEATURE),
-    "ablation.states_without": lambda g: saework.ablation.states_without(
-        g.book, g.tokens, g.whole.sae.W_dec[:2], g.features[..., FEATURE], g.mask
+    "ablation.states_without, next_token_log_probs": lambda g: (
+        saework.ablation.next_token_log_probs(
+            g.whole.model,
+            saework.ablation.states_without(
+                g.book, g.tokens, g.whole.sae.W_dec[:2], g.features[..., FEATURE], g.mask
+            ),
+        )
     ),
     "rare_features": lambda g: saework.rare_features(
         g.whole.sae, g.on(g.scan.firing_rate), threshold=0.01

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from saework.core.arguments import accepts_workbook, check_mask
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine.direct_path import BRANCH, direct_path
-from saework.engine.forward import as_tokens, final_states
+from saework.engine.forward import (
+    activations,
+    as_tokens,
+    final_states,
+    row_blocks,
+    rows_at_a_time,
+)
+from saework.engine.losses import next_token_logits
 from saework.engine.site import site_of
 
 if TYPE_CHECKING:
@@ -71,22 +78,70 @@ def states_without(
         raise ValueError("where is None; mark the tokens at which a direction is taken out")
     directions, amount = _checked(directions, amount, rows, sae)
     place, directions = _in_stream(model, site.writes, directions)
-    nothing = torch.zeros_like(directions[:1])
-    states = []
-    for row in marked.any(1).nonzero()[:, 0].tolist():
-        end = int(marked[row].nonzero().max()) + 1  # later tokens change nothing before them
-        of_row = marked[row, :end].to(amount.device)
-        amounts = torch.where(of_row, amount[row, :end], 0)
-        parts = []
-        for some in torch.cat([nothing, directions]).split(max(1, TOKENS_AT_A_TIME // end)):
-            taken_out = some[:, None] * amounts[:, None]
-
-            def edit(value: Tensor, taken_out: Tensor = taken_out) -> Tensor:
-                return value - taken_out.reshape(*taken_out.shape[:2], *value.shape[2:])
-
-            parts.append(final_states(model, rows[row : row + 1, :end], place, edit))
-        states.append(torch.cat(parts)[:, of_row])
+    directions = torch.cat([torch.zeros_like(directions[:1]), directions])
+    amount = torch.where(marked.to(amount.device), amount, 0)
+    chosen = marked.any(1)
+    rows = rows[chosen.to(rows.device)]
+    amount = amount[chosen.to(amount.device)]
+    marked = marked[chosen]
+    if place == f"blocks.{model.cfg.n_layers - 1}.hook_resid_post":
+        return _behind_last_block(model, rows, place, directions, amount, marked)
+    states = [
+        _of_one_row(model, *row, place, directions)
+        for row in zip(rows, amount, marked, strict=True)
+    ]
     return torch.cat(states, 1)
+
+
+@torch.no_grad()
+def next_token_log_probs(
+    model: HookedModel, states: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch d_vocab"]:
+    """Log-probabilities after states of ``states_without``, nats, with the model's own cap.
+
+    Raises:
+        ValueError: what the model does after its unembedding is not known.
+
+    Memory: 4 bytes times ``d_vocab`` for each state. Give some hundreds at a time.
+    """
+    return next_token_logits(model, states).log_softmax(-1)
+
+
+def _of_one_row(
+    model: HookedModel, row: Tensor, amount: Tensor, marked: Tensor, place: str, directions: Tensor
+) -> Tensor:
+    """``[state, marked token, d_model]``; the row's copies run as one batch behind the hook."""
+    end = int(marked.nonzero().max()) + 1  # later tokens change nothing before them
+    parts = []
+    for some in directions.split(max(1, TOKENS_AT_A_TIME // end)):
+        taken_out = some[:, None] * amount[:end, None]
+
+        def edit(value: Tensor, taken_out: Tensor = taken_out) -> Tensor:
+            return value - taken_out.reshape(*taken_out.shape[:2], *value.shape[2:])
+
+        parts.append(final_states(model, row[None, :end], place, edit))
+    states = torch.cat(parts)
+    return states[:, marked[:end].to(states.device)]
+
+
+def _behind_last_block(
+    model: HookedModel,
+    rows: Tensor,
+    place: str,
+    directions: Tensor,
+    amount: Tensor,
+    marked: Tensor,
+) -> Tensor:
+    """The same where only the final norm follows, which reads each token alone."""
+    parts = []
+    for part in row_blocks(len(rows), rows_at_a_time(model, rows, None)):
+        stream = activations(model, rows[part], place)
+        parts.append(stream[marked[part].to(stream.device)])
+    stream = torch.cat(parts)
+    amounts = amount[marked.to(amount.device)]
+    edited = stream - directions[:, None] * amounts[:, None]
+    final_norm: Any = getattr(model, "ln_final", None)
+    return edited if final_norm is None else final_norm(edited)
 
 
 def _in_stream(model: HookedModel, hook: str, directions: Tensor) -> tuple[str, Tensor]:

@@ -61,9 +61,22 @@ def test_later_layers_read_the_edit(family, place, layer, request, tiny):
     assert_equal_to_plain(model, tiny.tokens[:3, :12], hook, width, name)
 
 
+def test_log_probs_have_the_models_own_cap(gemma2_bridge, gemma2, tiny):
+    hook, tokens = "blocks.0.hook_resid_post", tiny.tokens[:2, :9]
+    sae = random_sae(16, 12, hook, torch.Generator().manual_seed(0))
+    where = torch.ones(tokens.shape, dtype=torch.bool)
+    states = ablation.states_without(
+        gemma2_bridge, sae, tokens, sae.W_dec[:1], where * 1.0, where, hook=hook
+    )
+    ours = ablation.next_token_log_probs(gemma2_bridge, states[0]).reshape(2, 9, -1)
+    plain = gemma2(tokens).logits.log_softmax(-1)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=2e-5)
+
+
 def test_many_directions_are_run_in_parts(tiny, monkeypatch):
-    directions, amount, where = given(tiny.tokens, tiny.model.cfg.d_mlp, n=5)
-    arguments = (tiny.model, tiny.sae, tiny.tokens, directions, amount, where)
+    hook, width = "blocks.0.hook_resid_pre", tiny.model.cfg.d_model
+    sae = random_sae(width, 12, hook, torch.Generator().manual_seed(0))
+    arguments = (tiny.model, sae, tiny.tokens, *given(tiny.tokens, width, n=5))
     at_once = ablation.states_without(*arguments)
     monkeypatch.setattr(ablation, "TOKENS_AT_A_TIME", 2)
     torch.testing.assert_close(ablation.states_without(*arguments), at_once, rtol=0, atol=1e-5)
