@@ -30,6 +30,10 @@ OF_ANY_HOOK = (
     "05_gemma_scope_validation",
 )
 STEERING = "08_llama_steering"
+GPT2_IDS = (
+    *(f"blocks.{layer}.hook_resid_pre" for layer in range(12)),
+    "blocks.11.hook_resid_post",
+)
 GEMMA_3_ID = re.compile(r"layer_(\d+)_width_(\w+)_l0_(?:small|medium|big)(?:_seed_\d+)?")
 MEDIUM = "layer_12_width_16k_l0_medium"
 FRONTIER = tuple(
@@ -104,7 +108,7 @@ def small_releases(text: Repository) -> tuple[Release, Release]:
         gated=False,
         find=_found(GPT2_SMALL, gpt2_file),
         default=gpt2_file(OF_LAYER_10, l0=52),
-        shown=(OF_LAYER_10,),
+        shown=(OF_LAYER_10, *GPT2_IDS),
         feature=CATS,
         subject=Subject(("cat",), CAT_PASSAGE, strength=45.0),
         notebooks=(*OF_ANY_HOOK, STEERING),

@@ -24,6 +24,7 @@ def test_each_id_of_the_table_has_its_files_hook_and_l0(name):
         assert sae.l0 == listed.expected_l0[sae_id]
         assert sae.hook.split(".")[1] in sae_id.replace("_", ".").split(".")
     assert release.find("blocks.12.hook_resid_pre") is None
+    assert None not in [release.find(shown) for shown in release.shown]
     assert release.sae() == release.sae(release.sae().id), "the default is what the table says"
 
 
@@ -54,6 +55,7 @@ def test_the_frontier_has_two_widths_at_one_hook():
 def test_claims_of_the_table_are_the_tables():
     listed = registry()[GPT2]
     claims = {claim.id: claim for claim in saework.claims_of(GPT2)}
+    assert sorted(set(release_named(GPT2).shown)) == sorted(listed.saes_map)
     for sae_id in listed.saes_map:
         of_sae = [claims[f"reconstruction/{sae_id}/{x}"] for x in ("l0", "variance_explained")]
         published = [listed.expected_l0[sae_id], listed.expected_var_explained[sae_id]]
