@@ -107,6 +107,22 @@ RELEASE, NEW_TOKENS, N_SAMPLES, N_PROMPTS, N_DIRECTIONS = full.name, 8, 1, 4, 4
 GEMMA_3 = GEMMA_SCOPE.replace("gemma-scope-2b-pt-res", "gemma-scope-2-270m-pt-res").replace(
     '"shown": full.shown}', '"shown": full.shown, "family": full.family, "subject": subject}'
 )
+WITH_A_RELU = """
+from dataclasses import replace
+from saework.loading import catalogue
+from saework.loading.subject import Subject
+mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gpt2-small-res-jb"]
+
+
+def find(sae_id):
+    return replace(mini.find("blocks.2.hook_resid_post"), id=sae_id)
+
+
+same = {"name": full.name, "ids": full.ids, "feature": 103, "family": full.family}
+more = {"subject": Subject(("data",), "sort the data by key"), "default": find(full.sae().id)}
+catalogue._RELEASES[full.name] = replace(mini, find=find, **same, **more)
+RELEASE = full.name
+"""
 GEMMA_3 = "from saework.loading.subject import Subject\n" + GEMMA_3.replace(
     "stand_in =", 'subject = Subject(("data",), "sort the data by key")\nstand_in ='
 )
@@ -118,7 +134,19 @@ STAND_INS = {
     "gemma-2b-res-jb": GEMMA_2B,
     "llama-3.2-1b-qresearch": LLAMA,
 }
+OTHERS = {("gpt2-small-res-jb", "05_gemma_scope_validation"): WITH_A_RELU}
+"""In place of the release's stand-ins: an SAE in Bloom's layout."""
+FASTER = """
+N_ROWS = 48
+SEARCHED = 16_000
+EVERY, N_TOKENS = 4, 4096
+"""
+"""Less text for the notebooks that read a release's default SAE."""
 WITHOUT_CLAIMS = ("00_start_here", "01_train_an_sae")
+OF_NOBODY = [
+    ("gemma-scope-2-270m-pt-res", f"{number}") for number in ("02", "05", "08")
+]
+"""No numbers were published."""
 CASES = [(release, name) for release in STAND_INS for name in NOTEBOOKS[release]]
 
 
