@@ -105,8 +105,19 @@ WORK: dict[str, dict[str, Work]] = {
         "06_gemma_scope_frontier": Work(2.0, n_saes=10),
     },
     # one narrow SAE of the release is its size here; the wide ones count four times
-    "gemma-scope-2-270m-pt-res": {"06_gemma_scope_frontier": Work(2.0, n_saes=10)},
-    "gpt2-small-res-jb": {"08_llama_steering": Work(4.4)},  # all hooks are ranked: measured
+    "gemma-scope-2-270m-pt-res": {
+        "02_gelu_1l_reading_a_feature": Work(4.0, n_saes=2),
+        "03_gelu_1l_reconstruction": Work(4.5, n_saes=2),
+        "05_gemma_scope_validation": Work(0.9, depth=HOOK),
+        "06_gemma_scope_frontier": Work(2.0, n_saes=10),
+        "08_llama_steering": Work(5.0),
+    },
+    "gpt2-small-res-jb": {
+        "02_gelu_1l_reading_a_feature": Work(3.0),
+        "03_gelu_1l_reconstruction": Work(3.5, n_saes=2),
+        "05_gemma_scope_validation": Work(0.9, depth=HOOK),
+        "08_llama_steering": Work(4.4),  # all hooks are ranked: measured
+    },
     "gemma-2b-res-jb": {"07_gemma_2b_residual_saes": Work(2.0, n_saes=2)},
     "llama-3.2-1b-qresearch": {"08_llama_steering": Work(3.5)},  # 6.9 GB held when it was stopped
 }
