@@ -36,7 +36,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 """Parameters of some notebooks."""
 SHORTER = {
     "01": {"steps=2000": "steps=20", "N_SHORT = 300": "N_SHORT = 5", "n_test = 80": "n_test = 32"},
-    "08": {"book.tokens[:16]": "book.tokens[:2]", "torch.arange(d_sae)": "torch.arange(20)"},
+    "08": {"16 if is_mini else 4": "2", "torch.arange(d_sae)": "torch.arange(20)"},
 }
 """Constants in other cells, and what stands there instead."""
 
