@@ -103,6 +103,20 @@ class Release:
         folders = [repository.folder for repository in self.repositories.values()]
         return None not in folders
 
+    def for_notebook(self, name: str) -> Release:
+        """The release itself, if a notebook can read it.
+
+        Args:
+            name: such as ``02_gelu_1l_reading_a_feature``.
+
+        Raises:
+            ValueError: if not; it names the notebooks that can.
+        """
+        if name in self.notebooks:
+            return self
+        others = ", ".join(self.notebooks) or "no notebook (load it in your own)"
+        raise ValueError(f"notebook {name} does not read {self.name}, which is read by {others}")
+
     def sae(self, sae_id: str | int | None = None) -> SaeFile:
         """The SAE with an id; the release's first by default.
 

@@ -88,3 +88,18 @@ def test_claims_of_a_topic():
     assert {claim.tier for claim in release.claims()} == {"gelu-1l", "gelu-1l-mini"}
     some = release.claims("rare/")
     assert some and some == [c for c in release.claims() if c.id.startswith("rare/")]
+
+
+def test_a_notebook_that_does_not_read_a_release():
+    gpt2 = release_named("gpt2-small-res-jb")
+    assert gpt2.for_notebook("02_gelu_1l_reading_a_feature") is gpt2
+    with pytest.raises(ValueError) as caught:
+        gpt2.for_notebook("06_gemma_scope_frontier")
+    assert str(caught.value) == (
+        "notebook 06_gemma_scope_frontier does not read gpt2-small-res-jb, which is read by "
+        "02_gelu_1l_reading_a_feature, 03_gelu_1l_reconstruction, 05_gemma_scope_validation, "
+        "08_llama_steering"
+    )
+    other = release_named("gpt2-small-hook-z-kk")
+    with pytest.raises(ValueError, match=r"is read by no notebook \(load it in your own\)"):
+        other.for_notebook("00_start_here")

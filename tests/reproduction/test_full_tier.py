@@ -46,7 +46,7 @@ def find(sae_id):
     return replace(mini.find(stand_in.get(sae_id, sae_id)), id=sae_id)
 
 
-same = {"name": full.name, "ids": full.ids, "shown": full.shown}
+same = {"name": full.name, "notebooks": full.notebooks, "ids": full.ids, "shown": full.shown}
 catalogue._RELEASES[full.name] = replace(mini, find=find, **same)
 RELEASE, N_TOKENS, LOSS_TOKENS = full.name, 4096, 1024  # few, since only the code is tested
 REFERENCE = str(DATA / "gemma-mini" / "reference.json")
@@ -75,7 +75,7 @@ def find(sae_id):
     return replace(mini.sae(), id=sae_id)
 
 
-same = {"name": full.name, "ids": full.ids}
+same = {"name": full.name, "notebooks": full.notebooks, "ids": full.ids}
 catalogue._RELEASES[full.name] = replace(mini, text=text_sources.conversation, find=find, **same)
 
 
@@ -101,13 +101,28 @@ def find(sae_id):
     return replace(mini.sae(), id=sae_id)
 
 
-same = {"name": full.name, "ids": full.ids, "feature": 103, "family": full.family}
-catalogue._RELEASES[full.name] = replace(mini, find=find, **same)
+same = {name: getattr(full, name) for name in ("name", "notebooks", "ids", "family")}
+catalogue._RELEASES[full.name] = replace(mini, find=find, feature=103, **same)
 RELEASE, NEW_TOKENS, N_SAMPLES, N_PROMPTS, N_DIRECTIONS = full.name, 8, 1, 4, 4
 """
-GEMMA_3 = GEMMA_SCOPE.replace("gemma-scope-2b-pt-res", "gemma-scope-2-270m-pt-res").replace(
-    '"shown": full.shown}', '"shown": full.shown, "family": full.family, "subject": subject}'
-)
+GEMMA_3 = """
+from dataclasses import replace
+from saework.loading import catalogue
+from saework.loading.subject import Subject
+mini, full = catalogue._RELEASES["gemma-mini"], catalogue._RELEASES["gemma-scope-2-270m-pt-res"]
+stand_in = dict(zip(full.shown[1:], [i for i in mini.ids() if "layer_2" in i] * 2))
+
+
+def find(sae_id):
+    return replace(mini.find(stand_in.get(sae_id, sae_id)), id=sae_id)
+
+
+same = {name: getattr(full, name) for name in ("name", "notebooks", "ids", "shown", "family")}
+subject = Subject(("data",), "sort the data by key")
+catalogue._RELEASES[full.name] = replace(mini, find=find, subject=subject, **same)
+RELEASE, N_TOKENS, LOSS_TOKENS = full.name, 4096, 1024  # few, since only the code is tested
+NEW_TOKENS, N_SAMPLES, N_PROMPTS, N_DIRECTIONS = 8, 1, 4, 4
+"""
 WITH_A_RELU = """
 from dataclasses import replace
 from saework.loading import catalogue
@@ -119,17 +134,11 @@ def find(sae_id):
     return replace(mini.find("blocks.2.hook_resid_post"), id=sae_id)
 
 
-same = {"name": full.name, "ids": full.ids, "feature": 103, "family": full.family}
+same = {name: getattr(full, name) for name in ("name", "notebooks", "ids", "family")}
 more = {"subject": Subject(("data",), "sort the data by key"), "default": find(full.sae().id)}
-catalogue._RELEASES[full.name] = replace(mini, find=find, **same, **more)
+catalogue._RELEASES[full.name] = replace(mini, find=find, feature=103, **same, **more)
 RELEASE = full.name
 """
-GEMMA_3 = "from saework.loading.subject import Subject\n" + GEMMA_3.replace(
-    "stand_in =", 'subject = Subject(("data",), "sort the data by key")\nstand_in ='
-).replace("REFERENCE = str", "REFERENCE = None  # str").replace(
-    "RELEASE, N_TOKENS",
-    "NEW_TOKENS, N_SAMPLES, N_PROMPTS, N_DIRECTIONS = 8, 1, 4, 4\nRELEASE, N_TOKENS",
-)
 STAND_INS = {
     "gelu-1l": GELU,
     "gemma-scope-2b-pt-res": GEMMA_SCOPE,
