@@ -29,9 +29,11 @@ protobuf==5.29.5 datasets==4.0.0 transformers<5 setuptools jedi
 """.split()
 TORCH = "torch==2.13.0"  # Colab's may be older; this is the one that is available here
 SESSION = """
-import io, json, sys, types
+import io, json, sys
 from contextlib import redirect_stdout
+from importlib.machinery import ModuleSpec
 from importlib.metadata import distributions
+from importlib.util import module_from_spec
 from IPython.core.interactiveshell import InteractiveShell
 
 def installed():
@@ -49,7 +51,7 @@ import numpy, torch, pandas
 print("session begins: numpy", numpy.__version__, "torch", torch.__version__, flush=True)
 before = installed()
 loaded = {name.partition(".")[0].lower() for name in sys.modules}
-sys.modules["google.colab"] = types.ModuleType("google.colab")  # all that the cell asks for
+sys.modules["google.colab"] = module_from_spec(ModuleSpec("google.colab", None))
 shell = InteractiveShell.instance()
 shell.run_cell(setup).raise_error()
 after = installed()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from saework.core.errors import HookError, NotAvailableError, WeightsError
 from saework.core.protocols import SparseAutoencoder, hook_of, sae_metadata
@@ -15,7 +15,12 @@ from saework.loading.outside_code import refuse_own_code
 
 if TYPE_CHECKING:
     import torch
+    from jaxtyping import Float
+    from torch import Tensor
 
+FULL, HOOK, TEXT = DEPTHS = ("full", "hook", "text")
+"""How much of a model is loaded: all; the embedding and the first blocks; or of the embedding only
+the rows of a text's tokens."""
 MODEL_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
 TEXT_PARTS = {
     "gemma3": {
@@ -68,6 +73,18 @@ def blocks_needed(sae: SparseAutoencoder) -> int:
 
 
 @dataclass(frozen=True)
+class EmbeddingRows:
+    """Some tokens' rows of an embedding."""
+
+    token_ids: tuple[int, ...]
+    """The tokens, in the order of the rows."""
+    values: Float[Tensor, "row d_model"]
+    """As they are stored."""
+    d_vocab: int
+    """Rows of the whole embedding."""
+
+
+@dataclass(frozen=True)
 class FirstBlocks:
     """What a model's first blocks consist of, from its config alone."""
 
@@ -83,11 +100,26 @@ class FirstBlocks:
     """The names of the tensors behind the blocks, which are left out."""
     text_names: Mapping[str, str]
     """Patterns in published names, and what replaces them."""
+    embedding: str
+    """The name of the tokens' embedding."""
+    rows: EmbeddingRows | None = None
+    """What is held of it, where it is not one of the tensors."""
 
     @property
     def n_values(self) -> int:
         """Numbers in all the tensors."""
         return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def depth(self) -> str:
+        """As ``load`` takes it."""
+        return HOOK if self.embedding in self.shapes else TEXT
+
+    def without_embedding(self) -> FirstBlocks:
+        """These blocks alone; their config has room for one row, whose place others will take."""
+        values = self.config.to_dict() | {"vocab_size": 1, "pad_token_id": None}
+        shapes = {name: shape for name, shape in self.shapes.items() if name != self.embedding}
+        return replace(self, config=type(self.config).from_dict(values), shapes=shapes)
 
     def published_names(self, names: Iterable[str]) -> dict[str, str]:
         """From transformers' name to the published one, which may lack the base model's prefix.
@@ -159,6 +191,8 @@ def first_blocks(folder: str | Path, n_blocks: int) -> FirstBlocks:
     behind = BEHIND_BLOCKS[config.model_type]
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     left_out = frozenset(name for name in shapes if name.startswith(behind))
+    inputs = cast("Any", model).get_input_embeddings()
+    (embedding,) = [name for name, module in model.named_modules() if module is inputs]
     return FirstBlocks(
         config=cut,
         n_blocks=n_blocks,
@@ -166,6 +200,7 @@ def first_blocks(folder: str | Path, n_blocks: int) -> FirstBlocks:
         shapes={name: shape for name, shape in shapes.items() if name not in left_out},
         behind=left_out,
         text_names=text_names,
+        embedding=f"{embedding}.weight",
     )
 
 

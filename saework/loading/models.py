@@ -18,7 +18,7 @@ import torch
 
 from saework.core.errors import WeightsError
 from saework.core.files import read_json
-from saework.engine.left_out import leave_out
+from saework.engine.left_out import hold_rows, leave_out
 from saework.loading.cut_models import MODEL_CLASSES, TEXT_PARTS, FirstBlocks
 from saework.loading.outside_code import no_programs_started, refuse_own_code
 from saework.loading.weights_files import check_shapes, read_tensors
@@ -115,7 +115,14 @@ def huggingface_model(
         )
     model.eval().requires_grad_(False)
     if blocks is not None:
-        leave_out(model, n_blocks_held=blocks.n_blocks, n_blocks=blocks.n_blocks_of_whole)
+        leave_out(
+            model,
+            n_blocks_held=blocks.n_blocks,
+            n_blocks=blocks.n_blocks_of_whole,
+            depth=blocks.depth,
+        )
+        if blocks.rows is not None:
+            hold_rows(model, blocks.rows.token_ids, blocks.rows.d_vocab, tokenizer)
     if placed != device:
         model.to(device)
     return model
@@ -156,7 +163,12 @@ def _transformers_model(
         ignore_mismatched_sizes=True,
         **options,
     )
-    _check_loading(report, folder, frozenset() if blocks is None else blocks.behind)
+    unused = frozenset() if blocks is None else blocks.behind
+    if blocks is not None and blocks.rows is not None:
+        unused |= {blocks.embedding}
+        values = blocks.rows.values.to(device, dtype)
+        loaded.get_input_embeddings().weight = torch.nn.Parameter(values)
+    _check_loading(report, folder, unused)
     if not loaded.config.architectures:
         loaded.config.architectures = [type(loaded).__name__]  # the bridge goes by this name
     return loaded
@@ -165,6 +177,8 @@ def _transformers_model(
 def _check_loading(report: Mapping[str, Any], folder: str | Path, unused: Collection[str]) -> None:
     """Refuse what transformers would fill with random numbers, except where it is not used."""
     for name, stored, expected in sorted(report["mismatched_keys"]):
+        if name in unused:
+            continue
         raise WeightsError(
             f"{folder}: {name} has shape {tuple(stored)}, its config says {tuple(expected)}; "
             "it belongs to another model"

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saework.core.errors import UnknownNameError
-from saework.loading.cut_models import IN_BLOCK
+from saework.loading.cut_models import FULL, HOOK, IN_BLOCK, TEXT
 
 if TYPE_CHECKING:
     from saework.loading.release import Release
 
-FULL, HOOK = DEPTHS = ("full", "hook")
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """By a dtype's name: bytes of a number."""
 
@@ -71,7 +70,10 @@ class Need:
     download_mb: float
     """Of the model, where nothing of it is on this machine."""
     depth: str = FULL
-    """``full``, or ``hook``: the model's first blocks only."""
+    """``full``; ``hook``: the embedding and the first blocks; or ``text``: the first blocks.
+
+    A text's rows of the embedding are some megabytes, known when its tokens are.
+    """
 
     def memory_gb(self, item_bytes: int) -> float:
         """Where everything is on one device, with weights of so many bytes a number."""
@@ -164,7 +166,10 @@ def _model_values(release: Release, hook: str, depth: str) -> tuple[float, int]:
         return size.n_values(), size.stored_bytes
     if block is None:
         return math.nan, 0
-    return size.n_values(int(block[1]) + 1), size.stored_bytes
+    n_values = size.n_values(int(block[1]) + 1)
+    if depth == TEXT:
+        n_values -= size.embedding
+    return n_values, size.stored_bytes
 
 
 def memory_gb(release: Release, item_bytes: int = 4) -> float:

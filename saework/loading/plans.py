@@ -12,6 +12,7 @@ from saework.loading.needs import (
     HOOK,
     ITEM_BYTES,
     MODELS,
+    TEXT,
     Need,
     need_of_load,
     need_of_notebook,
@@ -186,7 +187,7 @@ def _nearest(
     """Plans that fit, each nearer to what was asked for than the next; at most two."""
     depths = [refused.depth]
     if release.model_layout.can_be_cut and refused.depth == FULL:
-        depths.append(HOOK)
+        depths += [HOOK, TEXT]
     dtypes = dict.fromkeys((refused.dtype, "bfloat16"))
     known = [dtype for dtype in dtypes if dtype in ITEM_BYTES]
     plans = []

@@ -19,7 +19,7 @@ from saework.core.versions import check_versions
 from saework.loading.catalogue import release_named
 from saework.loading.hub import NEW_TOKEN, Repository, gated_words
 from saework.loading.hub_patience import Patience, is_public_hub
-from saework.loading.needs import FULL, HOOK, need_of_load
+from saework.loading.needs import FULL, need_of_load
 from saework.loading.plans import (
     Machine,
     Plan,
@@ -222,7 +222,7 @@ def _availability(
         if repository.cached(file):
             cached_mb += size_mb
             continue
-        if depth == HOOK and part == "model" and size_mb:
+        if depth != FULL and part == "model" and size_mb:
             size_mb = need_of_load(release, None, depth).download_mb
         missing_mb += size_mb
         if repository in refused:
@@ -297,7 +297,7 @@ def plan_of_load(
     )
     missing_mb = 0.0
     for part, file, size_mb in release.files(None if local else sae_id):
-        left_out = (local and part == "sae") or (depth == HOOK and part == "model")
+        left_out = (local and part == "sae") or (depth != FULL and part == "model")
         counted = size_mb and not left_out
         if counted and not release.repositories[part].cached(file):
             missing_mb += size_mb

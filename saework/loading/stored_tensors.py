@@ -186,7 +186,7 @@ def copied(
         WeightsError: a source gives other bytes than it should.
     """
     in_order = runs(tensors)
-    yield _header(tensors, [name for run in in_order for name in run])
+    yield header_of(tensors, [name for run in in_order for name in run])
     for run in in_order:
         first, last = tensors[run[0]], tensors[run[-1]]
         for chunk in first.source.chunks(first.start, last.stop):
@@ -194,7 +194,8 @@ def copied(
             yield chunk
 
 
-def _header(tensors: Mapping[str, StoredTensor], names: Iterable[str]) -> bytes:
+def header_of(tensors: Mapping[str, StoredTensor], names: Iterable[str]) -> bytes:
+    """What stands before the data in a safetensors file with these tensors, in this order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for name in names:

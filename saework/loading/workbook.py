@@ -170,7 +170,7 @@ class Workbook:
         part = left_out(self.model)
         if part is None:
             return f"{self.model.cfg.n_layers} layers"
-        return f'{part.n_blocks_held} of {part.n_blocks} layers (depth="hook")'
+        return f'{part.n_blocks_held} of {part.n_blocks} layers (depth="{part.depth}")'
 
     def __repr__(self) -> str:
         title = "own parts"
@@ -227,7 +227,8 @@ def load(
         depth: ``"hook"`` downloads and holds the embedding and the blocks up to the SAE's hook
             only. Activations and features are those of the whole model, bit by bit; what needs
             logits says that they are not there. They are kept beside the Hub's cache, in a folder
-            ``saework``. ``"full"`` loads all.
+            ``saework``. ``"text"`` downloads and holds of the embedding only the rows of this
+            text's tokens; any other token raises a ``HookError``. ``"full"`` loads all.
         force: where disk or memory is too small, warn, and go ahead anyway.
 
     Raises:
@@ -268,16 +269,16 @@ def load(
     if release is not table:
         tokenizer = load_tokenizer(release)
     tokens, release = _load_text(release, sae, tokenizer, own_texts, n_tokens)
-    model = load_model(
-        release, sae, tokenizer, device=device, dtype=dtype, depth=depth, force=force
-    )
-    _check_width(model, sae)
     if seed:
         tokens = corpus.shuffled(tokens, seed=seed)
     if n_tokens is not None:
         n_tokens = check_positive(n_tokens, "n_tokens")
         n_rows = math.ceil(n_tokens / tokens.shape[1])
         tokens = tokens[:n_rows]
+    model = load_model(
+        release, sae, tokenizer, tokens, device=device, dtype=dtype, depth=depth, force=force
+    )
+    _check_width(model, sae)
     workbook = Workbook(model, sae, tokens, tokenizer, hook_of(sae), release, sae_id)
     if check:
         published = release.find(sae_id)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,17 +14,22 @@ from saework.core.errors import HookError, UnknownNameError
 from saework.engine import forward
 from saework.engine.digests import model_digest
 from saework.engine.generation import generate
-from saework.engine.left_out import check_has_logits, left_out
+from saework.engine.left_out import HeldRows, check_has_logits, left_out
 from saework.engine.unembedding import logits_transform
 from saework.views.explorer.feature_search import features_raising
 
-WORDS = 'loaded with depth="hook": it holds 2 of its 4 blocks, .* load it with depth="full"'
+WORDS = 'loaded with depth="(hook|text)": it holds 2 of its 4 blocks, .* load it with depth="full"'
 FEATURE = 3
 
 
+@pytest.fixture(scope="module", params=["hook", "text"])
+def part(request):
+    return saework.load("gemma-mini", n_tokens=256, check=False, depth=request.param)
+
+
 @pytest.fixture(scope="module")
-def part():
-    return saework.load("gemma-mini", n_tokens=256, check=False, depth="hook")
+def of_text():
+    return saework.load("gemma-mini", n_tokens=256, check=False, depth="text")
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +153,53 @@ def test_digests_tell_them_apart(part, whole):
 
 def test_an_object_without_unembedding_is_let_through():
     check_has_logits(object())
+
+
+def another_token(book) -> int:
+    held = set(book.tokens.flatten().tolist())
+    return next(token for token in range(100, book.model.cfg.d_vocab) if token not in held)
+
+
+def test_a_token_of_another_text_is_named(of_text):
+    token = another_token(of_text)
+    word = of_text.tokenizer.decode([token])
+    row = of_text.tokens[:1].clone()
+    row[0, 5] = token
+    words = (
+        f"token {token} ({word!r}) is not in the text that this model was loaded for "
+        '(depth="text": it holds '
+    )
+    with pytest.raises(HookError, match=re.escape(words)):
+        saework.activations(of_text.model, row, of_text.hook)
+    with pytest.raises(HookError, match='text=...., or with depth="hook"'):
+        saework.scan(replace(of_text, tokens=row), progress=False)
+
+
+def test_a_token_that_the_vocabulary_lacks_is_refused_as_ever(of_text):
+    row = torch.tensor([[2, of_text.model.cfg.d_vocab]])
+    with pytest.raises(ValueError, match="4095"):
+        saework.activations(of_text.model, row, of_text.hook)
+
+
+def test_rows_are_not_found_by_their_place(of_text):
+    """Row 7 of what is held is not token 7, so the matrix is not given out."""
+    for matrix in (lambda: of_text.model.W_E, lambda: of_text.model.embed.weight):
+        with pytest.raises(HookError, match="the embedding's matrix is not in the model, but only"):
+            matrix()
+
+
+def test_a_copy_holds_the_same_rows(of_text):
+    copied = copy.deepcopy(of_text.model)
+    assert torch.equal(
+        saework.activations(copied, of_text.tokens, of_text.hook),
+        saework.activations(of_text.model, of_text.tokens, of_text.hook),
+    )
+    with pytest.raises(HookError, match="is not in the text"):
+        saework.activations(copied, torch.tensor([[2, another_token(of_text)]]), of_text.hook)
+
+
+def test_without_a_tokenizer_the_error_has_the_number_alone():
+    held = HeldRows(torch.nn.Embedding(2, 3), [4, 9], 12, None)
+    assert torch.equal(held(torch.tensor([[9, 4]])), held.table(torch.tensor([[1, 0]])))
+    with pytest.raises(HookError, match=r"^token 5 is not in the text .* it holds 2 rows"):
+        held(torch.tensor([[4, 5]]))

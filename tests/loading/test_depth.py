@@ -55,8 +55,8 @@ def loaded(case, **options):
     name, sae_id = PLACES[case]
     return saework.load(name, sae_id, text=TEXT, n_tokens=200, check=False, **options)
 
-def compared(case):
-    part = loaded(case, depth="hook")
+def compared(case, depth):
+    part = loaded(case, depth=depth)
     whole = loaded(case)
     x = forward.activations(part.model, part.tokens, part.hook)
     equal = torch.equal(x, forward.activations(whole.model, whole.tokens, whole.hook))
@@ -68,6 +68,13 @@ def compared(case):
         "fired alike": scans[0] == scans[1] and sum(scans[0]) > 0,
         "values": [sum(p.numel() for p in book.model.parameters()) for book in (part, whole)],
     }
+
+def other_text():
+    book = loaded("gemma", depth="text")
+    absent = max(set(range(book.model.cfg.d_vocab)) - set(book.tokens.flatten().tolist()))
+    row = book.tokens[:1].clone()
+    row[0, 3] = absent
+    return saework.activations(book.model, row, book.hook)
 
 def with_little_memory():
     plain = psutil.virtual_memory
@@ -119,7 +126,9 @@ def session(tmp_path_factory):
             CLIENT
             + f"""
 answers = {{"little memory": with_little_memory()}}
-answers |= {{case: compared(case) for case in reversed({CASES!r})}}
+answers |= {{case: compared(case, "hook") for case in reversed({CASES!r})}}
+answers |= {{case + ", text": compared(case, "text") for case in {CASES!r}}}
+answers["other text"] = tried(other_text)
 answers["deeper"] = tried(lambda: loaded("gpt2", depth="hook").with_sae({LAST_BLOCK!r}))
 report(answers)
 """,
@@ -130,21 +139,43 @@ report(answers)
         return answers, hub.requests
 
 
+@pytest.mark.parametrize("ending", ["", ", text"])
 @pytest.mark.parametrize("case", CASES)
-def test_activations_are_the_whole_models(session, case):
-    answer = session[0][case]
+def test_activations_are_the_whole_models(session, case, ending):
+    answer = session[0][case + ending]
     assert answer["equal"] and answer["fired alike"], answer
     assert (answer["mean"] < 1e-5) == (case == "gpt2"), "its SAEs were trained on a centred stream"
     part, whole = answer["values"]
     assert part < whole
 
 
+@pytest.mark.parametrize("depth", ["hook", "text"])
 @pytest.mark.parametrize(
     ("case", "layers"),
     [("gemma", "1 of 4"), ("llama", "10 of 12"), ("gpt2", "6 of 9")],
 )
-def test_a_workbook_says_how_much_it_holds(session, case, layers):
-    assert f'TransformerBridge: {layers} layers (depth="hook")' in session[0][case]["text"]
+def test_a_workbook_says_how_much_it_holds(session, case, layers, depth):
+    answer = session[0][case if depth == "hook" else f"{case}, text"]
+    assert f'TransformerBridge: {layers} layers (depth="{depth}")' in answer["text"]
+
+
+def test_of_the_embedding_only_the_rows_of_the_text_are_held(session):
+    answers, _ = session
+    for case in CASES:
+        with_embedding, _ = answers[case]["values"]
+        without, _ = answers[f"{case}, text"]["values"]
+        assert without < with_embedding, case
+
+
+def test_a_token_of_another_text(session):
+    answer = session[0]["other text"]
+    assert answer["error"] == "HookError"
+    assert answer["text"].startswith("token ")
+    assert (
+        'is not in the text that this model was loaded for (depth="text": it holds '
+        in answer["text"]
+    )
+    assert 'load it with the text that you need (text=...), or with depth="hook"' in answer["text"]
 
 
 def test_what_is_downloaded(session):
@@ -209,7 +240,7 @@ def test_the_check_of_a_wrong_sae_ranks_no_hooks(part):
 
 @pytest.mark.parametrize("depth", ["Hook", None, 1])
 def test_another_word(depth):
-    with pytest.raises(ValueError, match='depth is .*; give "full" or "hook"'):
+    with pytest.raises(ValueError, match='depth is .*; give "full", "hook" or "text"'):
         saework.load("gemma-mini", depth=depth)
 
 
