@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saework.core.errors import NotAvailableError
+from saework.loading.cut_models import DEPTHS
 from saework.loading.needs import (
     FULL,
-    HOOK,
     ITEM_BYTES,
     MODELS,
-    TEXT,
     Need,
     need_of_load,
     need_of_notebook,
@@ -186,8 +185,8 @@ def _nearest(
 ) -> list[Plan]:
     """Plans that fit, each nearer to what was asked for than the next; at most two."""
     depths = [refused.depth]
-    if release.model_layout.can_be_cut and refused.depth == FULL:
-        depths += [HOOK, TEXT]
+    if release.model_layout.can_be_cut:
+        depths = list(DEPTHS[DEPTHS.index(refused.depth) :])
     dtypes = dict.fromkeys((refused.dtype, "bfloat16"))
     known = [dtype for dtype in dtypes if dtype in ITEM_BYTES]
     plans = []

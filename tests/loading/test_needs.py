@@ -9,7 +9,7 @@ import torch
 
 from saework.loading import needs
 from saework.loading.catalogue import NOTEBOOKS, release_named
-from saework.loading.needs import FULL, HOOK, MODELS, need_of_load, need_of_notebook
+from saework.loading.needs import FULL, HOOK, MODELS, TEXT, need_of_load, need_of_notebook
 
 # Published configs, by hand: what transformers makes the model of.
 CONFIGS = {
@@ -91,6 +91,9 @@ def test_what_a_load_needs():
     assert need.memory_gb(4) == pytest.approx(1.0 + 4 * (2.614341888 + 0.075497472))
     assert need.memory_gb(2) == pytest.approx(1.0 + 2 * (2.614341888 + 0.075497472))
     assert need.download_mb == pytest.approx(10457.4, abs=0.1)
+    blocks = need_of_load(release, None, TEXT)
+    assert blocks.model_values == 77_865_984, "one block"
+    assert blocks.download_mb == pytest.approx(311.5, abs=0.1)
     part = need_of_load(release, None, HOOK)
     assert part.depth == HOOK and part.download_mb == pytest.approx(2670.8, abs=0.1)
     assert need_of_load(release, "layer_12/width_16k/average_l0_82", HOOK).model_values == (

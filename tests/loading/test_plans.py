@@ -67,7 +67,13 @@ def test_a_refusal_names_the_nearest_plans():
     _, refusal = plan_load(release, None, COLAB_CPU)
     assert 'what fits: dtype="bfloat16" (6.4 GB) or depth="hook" (4.0 GB); or' in refusal
     _, refusal = plan_load(release, None, LAPTOP_8, depth="hook", dtype="float64", item_bytes=8)
-    assert 'what fits: dtype="bfloat16" (2.5 GB); or' in refusal
+    assert (
+        'fits: dtype="bfloat16" (2.5 GB) or dtype="bfloat16", depth="text" (1.3 GB); or' in refusal
+    )
+    _, refusal = plan_load(release, None, Machine(2.0))
+    assert (
+        'what fits: depth="text" (1.6 GB) or dtype="bfloat16", depth="text" (1.3 GB); or' in refusal
+    )
     _, refusal = plan_load(release, None, Machine(1.0))
     assert "what fits" not in refusal and "close programs, use gemma-mini, or force" in refusal
     gelu = release_named("gelu-1l")
