@@ -15,9 +15,10 @@ from saework.core.arguments import (
     check_positive,
     check_tokens,
 )
+from saework.core.errors import HookError
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine.architectures import code_of, decoder_rows, encode, row_scale
-from saework.engine.direct_path import direct_path
+from saework.engine.direct_path import Norm, direct_path
 from saework.engine.encoder import encode_columns
 from saework.engine.forward import as_tokens, row_blocks, rows_at_a_time, sae_input
 from saework.engine.site import site_of
@@ -199,13 +200,28 @@ def logit_effects(
 
     Memory: 4 bytes times ``d_vocab`` for each feature (1 MB for Gemma).
     """
-    w_out, norms = direct_path(model, site_of(model, sae, hook).writes)
+    w_out, norms = _path_of(model, sae, hook)
     directions = decoder_rows(sae, features).to(model.W_U.device, model.W_U.dtype)
     if w_out is not None:
         directions = directions @ w_out
     for norm in norms:
         directions = norm.of_direction(directions)
     return directions @ model.W_U
+
+
+def _path_of(
+    model: HookedModel, sae: SparseAutoencoder, hook: str | None
+) -> tuple[Float[Tensor, "width d_model"] | None, list[Norm]]:
+    """``direct_path`` from where the SAE writes. Raises: HookError for another width there."""
+    site = site_of(model, sae, hook)
+    w_out, norms = direct_path(model, site.writes)
+    width = model.W_U.shape[0] if w_out is None else w_out.shape[0]
+    if width != site.d_out:
+        raise HookError(
+            f"{site.writes} is {width} wide, but this SAE writes {site.d_out}; "
+            "give the hook that the SAE was trained on"
+        )
+    return w_out, norms
 
 
 @torch.no_grad()
@@ -222,7 +238,7 @@ def token_effect(
         ValueError: for a token out of the vocabulary, or weights that are not finite.
     """
     token = int(check_tokens([token], d_vocab=model.W_U.shape[1])[0, 0])
-    w_out, norms = direct_path(model, site_of(model, sae, hook).writes)
+    w_out, norms = _path_of(model, sae, hook)
     reader = model.W_U[:, token]
     for norm in reversed(norms):
         reader = norm.of_reader(reader)

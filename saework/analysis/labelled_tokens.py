@@ -44,6 +44,11 @@ class LabelledTokens:
                 than four rows.
         """
         features = _as_tensor(features, "features", "[..., d]")
+        if features.is_complex() or features.is_meta or features.layout is not torch.strided:
+            raise ValueError(
+                f"features are {features.dtype}, {features.layout}, on {features.device}; "
+                "give real numbers in a dense tensor"
+            )
         labels = _as_tensor(labels, "labels", "one bool for each token")
         if labels.dtype != torch.bool:
             raise ValueError(f"labels are {labels.dtype}; give bool, True where the label holds")

@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 
 from saework.analysis.labelled_tokens import LabelledTokens
-from saework.core.arguments import check_positive
+from saework.core.argument_kinds import checked
+from saework.core.arguments import as_real_numbers, check_positive
 from saework.core.arrays import as_array
 from saework.core.reconstruction_formulas import times_drawn
 
@@ -43,6 +44,7 @@ class _Outcome:
     """Its accuracy on test rows drawn with replacement, ``[draw]``."""
 
 
+@checked
 def sparse_probe(
     features: Float[Array, "*batch d"],
     labels: Bool[Array, "*batch"],
@@ -155,6 +157,7 @@ def most_different(x: ArrayLike, labels: ArrayLike) -> ndarray:
     return np.argsort(-size, kind="stable")
 
 
+@checked
 def random_features(
     x: Float[Tensor, "*batch d_in"],
     features: Float[Tensor, "*batch d_sae"],
@@ -185,6 +188,10 @@ def random_features(
     >>> random_features(x, x.relu()).count_nonzero() == x.relu().count_nonzero()
     tensor(True)
     """
+    x = as_real_numbers(x, "x")
+    features = as_real_numbers(features, "features")
+    if x.ndim == 0 or features.ndim == 0:
+        raise ValueError("x and features are single numbers; give [..., d_in] and [..., d_sae]")
     *x_tokens, d_in = x.shape
     *feature_tokens, d_sae = features.shape
     if x_tokens != feature_tokens:
@@ -216,8 +223,8 @@ def _threshold(values: ndarray, n_silent: int) -> float:
 
 def _checked_sizes(k: Iterable[int], d: int) -> list[int]:
     sizes = [check_positive(size, "k") for size in k]
-    if not sizes or max(sizes) > d:
-        raise ValueError(f"k is {sizes}; give numbers of features in 1..{d}")
+    if not sizes or max(sizes) > d or len(set(sizes)) < len(sizes):
+        raise ValueError(f"k is {sizes}; give different numbers of features in 1..{d}")
     return sizes
 
 

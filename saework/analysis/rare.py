@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from saework.core.arguments import check_finite
+from saework.core.argument_kinds import checked
+from saework.core.arguments import as_real_numbers, check_finite
 from saework.core.parts import ONLY_WEIGHTS, check_sae
 from saework.core.unit_directions import (
     NULL_SETS,
@@ -121,6 +122,7 @@ class RareFeatures:
         return self.summary().to_html(float_format="{:.3f}".format)
 
 
+@checked
 def rare_features(
     sae: SparseAutoencoder,
     firing_rate: Sequence[float] | Float[Tensor, " d_sae"],
@@ -191,7 +193,7 @@ def rare_features(
 
 def _checked_rate(firing_rate: Sequence[float] | Tensor, d_sae: int) -> Tensor:
     """Firing rates as float64 ``[d_sae]`` on the CPU."""
-    rate = torch.as_tensor(firing_rate).detach().cpu().double()
+    rate = as_real_numbers(firing_rate, "firing_rate").detach().cpu().double()
     if rate.shape != (d_sae,):
         raise ValueError(
             f"firing_rate has shape {tuple(rate.shape)}; "

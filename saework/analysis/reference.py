@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from saework.analysis.reference_file import N_LISTED
+from saework.analysis.reference_file import N_LISTED, check_reference
 from saework.core.arguments import accepts_workbook, check_finite
 from saework.core.errors import HookError
-from saework.core.files import write_whole
+from saework.core.files import writable, write_whole
 from saework.core.ledger import Claim
 from saework.core.protocols import HookedModel, SparseAutoencoder, hook_of, sae_architecture
-from saework.engine.architectures import unchanged
+from saework.engine.architectures import check_output, unchanged
 from saework.engine.forward import as_tokens, sae_input
 from saework.engine.site import site_of
 
@@ -89,6 +89,7 @@ def write_reference(
     >>> written["hook_name"], written["n_tokens"]
     ('blocks.0.mlp.hook_post', 3)
     """
+    writable(path)  # before the model runs
     hook = hook_of(sae, hook)
     block = re.match(r"blocks\.(\d+)\.", hook)
     if block is None:
@@ -144,8 +145,11 @@ def _measure(
         )
     x = sae_input(model, sae, tokens, hook)
     with unchanged(sae):
-        features = check_finite(sae.encode(x.flatten(2)), "feature activations")
-        decoded = check_finite(sae.decode(features), "the reconstruction")
+        d_sae, d_out = sae.W_dec.shape
+        features = check_output("encode", sae.encode(x.flatten(2)), (*x.shape[:2], d_sae))
+        check_finite(features, "feature activations")
+        decoded = check_output("decode", sae.decode(features), (*x.shape[:2], d_out))
+        check_finite(decoded, "the reconstruction")
     last_features = _float64_rows(features)[-1] + 0.0  # -0.0 becomes 0
     inputs = _float64_rows(x)
     outputs = _float64_rows(decoded)
@@ -203,7 +207,7 @@ def validate(
         hook: the reference's by default, with a Workbook too.
 
     Raises:
-        ValueError: if the SAE has other sizes than the reference.
+        ValueError: if the SAE has other sizes than the reference, or it is no reference.
         UnknownNameError: for a hook that the model lacks.
         HookError: for a hook of another width than the SAE's.
 
@@ -216,6 +220,7 @@ def validate(
     >>> {entry.verdict for entry in ledger.entries}
     {'unchanged'}
     """
+    check_reference(reference)
     d_sae, d_in = sae.W_dec.shape
     if (d_in, d_sae) != (reference["d_in"], reference["d_sae"]):
         raise ValueError(
@@ -255,13 +260,15 @@ def claims_of_reference(reference: dict[str, Any], *, tier: str) -> list[Claim]:
     >>> [claim.id for claim in claims][:3]
     ['validation/tokens', 'validation/n_active', 'validation/top_features']
     """
+    check_reference(reference)
     top = reference["top_features_last_pos"]
     values = {item["index"]: item["value"] for item in top}
+    source = reference.get("source", "a reference")
     claims = []
     for id, value in _by_claim(reference, values).items():
         unit = EXACT_UNITS.get(id, "")
         tolerance = 0 if unit else TOLERANCE * float(np.abs(value).max())
-        claims.append(Claim(id, value, unit, reference["source"], tolerance, tier))
+        claims.append(Claim(id, value, unit, source, tolerance, tier))
     return claims
 
 

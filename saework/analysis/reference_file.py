@@ -14,7 +14,8 @@ from typing import Any
 
 import jsonschema
 
-from saework.core.errors import unknown
+from saework.core.argument_kinds import check_path
+from saework.core.errors import in_words, unknown
 from saework.core.files import DATA, read_json
 
 SCHEMA = DATA / "reference.schema.json"
@@ -44,27 +45,46 @@ def read_reference(path: str | Path) -> dict[str, Any]:
     """
     path = _found(path)
     reference = read_json(path)
+    reference.setdefault("source", path.name)
+    check_reference(reference, str(path))
+    for key in LISTS:
+        values = reference[key]
+        # + 0.0 turns the -0.0 of a masked negative pre-activation into 0.0
+        reference[key] = [value + 0.0 for value in values]
+    return reference
+
+
+def check_reference(reference: Any, where: str = "the reference") -> None:
+    """Refuse what is no reference, or contradicts itself.
+
+    Args:
+        reference: as ``read_reference`` returns it.
+        where: it comes from, such as its path.
+
+    Raises:
+        ValueError: it is no mapping, keys are missing, values are of another kind, or lengths or
+            features contradict each other.
+    """
+    if not isinstance(reference, dict):
+        raise ValueError(
+            f"{where} is {in_words(reference)}; give what read_reference(path) returns"
+        )
     required = _schema()["required"]
     missing = [key for key in required if key not in reference]
     if missing:
         lacking = ", ".join(missing)
         form = ", ".join(required)
         raise ValueError(
-            f"{path} lacks {lacking}; a reference holds {form}, as write_reference() writes it"
+            f"{where} lacks {lacking}; a reference holds {form}, as write_reference() writes it"
         )
-    reference.setdefault("source", path.name)
-    _check_form(path, reference)
-    for key in LISTS:
-        values = reference[key]
-        # + 0.0 turns the -0.0 of a masked negative pre-activation into 0.0
-        reference[key] = [value + 0.0 for value in values]
-    _check_lengths(path, reference)
-    _check_top_features(path, reference)
-    return reference
+    _check_form(where, reference)
+    _check_lengths(where, reference)
+    _check_top_features(where, reference)
 
 
 def _found(path: str | Path) -> Path:
     """The path of a file; the name of a release gives that release's own."""
+    check_path("path", path)
     path = Path(path)
     packaged = DATA / path / "reference.json"
     if path.exists():
@@ -82,7 +102,7 @@ def _schema() -> dict[str, Any]:
     return read_json(SCHEMA)
 
 
-def _check_form(path: Path, reference: dict[str, Any]) -> None:
+def _check_form(path: str, reference: dict[str, Any]) -> None:
     """Raises ValueError for the first value that is not what the schema asks for."""
     errors = _validator().iter_errors(reference)
     error = next(errors, None)
@@ -116,7 +136,7 @@ def _is_finite(checker: Any, value: Any) -> bool:
     return _is_whole(checker, value)
 
 
-def _check_lengths(path: Path, reference: dict[str, Any]) -> None:
+def _check_lengths(path: str, reference: dict[str, Any]) -> None:
     """Raises ValueError for a list that is longer or shorter than the numbers say."""
     lengths = {
         "tokens": reference["n_tokens"],
@@ -133,7 +153,7 @@ def _check_lengths(path: Path, reference: dict[str, Any]) -> None:
             )
 
 
-def _check_top_features(path: Path, reference: dict[str, Any]) -> None:
+def _check_top_features(path: str, reference: dict[str, Any]) -> None:
     """Raises ValueError for features that do not exist, come twice, or are out of order."""
     d_sae = reference["d_sae"]
     top = reference["top_features_last_pos"]

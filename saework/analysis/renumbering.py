@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saework.core.arguments import check_feature
+from saework.core.argument_kinds import checked
+from saework.core.arguments import as_tensor, check_feature
+from saework.core.errors import in_words
 from saework.core.parts import ONLY_WEIGHTS, check_sae
 from saework.core.protocols import sae_architecture
 from saework.engine.architectures import CODES
@@ -78,6 +80,10 @@ def permute_features(
             f"this {type(sae).__name__} is no torch module, so its parameters are not listed; "
             "permute its arrays yourself: columns of W_enc, rows of W_dec, biases"
         )
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"optimizer is {in_words(optimizer)}; give that of the SAE's training, or leave it out"
+        )
     index = _checked_order(order, sae.W_dec.shape[0]).to(sae.W_dec.device)
     # All moves are collected, and so checked, before the first is made.
     moves = []
@@ -95,6 +101,7 @@ def permute_features(
     return sae
 
 
+@checked
 @torch.no_grad()
 def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> Any:
     """An SAE of some features: its feature ``i`` is ``features[i]`` of the given SAE.
@@ -132,7 +139,7 @@ def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> An
             f"out alone; it can be with {', '.join(INDEPENDENT)}"
         )
     d_sae = sae.W_dec.shape[0]
-    given = torch.as_tensor(features).flatten().tolist()
+    given = as_tensor(features, "features").flatten().tolist()
     chosen = [check_feature(feature, d_sae) for feature in given]
     n_different = len(set(chosen))
     if not chosen or n_different < len(chosen):
@@ -182,7 +189,7 @@ def _optimizer_state(
 
 def _checked_order(order: Any, d_sae: int) -> Tensor:
     """The order as long ``[d_sae]``, if it is a permutation."""
-    order = torch.as_tensor(order)
+    order = as_tensor(order, "order")
     is_whole = not order.dtype.is_floating_point and order.dtype != torch.bool
     numbers = order.long().flatten()
     in_order = numbers.cpu().sort().values

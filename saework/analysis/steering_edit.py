@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from saework.core.arguments import check_feature, check_finite, check_positive
+from saework.core.argument_kinds import checked
+from saework.core.arguments import check_feature, check_finite
 from saework.core.errors import HookError
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine.architectures import check_reconstructs, decoder_rows
@@ -30,6 +31,7 @@ LAYER_INPUT = re.compile(r"blocks\.(\d+)\.(hook_resid_pre|hook_in)")
 LAYER_OUTPUT = re.compile(r"blocks\.(\d+)\.(hook_resid_post|hook_out)")
 
 
+@checked
 def steering_hooks(
     model: HookedModel,
     sae: SparseAutoencoder,
@@ -79,10 +81,11 @@ def steering_hooks(
     >>> hook, torch.equal(edit(torch.zeros(1, 1, 512), hook=None)[0, 0], 2 * book.sae.W_dec[985])
     ('blocks.0.mlp.hook_post', True)
     """
-    feature = check_feature(feature, sae.W_dec.shape[0])
-    check_reconstructs(sae)
     where = site_of(model, sae, hook)
+    feature = check_feature(feature, where.d_sae)
+    check_reconstructs(sae)
     _check_settings(strength, mode, error_term, site)
+    _check_fits(strength, sae.W_dec.dtype)
     edit = _Edit(
         sae=sae,
         feature=feature,
@@ -149,6 +152,17 @@ def _check_settings(strength: Any, mode: Any, error_term: Any, site: Any) -> Non
     _check_one_of("error_term", error_term, (True, False))
 
 
+def _check_fits(strength: float, dtype: torch.dtype) -> None:
+    """Raises ValueError for a strength beyond the dtype, or whose square float32 cannot hold."""
+    # a norm squares what it reads: of infinity it would make zeros
+    largest = min(torch.finfo(dtype).max, math.sqrt(torch.finfo(torch.float32).max))
+    if abs(float(strength)) > largest:
+        raise ValueError(
+            f"strength is {strength!r}, and with {dtype} nothing above {largest:.1g} can be "
+            "computed; give a smaller one, such as 100"
+        )
+
+
 def _check_one_of(name: str, value: Any, allowed: tuple) -> None:
     # the type too, because 1 == True
     if not isinstance(value, type(allowed[0])) or value not in allowed:
@@ -161,7 +175,7 @@ def _direction(sae: SparseAutoencoder, feature: int, direction: Any, seed: int) 
     if direction is None:
         return own
     if isinstance(direction, str) and direction == "random":
-        generator = torch.Generator().manual_seed(check_positive(seed, "seed", minimum=0))
+        generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(len(own), generator=generator)
         length = own.float().norm().cpu()
         return (drawn * (length / drawn.norm())).to(own)

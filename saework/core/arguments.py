@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 import torch
 
 import saework.core.torch_setup  # noqa: F401, before the first work with torch
+from saework.core.argument_kinds import checker
+from saework.core.errors import in_words
 from saework.core.parts import check_model, check_sae
 from saework.core.protocols import WorkbookParts
 
@@ -69,6 +71,9 @@ def _as_rows_of_integers(tokens: Any) -> Int[Tensor, "batch pos"]:
                 "give ids in rows of one length, [batch, pos]"
             ) from error
     shape = tuple(tokens.shape)
+    if tokens.is_meta or tokens.layout is not torch.strided:
+        where = "on device meta" if tokens.is_meta else f"{tokens.layout}"
+        raise ValueError(f"tokens are {where}; give a dense tensor that holds numbers")
     if tokens.numel() == 0:
         raise ValueError(f"tokens are empty (shape {shape}); give at least one row with one token")
     if tokens.dtype.is_floating_point or tokens.dtype in NOT_INTEGERS:
@@ -107,11 +112,10 @@ def check_mask(mask: Any, shape: Sequence[int], *, what: str = "mask") -> Tensor
     """
     if mask is None:
         return None
-    mask = torch.as_tensor(mask)
-    if mask.dtype != torch.bool:
-        raise ValueError(
-            f"{what} is {mask.dtype}; give bool, such as tokens != tokenizer.bos_token_id"
-        )
+    mask = as_tensor(mask, what)
+    if mask.dtype != torch.bool or mask.layout is not torch.strided:
+        kind = mask.dtype if mask.layout is torch.strided else mask.layout
+        raise ValueError(f"{what} is {kind}; give bool, such as tokens != tokenizer.bos_token_id")
     if tuple(mask.shape) != tuple(shape):
         raise ValueError(f"{what} has shape {tuple(mask.shape)}; it must have {tuple(shape)}")
     if not mask.any():
@@ -119,6 +123,33 @@ def check_mask(mask: Any, shape: Sequence[int], *, what: str = "mask") -> Tensor
             f"{what} is False everywhere, which leaves nothing; set at least one place to True"
         )
     return mask
+
+
+def as_tensor(values: Any, what: str) -> Tensor:
+    """Numbers as a tensor.
+
+    Args:
+        values: a tensor, an array, or lists.
+        what: its name in an error.
+
+    Raises:
+        ValueError: they are no table of numbers.
+    """
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{what} is {in_words(values)}; give a tensor, an array, or lists of one length"
+        ) from error
+
+
+def as_real_numbers(values: Any, what: str) -> Tensor:
+    """Real numbers as a tensor; the same, but complex numbers, True and False are refused too."""
+    tensor = as_tensor(values, what)
+    if tensor.dtype in NOT_INTEGERS or tensor.is_meta or tensor.layout is not torch.strided:
+        kind = "a meta tensor" if tensor.is_meta else f"{tensor.dtype}, {tensor.layout}"
+        raise ValueError(f"{what} is {kind}; give real numbers in a dense tensor")
+    return tensor
 
 
 def check_finite(values: Tensor, what: str, *, rows: Sequence[int] | np.ndarray = ()) -> Tensor:
@@ -204,7 +235,8 @@ def accepts_workbook(
 
     Raises:
         ValueError: (in the call) a Workbook together with any part that it brings; a model or an
-            SAE that is none (``check_model``, ``check_sae``).
+            SAE that is none (``check_model``, ``check_sae``); an argument of another kind than its
+            name's (``argument_kinds``).
 
     >>> @accepts_workbook
     ... def width(model, sae, tokens, *, hook=None):
@@ -213,6 +245,7 @@ def accepts_workbook(
     >>> width(SimpleNamespace(model=0, sae=0, tokens=[[0, 1]], tokenizer=0, hook="hook_embed"))
     ('hook_embed', 1)
     """
+    check_kinds = checker(function)
     parameters = inspect.signature(function).parameters
     parts = [name for name in ("model", "sae", "tokens") if name in parameters]
     positional = [
@@ -227,10 +260,11 @@ def accepts_workbook(
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> R:
         if not args or not isinstance(args[0], WorkbookParts):
-            given = dict(zip(positional, args)) | kwargs
+            named = dict(zip(positional, args)) | kwargs
             for name, check in CHECKS_OF_PARTS.items():
-                if name in parts and name in given:
-                    check(given[name])
+                if name in parts and name in named:
+                    check(named[name])
+            check_kinds(args, kwargs)
             return function(*args, **kwargs)
         workbook, *others = args
         surplus = _parts_beside_workbook(parts, others, kwargs, n_others)
@@ -245,6 +279,7 @@ def accepts_workbook(
         if brings_hook and "hook" in parameters:
             kwargs.setdefault("hook", workbook.hook)
         brought_parts = [getattr(workbook, name) for name in parts]
+        check_kinds([*brought_parts, *others], kwargs)
         return function(*brought_parts, *others, **kwargs)
 
     return cast("AcceptsWorkbook[P, R]", call)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+from saework.core.argument_kinds import check_text, is_number
+from saework.core.errors import in_words
 
 HOLDS = "holds"
 DIFFERS = "differs"
@@ -39,6 +43,22 @@ class Claim:
     """The largest difference that still holds, in the claim's unit. Words must be equal."""
     tier: str
     """The release on which it can be measured, such as ``gelu-1l``."""
+
+    def __post_init__(self) -> None:
+        for name in ("id", "unit", "source", "tier"):
+            check_text(name, getattr(self, name))
+        if not self.id:
+            raise ValueError("a claim's id is empty; give a short name, such as 'loss'")
+        if not is_number(self.tolerance) or not 0 <= self.tolerance < math.inf:
+            raise ValueError(
+                f"the tolerance of claim {self.id!r} is {in_words(self.tolerance)}; "
+                "give a finite number of at least 0"
+            )
+        if not _is_value(self.value):
+            raise ValueError(
+                f"the value of claim {self.id!r} is {in_words(self.value)}; "
+                "give a finite number, words, or a list of them"
+            )
 
     @property
     def is_recorded(self) -> bool:
@@ -124,11 +144,25 @@ def plain(value: Any) -> Value:
     return value
 
 
+def _is_value(value: Any) -> bool:
+    """Whether a claim can have it: finite numbers and words, and lists of them."""
+    if isinstance(value, list):
+        return all(map(_is_value, value))
+    return isinstance(value, str) or (is_number(value) and _is_finite(value))
+
+
+def _is_finite(number: Any) -> bool:
+    """Whether it is neither NaN, nor infinite, nor too large for a float."""
+    with suppress(OverflowError):
+        return math.isfinite(number)
+    return False
+
+
 def without_nan(value: Value) -> Value:
     """The value with NaN and infinity as words, since JSON has neither."""
     if isinstance(value, list):
         return [without_nan(item) for item in value]
-    if isinstance(value, str) or math.isfinite(value):
+    if isinstance(value, str) or _is_finite(value):
         return value
     return str(value)
 
@@ -162,10 +196,9 @@ def agree(published: Value, measured: Value, tolerance: float, step: float = 0.0
         return all(agree(one, other, tolerance, step) for one, other in pairs)
     if isinstance(published, str) and isinstance(measured, str):
         return published == measured
-    if isinstance(published, (int, float)) and isinstance(measured, (int, float)):
-        difference = abs(measured - published)
+    if is_number(published) and is_number(measured):
         largest = max([tolerance, *(step * size for size in sizes(published))])
-        return math.isfinite(measured) and difference <= largest
+        return _is_finite(measured) and abs(measured - published) <= largest
     raise ValueError(
         f"the claim is {as_text(published)!r} and the measured value {as_text(measured)!r}; "
         "they must be of one form"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextlib import suppress
 
 MAX_SUGGESTIONS = 3
+SHOWN_CHARACTERS = 60  # of a wrong value
 SIMILAR_ENOUGH = 0.4  # of difflib's 0 to 1; its own 0.6 misses names of another length
 
 
@@ -23,6 +25,27 @@ class HookError(ValueError):
 
 class NotAvailableError(OSError):
     """A file that is not available: no network, no access, or no such file."""
+
+
+def in_words(value: object) -> str:
+    """A wrong value in an error: itself if it is short and plain, else what it is.
+
+    >>> in_words("x"), in_words([1, 2]), in_words(unknown)
+    ("'x'", '[1, 2]', 'a function')
+    """
+    if isinstance(value, (bool, int, float, complex, str, bytes, type(None), list, tuple, dict)):
+        with suppress(ValueError):  # a whole number of more than 4,300 digits has no text
+            text = repr(value)
+            if len(text) <= SHOWN_CHARACTERS:
+                return text
+            if isinstance(value, (str, bytes)):
+                return f"{text[: SHOWN_CHARACTERS - 1]}…"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    kind = type(value).__name__
+    shape = getattr(value, "shape", None)
+    article = "an" if kind[0] in "aeiouAEIOU" else "a"
+    return f"{article} {kind}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
 
 
 def unknown(kind: str, given: object, known: Iterable[str], *, see: str) -> UnknownNameError:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from saework.core.argument_kinds import check_path
 from saework.core.errors import WeightsError
 
 PACKAGE = Path(__file__).parent.parent
@@ -32,11 +33,15 @@ def read_json(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise WeightsError(f"{path} does not exist; check the path, or download the whole folder")
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; give a JSON file")
     if not path.is_file():  # a pipe would be waited for without end
         raise WeightsError(f"{path} is no file; check the path")
     try:
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise WeightsError(f"{path} nests too deeply; give a JSON file") from error
+    except ValueError as error:
         raise WeightsError(
             f"{path} is not JSON ({error}); delete it and download it again"
         ) from error
@@ -52,7 +57,7 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found and found[key] != value:
-            raise ValueError(f"it gives {key[:60]!r} twice, with two values")
+            raise ValueError(f"it gives {key[:60]!r} twice, with two values, of which one would be taken")
         found[key] = value
     return found
 
@@ -64,7 +69,7 @@ def partial_file(path: str | Path) -> Iterator[Path]:
     >>> with partial_file("numbers.txt") as partial:  # doctest: +SKIP
     ...     partial.write_text("1 2 3")
     """
-    path = Path(path)
+    path = writable(path)
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is a folder or a device, and no file; give the name of a file")
     _remove_abandoned(path)
@@ -88,6 +93,42 @@ def partial_file(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # in a folder that cannot be written to
             partial.unlink(missing_ok=True)
+
+
+def writable(path: str | Path) -> Path:
+    """A path that a file can be written to, as far as can be told before.
+
+    Raises:
+        ValueError: it is no path.
+        OSError: it is a folder, or its folder does not exist.
+    """
+    check_path("path", path)
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the path of a file in it")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{path} cannot be written: there is no folder {path.parent}; make it first"
+        )
+    return path
+
+
+def readable(path: str | Path) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        ValueError: it is no path.
+        OSError: there is no such file, or it is a folder, a pipe or a device.
+    """
+    check_path("path", path)
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the path of a file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}; check the path")
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise OSError(f"{path} is a pipe or a device; give a file")
+    return path
 
 
 def _remove_abandoned(path: Path) -> None:

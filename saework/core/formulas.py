@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
-from saework.core.arguments import check_positive
+from saework.core.arguments import as_real_numbers, as_tensor, check_positive, check_tokens
 from saework.core.arrays import as_array
 from saework.core.reconstruction_formulas import (
     CONFIDENCE,
@@ -58,10 +57,19 @@ def kl_divergence(
     Returns:
         float64, on the CPU.
 
+    Raises:
+        ValueError: they are of different vocabularies.
+
     Source: sum over the vocabulary of ``p (log p - log q)`` (Kullback and Leibler, 1951).
     """
-    log_p = torch.as_tensor(logits_p).cpu().double().log_softmax(-1)
-    log_q = torch.as_tensor(logits_q).cpu().double().log_softmax(-1)
+    logits_p, logits_q = as_tensor(logits_p, "logits_p"), as_tensor(logits_q, "logits_q")
+    if logits_p.shape[-1:] != logits_q.shape[-1:] or not logits_p.ndim:
+        raise ValueError(
+            f"logits_p have shape {tuple(logits_p.shape)} and logits_q {tuple(logits_q.shape)}; "
+            "give both over one vocabulary"
+        )
+    log_p = logits_p.cpu().double().log_softmax(-1)
+    log_q = logits_q.cpu().double().log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
@@ -76,7 +84,12 @@ def repetition(tokens: Sequence[int] | Tensor) -> float:
 
     Source: the "seq-rep-n" of Welleck et al., 2019 (arXiv 1908.04319), with n = 3.
     """
-    ids = [int(token) for token in tokens]
+    if not len(tokens):
+        return math.nan
+    rows = check_tokens(tokens)
+    if len(rows) > 1:
+        raise ValueError(f"tokens have {len(rows)} rows; give one, such as tokens[0]")
+    ids = rows[0].tolist()
     trigrams = list(zip(ids, ids[1:], ids[2:]))
     if not trigrams:
         return math.nan
@@ -104,7 +117,10 @@ def log10_rate(firing_rate: Float[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:
 
     Source: the gelu-1l notebook's histogram.
     """
-    return (torch.as_tensor(firing_rate).double() + 10**-6.5).log10()
+    rates = as_real_numbers(firing_rate, "firing_rate").double()
+    if rates.lt(0).any():
+        raise ValueError(f"firing_rate goes down to {float(rates.min()):.3g}; rates are above 0")
+    return (rates + 10**-6.5).log10()
 
 
 class ClusteredMean(NamedTuple):
@@ -135,6 +151,8 @@ def clustered_mean(
     ClusteredMean(mean=3.0, standard_error=1.1547005383792515)
     """
     n = len(values)
+    if len(cluster) != n:
+        raise ValueError(f"{n} values and {len(cluster)} clusters are given; give one for each")
     if n == 0:
         return ClusteredMean(math.nan, math.nan)
     mean = float(values.mean())
@@ -165,6 +183,9 @@ def fisher_exact(
     """
     from scipy.stats import hypergeom
 
+    n_both, n_fires, n_rule = _checked_counts(n_both, n_fires, n_rule)
+    if (np.maximum(n_fires, n_rule) > n_tokens).any():
+        raise ValueError(f"there are {n_tokens} tokens, and more of them in a count; count again")
     return hypergeom.sf(np.asarray(n_both) - 1, n_tokens, n_rule, n_fires)
 
 
@@ -193,12 +214,22 @@ def precision_and_recall(n_both: ArrayLike, n_fires: ArrayLike, n_rule: ArrayLik
     >>> precision_and_recall(n_both=[1, 0], n_fires=[2, 0], n_rule=4).precision
     array([0.5, nan])
     """
-    n_both, n_fires, n_rule = as_array(n_both), as_array(n_fires), as_array(n_rule)
+    n_both, n_fires, n_rule = _checked_counts(n_both, n_fires, n_rule)
     return Agreement(
         precision=_shares(n_both, n_fires),
         recall=_shares(n_both, n_rule),
         f1=_shares(2 * n_both, n_fires + n_rule),
     )
+
+
+def _checked_counts(*counts: ArrayLike) -> list[np.ndarray]:
+    """Counts of both, and of each. Raises: ValueError for counts that cannot be."""
+    n_both, n_fires, n_rule = map(as_array, counts)
+    if (n_both < 0).any() or (n_both > np.minimum(n_fires, n_rule)).any():
+        raise ValueError(
+            "n_both is below 0, or above n_fires or n_rule, of which it is a part; count again"
+        )
+    return [n_both, n_fires, n_rule]
 
 
 def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -279,6 +310,8 @@ def chance_cosine(d_in: int, n_rows: int) -> float:
     """
     from scipy.stats import beta
 
+    check_positive(d_in, "d_in", minimum=2)
+    check_positive(n_rows, "n_rows")
     a = (d_in - 1) / 2
     # 1 - 0.5 ** (1 / n_rows), without losing its digits
     upper_tail = -np.expm1(np.log(0.5) / n_rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from saework.core import ledger_view
+from saework.core.argument_kinds import check_text
 from saework.core.claims import (
     CHANGED,
     DIFFERS,
@@ -20,7 +21,7 @@ from saework.core.claims import (
     plain,
     without_nan,
 )
-from saework.core.errors import unknown
+from saework.core.errors import in_words, unknown
 from saework.core.files import write_whole
 
 LEDGER_MIME = "application/vnd.saework.ledger+json"
@@ -47,7 +48,7 @@ class Ledger:
         if self.dtype not in (FLOAT32, *STEPS):
             raise ValueError(f"dtype is {dtype!r}; give {FLOAT32}, {' or '.join(STEPS)}")
         self._entries: dict[tuple[str, str], Entry] = {}
-        for claim in claims:
+        for claim in _all_of(claims, Claim, "claims"):
             key = (claim.tier, claim.id)
             if key in self._entries:
                 raise ValueError(
@@ -68,6 +69,7 @@ class Ledger:
             UnknownNameError: the id is not in the ledger.
             ValueError: the claim is of another tier, or the value of another form than the claim's.
         """
+        check_text("note", note)
         claim = self._claim(id)
         value = plain(measured)
         verdict = claim.verdict(value, self.dtype)
@@ -92,6 +94,7 @@ class Ledger:
             UnknownNameError: the id is not in the ledger.
             ValueError: the claim is of another tier.
         """
+        check_text("reason", reason)
         claim = self._claim(id)
         self._entries[self.tier, id] = Entry(claim, None, NOT_COMPARABLE, reason)
         return NOT_COMPARABLE
@@ -153,17 +156,21 @@ class Ledger:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Ledger:
-        """The ledger that ``to_dict`` wrote."""
-        ledger = cls([], tier=data["tier"])
-        for row in data["entries"]:
-            claim = Claim(**{name: row[name] for name in Claim.__dataclass_fields__})
-            ledger._entries[claim.tier, claim.id] = Entry(
-                claim,
-                measured=row["measured"],
-                verdict=row["verdict"],
-                note=row["note"],
-                dtype=row.get("dtype", FLOAT32),
-            )
+        """The ledger that ``to_dict`` wrote.
+
+        Raises:
+            ValueError: it is something else, or a part of it is missing.
+        """
+        try:
+            ledger = cls([], tier=data["tier"])
+            for row in data["entries"]:
+                entry = _entry(row)
+                ledger._entries[entry.claim.tier, entry.claim.id] = entry
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"this is no ledger ({type(error).__name__}: {error}); "
+                "give what to_dict() or ledger.json holds"
+            ) from error
         return ledger
 
     def save(self, path: str | Path) -> Path:
@@ -183,7 +190,7 @@ class Ledger:
         Raises:
             ValueError: the ledgers are of several tiers, or there is none.
         """
-        ledgers = list(ledgers)
+        ledgers = _all_of(ledgers, Ledger, "ledgers")
         tiers = {ledger.tier for ledger in ledgers}
         if len(tiers) != 1:
             raise ValueError(
@@ -219,3 +226,32 @@ class Ledger:
             "text/html": ledger_view.as_html(self.entries),
             LEDGER_MIME: self.to_dict(),
         }
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    """An entry of ``Ledger.to_dict``. Raises: ValueError for a verdict that does not exist."""
+    claim = Claim(**{name: row[name] for name in Claim.__dataclass_fields__})
+    verdict = row["verdict"]
+    if verdict not in ledger_view.SIGNS:
+        raise ValueError(
+            f"the verdict of {claim.id!r} is {in_words(verdict)}; "
+            f"there are {', '.join(ledger_view.SIGNS)}"
+        )
+    return Entry(
+        claim,
+        measured=row["measured"],
+        verdict=verdict,
+        note=row["note"],
+        dtype=row.get("dtype", FLOAT32),
+    )
+
+
+def _all_of(values: Any, kind: type, what: str) -> list[Any]:
+    """The values as a list. Raises: ValueError if one is of another class."""
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes, dict)):
+        raise ValueError(f"{what} is {in_words(values)}; give a list of {kind.__name__} objects")
+    listed = list(values)
+    for value in listed:
+        if not isinstance(value, kind):
+            raise ValueError(f"{what} hold {in_words(value)}; give {kind.__name__} objects only")
+    return listed

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
+from saework.core.errors import in_words
 from saework.core.protocols import WorkbookParts
 
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel", "base_model": "PEFT"}
@@ -74,6 +77,11 @@ def check_sae(sae: Any, *, needs: tuple[str, ...] = SAE_NEEDS) -> None:
         )
     if missing:
         raise ValueError(f"sae is a {kind} without {', '.join(missing)}; give {OWN_SAE}")
+    for name in needs:
+        if name not in ONLY_WEIGHTS and not callable(getattr(sae, name)):
+            raise ValueError(
+                f"sae.{name} is {in_words(getattr(sae, name))}; it must be a method of the SAE"
+            )
     _check_shapes(sae)
 
 
@@ -165,5 +173,12 @@ def _check_shapes(sae: Any) -> None:
 def _check_axes(name: str, weights: Any) -> None:
     shape = getattr(weights, "shape", None)
     if shape is None or len(shape) != 2:
-        given = type(weights).__name__ if shape is None else f"of shape {list(shape)}"
-        raise ValueError(f"sae.{name} is {given}; it must be a tensor with two axes")
+        kind = type(weights).__name__ if shape is None else f"of shape {list(shape)}"
+        raise ValueError(f"sae.{name} is {kind}; it must be a tensor with two axes")
+    if not isinstance(weights, torch.Tensor):
+        raise ValueError(f"sae.{name} is {in_words(weights)}; give torch.from_numpy(weights)")
+    if not weights.is_floating_point() or weights.is_meta or weights.layout is not torch.strided:
+        kind = "on device meta" if weights.is_meta else f"{weights.dtype}, {weights.layout}"
+        raise ValueError(f"sae.{name} is {kind}; it must hold floats, in a dense tensor")
+    if weights.numel() == 0:
+        raise ValueError(f"sae.{name} is empty (shape {list(shape)}); an SAE has features")

@@ -181,6 +181,11 @@ def variance_explained(
     Raises:
         ValueError: ``x`` does not vary, so there is nothing to explain.
     """
+    if x.shape != reconstruction.shape:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)} and the reconstruction {tuple(reconstruction.shape)}; "
+            "give one for each token"
+        )
     x, reconstruction = x.double(), reconstruction.double()
     if (x == x[:1]).all():
         raise ValueError(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from saework.core.argument_kinds import checked
 from saework.core.arguments import check_positive, check_tokens
 from saework.core.arrays import as_array
 from saework.core.byte_pieces import text_of_bytes
@@ -67,6 +68,7 @@ def _visible_character(character: str) -> str:
     return character
 
 
+@checked
 def str_tokens(tokens: Int[Tensor, " pos"] | Sequence[int], tokenizer: Tokenizer) -> list[str]:
     """The text of each token of one row, decoded on its own.
 
@@ -96,6 +98,7 @@ def str_tokens(tokens: Int[Tensor, " pos"] | Sequence[int], tokenizer: Tokenizer
     return [text_of[token_id] for token_id in ids]
 
 
+@checked
 def whole_characters(
     tokens: Int[Tensor, " pos"] | Sequence[int], tokenizer: Tokenizer
 ) -> list[str]:
@@ -225,6 +228,7 @@ def not_bos(tokens: Int[Tensor, "*batch pos"], tokenizer: Any) -> Bool[Tensor, "
     return everything
 
 
+@checked
 def token_df(
     tokens: Int[Tensor, "batch pos"] | Sequence,
     tokenizer: Tokenizer,
@@ -320,6 +324,7 @@ def _contexts(texts: list[str], len_prefix: int, len_suffix: int) -> list[str]:
     return contexts
 
 
+@checked
 def vocab_df(
     logits: Float[Tensor, " d_vocab"], tokenizer: Tokenizer, *, probs: bool = False
 ) -> pd.DataFrame:
@@ -354,6 +359,11 @@ def vocab_df(
     if logits.dtype == torch.bool or logits.is_complex() or logits.isnan().any():
         raise ValueError(
             f"logits are {logits.dtype}, {int(logits.isnan().sum())} of them NaN; give real numbers"
+        )
+    if probs and not logits.max().isfinite():
+        raise ValueError(
+            f"the largest logit is {float(logits.max())}, of which no probability can be taken; "
+            "give finite logits (-inf for what is left out), or probs=False"
         )
     frame = pd.DataFrame(
         {

@@ -191,7 +191,34 @@ def encode(
 ) -> Float[Tensor, "batch pos d_sae"]:
     """All features of whole rows; axes after ``pos`` (heads) are read as one."""
     with unchanged(sae):
-        return sae.encode(x.flatten(2))
+        features = sae.encode(x.flatten(2))
+    return check_output("encode", features, (*x.shape[:2], sae.W_dec.shape[0]))
+
+
+def check_output(name: str, output: Any, shape: tuple[int, ...]) -> Tensor:
+    """Refuse what an SAE's own method gave, if it is not real numbers of this shape.
+
+    Args:
+        name: of the method, ``encode`` or ``decode``.
+        output: what it gave.
+        shape: of its first axes.
+
+    Raises:
+        ValueError: it is something else; the message says what came.
+    """
+    if not isinstance(output, torch.Tensor) or not output.is_floating_point():
+        kind = getattr(output, "dtype", type(output).__name__)
+        raise ValueError(f"sae.{name} gave {kind}; it must give a tensor of floats")
+    if output.layout is not torch.strided:
+        raise ValueError(f"sae.{name} gave a sparse tensor; it must give a dense one (.to_dense())")
+    if tuple(output.shape[: len(shape)]) != shape:
+        width = "d_sae" if name == "encode" else "d_out"
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(
+            f"sae.{name} gave shape {tuple(output.shape)}; here it must give ({wanted}): "
+            f"a row for each token, with {width} as in W_dec"
+        )
+    return output
 
 
 def skipped(sae: Any, x: Float[Tensor, "token d_in"]) -> Float[Tensor, "token d_out"] | None:

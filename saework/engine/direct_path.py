@@ -16,7 +16,7 @@ import torch
 
 from saework.core.errors import HookError
 from saework.engine.forward import capture, never_fired
-from saework.engine.left_out import check_has_logits
+from saework.engine.left_out import check_has_logits, unknown_hook
 from saework.engine.unembedding import a_few_tokens, agree
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def direct_path(
             f"{hook} does not write to the residual stream, so it has no direct path to the "
             "logits; use an MLP, attention-output or residual hook"
         )
+    if hook not in model.hook_dict:
+        raise unknown_hook(model, hook)
     norms = []
     w_out = None
     if branch is not None:

@@ -21,6 +21,7 @@ import torch
 from saework.core.protocols import sae_architecture
 from saework.engine.architectures import (
     ONE_PRODUCT,
+    check_output,
     check_single_tokens,
     code_of,
     encode,
@@ -131,7 +132,7 @@ class Encoder:
 
     def _encoded(self, x: Tensor) -> Tensor:
         features = self.sae.encode(x)
-        _check_output("encode", features, (len(x), self.sae.W_dec.shape[0]))
+        check_output("encode", features, (len(x), self.sae.W_dec.shape[0]))
         if self.keep is None:
             return features
         # ``keep`` is applied in place, and the SAE may still use what it returned
@@ -145,8 +146,8 @@ class Encoder:
         is_sparse = n_active <= SPARSE_BELOW * features.numel()
         if not (self.plain and is_sparse):
             decoded = self.sae.decode(features)
-            _check_output("decode", decoded, (len(features),))
-            return decoded.flatten(1)
+            decoded = check_output("decode", decoded, (len(features),)).flatten(1)
+            return check_output("decode", decoded, (len(features), self.sae.W_dec.shape[1]))
         l0 = torch.bincount(active.token, minlength=len(features))
         first_of_token = l0.cumsum(0) - l0  # where each token's features begin in the list
         summed = torch.nn.functional.embedding_bag(
@@ -232,22 +233,6 @@ def token_scale(
         known.process_sae_in(x.flatten(2))  # leaves each token's scale on the SAE
         scaled, shift = known.run_time_activation_norm_fn_out(ones_and_zeros)
     return scaled - shift
-
-
-def _check_output(name: str, output: Any, shape: tuple[int, ...]) -> None:
-    """Refuse what an SAE's own method gave, if it is not real numbers of this shape.
-
-    Raises: ValueError, which says what came.
-    """
-    wanted = "[token, d_sae]" if name == "encode" else "[token, d_out]"
-    if not isinstance(output, torch.Tensor) or not output.is_floating_point():
-        kind = getattr(output, "dtype", type(output).__name__)
-        raise ValueError(f"sae.{name} gave {kind}; it must give a tensor of floats, {wanted}")
-    if tuple(output.shape[: len(shape)]) != shape:
-        raise ValueError(
-            f"sae.{name} gave shape {tuple(output.shape)} for {shape[0]} tokens; it must give "
-            f"{wanted}" + (f", with d_sae {shape[1]} as in W_dec" if len(shape) > 1 else "")
-        )
 
 
 def _in_place_of(x: Tensor, x_hat: Tensor) -> Tensor:

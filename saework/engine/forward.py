@@ -22,7 +22,7 @@ from saework.core.arguments import (
     check_positive,
     check_tokens,
 )
-from saework.core.errors import HookError
+from saework.core.errors import HookError, in_words
 from saework.core.parts import check_model
 from saework.core.protocols import Hook, HookedModel, SparseAutoencoder, sae_metadata
 from saework.engine.left_out import check_has_logits, unknown_hook
@@ -218,12 +218,18 @@ def final_states(
 
     Raises:
         HookError: the hook does not fire on the way to the output.
+        ValueError: the edit gives something that cannot take the activations' place.
     """
     tokens = as_tokens(model, tokens)
+    mask = check_mask(mask, tokens.shape)
     if edit is None:
         return capture(model, tokens, UNEMBED_INPUT, [])
     if hook is None:
         raise ValueError("an edit is given, but no hook; say where it is made: hook=")
+    if hook not in model.hook_dict:
+        raise unknown_hook(model, hook)
+    if not callable(edit):
+        raise ValueError(f"edit is {in_words(edit)}; give a function of the activations")
     carrier, bypass = carrier_of(model, hook)
 
     def edit_written(_: Tensor, written: Tensor) -> Tensor:
@@ -262,12 +268,22 @@ def _edited_states(
     def replace(read: Tensor, written: Tensor) -> Tensor:
         nonlocal has_fired
         has_fired = True
-        return masked(edit(read, written), written, mask)
+        return masked(_checked_edit(edit(read, written), written, writes), written, mask)
 
     hidden = capture(model, tokens, UNEMBED_INPUT, edit_hooks(writes, replace, **hooks))
     if not has_fired:
         raise never_fired(writes)
     return hidden
+
+
+def _checked_edit(edited: Any, written: Tensor, hook: str) -> Tensor:
+    """What an edit gave. Raises: ValueError if it cannot take the activations' place."""
+    if not isinstance(edited, torch.Tensor) or edited.shape != written.shape:
+        raise ValueError(
+            f"the edit at {hook} gave {in_words(edited)}; it must give a tensor of shape "
+            f"{tuple(written.shape)}, as the activations are"
+        )
+    return edited
 
 
 def never_fired(hook: str) -> HookError:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from saework.core.argument_kinds import check_no_surrogate
+
 if TYPE_CHECKING:
     from jaxtyping import Int
     from torch import Tensor
@@ -29,13 +31,7 @@ def text_tokens(
     Raises:
         ValueError: a lone surrogate in the text.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"the text holds a lone surrogate at character {error.start}, "
-            "which no tokenizer takes; remove it"
-        ) from error
+    check_no_surrogate(text, "the text")
     # not cut to the context: a text that is too long is an error later
     return model.to_tokens(text, prepend_bos=_needs_bos(model, text, prepend_bos), truncate=False)
 

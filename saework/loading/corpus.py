@@ -9,12 +9,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 import saework.core.torch_setup  # noqa: F401, before the first work with torch
+from saework.core.argument_kinds import (
+    check_no_surrogate,
+    check_several,
+    check_text,
+    check_tokenizer,
+    check_whole,
+    checked,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -48,6 +56,7 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield list(texts[start : start + DOCUMENTS_PER_BATCH])
 
 
+@checked
 def tokenize_rows(
     texts: Sequence[str], tokenizer: Tokenizer, *, length: int = 128
 ) -> Int[Tensor, "batch pos"]:
@@ -92,6 +101,8 @@ def _rows_and_offsets(
     texts: Sequence[str], tokenizer: Tokenizer, length: int, *, with_offsets: bool
 ) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
     """Rows, and where their tokens start: no rows of that unless asked for, as it takes memory."""
+    texts = _checked_texts(texts)
+    check_whole("length", length)
     if length < 2:
         raise ValueError(
             f"length is {length}; a row is BOS and at least one token, so give 2 or more"
@@ -115,6 +126,17 @@ def _rows_and_offsets(
     return torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(offsets))
 
 
+def _checked_texts(texts: Any) -> list[str]:
+    """Documents as a list. Raises: ValueError for anything but strings without lone surrogates."""
+    check_several("texts", texts)
+    documents = list(texts)
+    for number, text in enumerate(documents):
+        check_text(f"document {number}", text)
+        check_no_surrogate(text, f"document {number}")
+    return documents
+
+
+@checked
 def packed_rows(
     texts: Iterable[str],
     tokenizer: Tokenizer,
@@ -176,6 +198,7 @@ def joined_text(texts: Sequence[str], tokenizer: Tokenizer) -> str:
     return "".join(str(tokenizer.eos_token).join(batch) for batch in batches(texts))
 
 
+@checked
 def shuffled(rows: Tensor, *, seed: int = SHUFFLE_SEED) -> Tensor:
     """Rows in the order of ``datasets.Dataset.shuffle(seed)``, the published notebook's order."""
     order = np.random.default_rng(seed).permutation(len(rows))
@@ -284,6 +307,7 @@ def chat_tokens(
     >>> chat_tokens([{"role": "user", "content": "def f"}], tokenizer).shape
     torch.Size([1, 3])
     """
+    check_tokenizer("tokenizer", tokenizer)
     if not getattr(tokenizer, "chat_template", None):
         name = getattr(tokenizer, "name_or_path", "") or "this model"
         raise ValueError(

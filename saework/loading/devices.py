@@ -84,6 +84,24 @@ def as_device(device: object) -> torch.device:
     return device
 
 
+def check_is_here(device: torch.device) -> None:
+    """Refuse a GPU that this machine does not have, before anything is fetched for it.
+
+    Raises:
+        ValueError: there is none, or not so many.
+    """
+    import torch
+
+    if device.type != "cuda":
+        return
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= n_gpus:
+        raise ValueError(
+            f"device is '{device}', and torch finds {n_gpus} GPUs here; give 'cpu', or leave "
+            "device= out"
+        )
+
+
 def as_dtype(dtype: object) -> torch.dtype:
     """The dtype asked for, by itself or by its name; float32 if none is.
 
@@ -95,6 +113,8 @@ def as_dtype(dtype: object) -> torch.dtype:
     if dtype is None:
         return torch.float32
     named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if isinstance(named, torch.dtype) and named.is_floating_point:
+    if isinstance(named, torch.dtype) and named.is_floating_point and named.itemsize > 1:
         return named
-    raise ValueError(f"dtype is {dtype!r}; give a dtype of floats, such as 'float32' or 'bfloat16'")
+    raise ValueError(
+        f"dtype is {dtype!r}; give one of the floats 'float32', 'float64', 'bfloat16' and 'float16'"
+    )

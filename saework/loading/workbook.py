@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saework.analysis.scanning.feature_scan import FeatureScan
+from saework.core.argument_kinds import (
+    check_hook_name,
+    check_no_surrogate,
+    check_tokenizer,
+    checked,
+    is_whole,
+)
 from saework.core.arguments import check_positive, check_tokens
-from saework.core.errors import HookError
+from saework.core.errors import HookError, in_words
 from saework.core.files import DATA
 from saework.core.parts import check_model, check_sae
 from saework.core.protocols import HookedModel, SparseAutoencoder, Tokenizer, hook_of, sae_metadata
@@ -24,7 +31,7 @@ from saework.loading import corpus
 from saework.loading.catalogue import release_named
 from saework.loading.cut_models import blocks_needed
 from saework.loading.depth import check_depth, load_model
-from saework.loading.devices import as_device, as_dtype
+from saework.loading.devices import as_device, as_dtype, check_is_here
 from saework.loading.layouts.neel import NEEL
 from saework.loading.local_sae import read_sae
 from saework.loading.outside_code import no_programs_started
@@ -76,6 +83,8 @@ class Workbook:
     def __post_init__(self) -> None:
         check_model(self.model)
         check_sae(self.sae)
+        check_tokenizer("tokenizer", self.tokenizer)
+        check_hook_name("hook", self.hook)
         cfg = self.model.cfg
         tokens = check_tokens(self.tokens, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx)
         object.__setattr__(self, "tokens", tokens)  # the way to set a field of a frozen dataclass
@@ -101,6 +110,7 @@ class Workbook:
             )
         if sae_id is None:
             raise ValueError("with_sae takes the id of an SAE, such as 'run2', and got None")
+        _check_sae_id(sae_id)
         device = next(self.model.parameters()).device
         sae = _load_sae(self.release, sae_id).to(device, self.sae.W_dec.dtype)
         part = left_out(self.model)
@@ -198,6 +208,7 @@ class Workbook:
         return "\n".join(lines)
 
 
+@checked
 def load(
     name: str,
     sae_id: str | int | None = None,
@@ -244,7 +255,12 @@ def load(
     (torch.Size([16, 128]), torch.Size([4096, 512]), 'blocks.0.mlp.hook_post')
     """
     asked = None if device is None else as_device(device)
+    if asked is not None:
+        check_is_here(asked)
     dtype = as_dtype(dtype)
+    if n_tokens is not None:
+        n_tokens = check_positive(n_tokens, "n_tokens")
+    _check_sae_id(sae_id)
     own_texts = None if text is None else _documents(text)
     with no_programs_started():
         import sae_lens  # noqa: F401, its first import would start git for a version
@@ -272,7 +288,6 @@ def load(
     if seed:
         tokens = corpus.shuffled(tokens, seed=seed)
     if n_tokens is not None:
-        n_tokens = check_positive(n_tokens, "n_tokens")
         n_rows = math.ceil(n_tokens / tokens.shape[1])
         tokens = tokens[:n_rows]
     model = load_model(
@@ -294,6 +309,15 @@ def load_tokenizer(release: Release) -> Any:
     return read_tokenizer(folder)
 
 
+def _check_sae_id(sae_id: Any) -> None:
+    """Raises: ValueError for what is neither a name, nor a checkpoint's number, nor a path."""
+    is_name = isinstance(sae_id, (str, Path)) and "\0" not in str(sae_id)
+    if not (sae_id is None or is_name or is_whole(sae_id)):
+        raise ValueError(
+            f"sae_id is {in_words(sae_id)}; give the id of an SAE, such as 'run2', or a path"
+        )
+
+
 def _documents(text: object) -> list[str]:
     """The caller's text as documents.
 
@@ -310,6 +334,8 @@ def _documents(text: object) -> list[str]:
         documents = list(text)
     if not all(isinstance(document, str) for document in documents):
         raise ValueError(f"text is {str(text)[:60]}; give one string, or a list of strings")
+    for number, document in enumerate(documents):
+        check_no_surrogate(document, f"document {number} of text=")
     if not any(document.strip() for document in documents):
         raise ValueError("text is empty; give text, or leave text= out for the release's own")
     return documents

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
+from saework.core.errors import in_words
 from saework.views.themes import FIGURES_IN_NOTEBOOKS
 
 Group = TypeVar("Group")
@@ -94,8 +95,10 @@ def distinguishable(groups: Mapping[str, Group]) -> Iterable[tuple[str, Group]]:
     """Names and groups, if there is a colour for each.
 
     Raises:
-        ValueError: if there are more groups than colours.
+        ValueError: if there are more groups than colours, or no groups by name.
     """
+    if not isinstance(groups, Mapping):
+        raise ValueError(f"groups is {in_words(groups)}; give a dict, values by name")
     most = len(COLOURS)
     if len(groups) > most:
         raise ValueError(

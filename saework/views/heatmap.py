@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from saework.core.argument_kinds import checked, is_number
+from saework.core.arguments import as_real_numbers
+from saework.core.errors import in_words
 from saework.core.files import write_whole
 from saework.core.tokens import SPACE, visible
 from saework.views.heatmap_markup import (
@@ -195,6 +196,7 @@ class TokenHeatmap:
         return words
 
 
+@checked
 def token_heatmap(
     strings: Sequence[str],
     values: Values,
@@ -230,18 +232,18 @@ def token_heatmap(
 
     Source: ``create_html`` of the gelu-1l notebook, which gave negative values a broken colour.
     """
-    strings = tuple(strings)
-    values = _as_floats(values)
+    strings = _as_strings(strings)
+    values = _as_floats(values, "values")
     columns = [values]
     if second is not None:
-        second = _as_floats(second)
+        second = _as_floats(second, "second")
         columns.append(second)
     numbers = _checked_numbers(strings, columns)
     if max_value is None:
         max_value = max(map(abs, numbers)) or 1.0
-    if not (math.isfinite(max_value) and max_value > 0):
+    if not (is_number(max_value) and math.isfinite(max_value) and max_value > 0):
         raise ValueError(
-            f"max_value is {max_value}; give a positive number, "
+            f"max_value is {in_words(max_value)}; give a positive number, "
             "or leave it out for the largest value"
         )
     if mark is not None and not 0 <= mark < len(strings):
@@ -250,10 +252,21 @@ def token_heatmap(
     return TokenHeatmap(strings, values, float(max_value), label, second, second_label, mark)
 
 
-def _as_floats(values: Values) -> tuple[float, ...]:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().flatten().tolist()
-    return tuple(map(float, values))
+def _as_strings(strings: Any) -> tuple[str, ...]:
+    """Raises: ValueError for anything but a list of strings."""
+    if not isinstance(strings, Sequence) or isinstance(strings, (str, bytes)):
+        raise ValueError(
+            f"strings are {in_words(strings)}; give a list, such as str_tokens(...) returns"
+        )
+    for string in strings:
+        if not isinstance(string, str):
+            raise ValueError(f"strings hold {in_words(string)}; give the text of each token")
+    return tuple(strings)
+
+
+def _as_floats(values: Any, what: str) -> tuple[float, ...]:
+    """Raises: ValueError for anything but real numbers."""
+    return tuple(as_real_numbers(values, what).detach().double().flatten().tolist())
 
 
 def _checked_numbers(

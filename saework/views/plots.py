@@ -6,12 +6,14 @@ Groups differ by more than their colour. Plotly's own default style does not cha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import plotly.graph_objects as go
 
+from saework.core.arguments import check_positive
 from saework.core.arrays import as_array
+from saework.core.errors import in_words
 from saework.views.figure_style import (
     COLOURS,
     DASHES,
@@ -64,6 +66,7 @@ def histogram(
     all_values = np.concatenate([[], *values.values()])
     if not len(all_values):
         raise ValueError("there are no finite values to draw; give at least one")
+    check_positive(bins, "bins")
     low, high = limits or (all_values.min(), all_values.max())
     if high <= low:
         high = low + 1
@@ -100,11 +103,19 @@ def bars(
         title: the figure's title.
         x: the label of the x axis, with its unit.
         y: the label of the y axis.
+
+    Raises:
+        ValueError: there is not one edge more than heights.
     """
-    edges = as_array(edges)
+    edges, heights = as_array(edges, dtype=float), as_array(heights, dtype=float)
+    if edges.shape != (heights.size + 1,) or heights.ndim != 1:
+        raise ValueError(
+            f"edges have shape {edges.shape} and heights {heights.shape}; "
+            "give one edge more than heights"
+        )
     bar = go.Bar(
         x=_centres(edges),
-        y=as_array(heights),
+        y=heights,
         width=np.diff(edges),
         marker=bar_marker(0),
     )
@@ -129,14 +140,15 @@ def scatter(
         log_x: whether the x axis is logarithmic.
 
     Raises:
-        ValueError: if there are more groups than colours.
+        ValueError: if there are more groups than colours, or a group has not as many x as y.
     """
     figure = ThemedFigure()
-    for i, (name, (xs, ys)) in enumerate(distinguishable(groups)):
+    for i, (name, points) in enumerate(distinguishable(groups)):
+        xs, ys = _points(points, name)
         marker = {"color": COLOURS[i], "symbol": SYMBOLS[i], "size": 6, "opacity": 0.5}
         figure.add_scattergl(
-            x=as_array(xs),
-            y=as_array(ys),
+            x=xs,
+            y=ys,
             mode="markers",
             name=name,
             marker=marker,
@@ -167,13 +179,14 @@ def line(
             where it covers three decades or more).
 
     Raises:
-        ValueError: if there are more groups than colours.
+        ValueError: if there are more groups than colours, or a group has not as many x as y.
     """
     figure = ThemedFigure()
-    for i, (name, (xs, ys)) in enumerate(distinguishable(groups)):
+    for i, (name, points) in enumerate(distinguishable(groups)):
+        xs, ys = _points(points, name)
         figure.add_scatter(
-            x=as_array(xs),
-            y=as_array(ys),
+            x=xs,
+            y=ys,
             mode="lines+markers",
             name=name,
             line={"color": COLOURS[i], "dash": DASHES[i]},
@@ -329,6 +342,18 @@ def _interval_points(frame: pd.DataFrame) -> go.Scatter:
         marker=marker,
         showlegend=False,
     )
+
+
+def _points(points: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The x and y of one group. Raises: ValueError if they are not as many."""
+    if not isinstance(points, (tuple, list)) or len(points) != 2:
+        raise ValueError(f"group {name!r} is {in_words(points)}; give (x values, y values)")
+    xs, ys = map(as_array, points)
+    if xs.ndim != 1 or xs.shape != ys.shape:
+        raise ValueError(
+            f"group {name!r} has x of shape {xs.shape} and y of {ys.shape}; give one y for each x"
+        )
+    return xs, ys
 
 
 def _outline(heights: np.ndarray, edges: np.ndarray, name: str, i: int) -> go.Scatter:

@@ -10,10 +10,13 @@ from typing import Any
 
 import pandas as pd
 
+from saework.core.arguments import check_positive
+from saework.core.errors import in_words
 from saework.core.versions import check_versions
 
 RAW_MIME = "application/vnd.saework.numbers+json"
 DIGITS = 3  # significant
+MAX_DIGITS = 17  # a float64 has no more
 GROUPED_FROM = 100_000  # a smaller whole number is often the number of a feature or a token
 SHOWN_PACKAGES = (
     "saework",
@@ -101,19 +104,26 @@ def show(
         A table that a notebook shows as HTML, and a terminal as text.
 
     Raises:
-        ValueError: for anything else, such as a Workbook.
+        ValueError: for anything else, such as a Workbook; or rows of another length than columns.
     """
+    check_positive(digits, "digits")
+    if digits > MAX_DIGITS:
+        raise ValueError(f"digits is {digits}; give {MAX_DIGITS} at most, which is all there are")
     if isinstance(data, pd.DataFrame):
         return Table(data, digits)
     if not isinstance(data, Mapping):
         raise ValueError(f"data is a {type(data).__name__}; give a frame, or a dict of numbers")
     rows = {name: _as_list(values) for name, values in dict(data).items()}
-    frame = pd.DataFrame.from_dict(
-        rows,
-        orient="index",
-        columns=columns or ["value"],
-        dtype=object,
-    )
+    headings = ["value"] if columns is None else columns
+    if not isinstance(headings, list) or not all(isinstance(name, str) for name in headings):
+        raise ValueError(f"columns is {in_words(columns)}; give a list of names")
+    for name, cells in rows.items():
+        if len(cells) != len(headings):
+            raise ValueError(
+                f"row {name!r} has {len(cells)} values for {len(headings)} columns; "
+                f"give columns=, one name for each value, and as many values in each row"
+            )
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=headings, dtype=object)
     return Table(frame, digits)
 
 
@@ -143,6 +153,8 @@ def near_rounding_edge(number: float, digits: int = DIGITS, *, within: float = 1
 
 def _as_list(values: Any) -> list[Any]:
     """One value or several as a list of plain Python numbers."""
+    if hasattr(values, "tolist"):
+        values = values.tolist()
     cells = values if isinstance(values, (list, tuple)) else [values]
     return [cell.item() if hasattr(cell, "item") else cell for cell in cells]
 

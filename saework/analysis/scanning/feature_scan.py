@@ -15,9 +15,11 @@ from saework.analysis.scanning import scan_file
 from saework.analysis.scanning.collector import Collector
 from saework.analysis.scanning.firings import BIN_EDGES
 from saework.analysis.scanning.row_digests import joined, row_digests
-from saework.core.arguments import check_feature, check_positive
+from saework.core.argument_kinds import checked, is_number
+from saework.core.arguments import check_feature, check_positive, check_tokens
+from saework.core.errors import in_words
 from saework.core.formulas import rate_bound
-from saework.core.protocols import SparseAutoencoder, Tokenizer
+from saework.core.protocols import SparseAutoencoder, Tokenizer, WorkbookParts
 from saework.core.tokens import token_df
 from saework.engine.digests import sae_digest
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 class FeatureScan:
     """What one pass over tokens found of each feature.
 
-    ``a + b`` merges scans of different rows.
+    ``a + b`` merges scans of different rows, and ``sum(scans)`` several.
 
     A feature fires where it is not zero. A few SAEs have activations below zero (AbsTopK): their
     firings are counted and ranked by size, and listed with their sign.
@@ -99,6 +101,7 @@ class FeatureScan:
         """Strongest activations kept of each feature."""
         return self.top_values.shape[1]
 
+    @checked
     def top_examples(
         self,
         feature: int,
@@ -135,6 +138,7 @@ class FeatureScan:
             values = self.top_values[feature, :n]
             filled = positions[:, 0] >= 0
             positions, values = positions[filled], values[filled]
+        tokens = check_tokens(tokens)
         self.check_rows(tokens, positions[:, 0].unique())
         return _in_context(positions, values, tokens, tokenizer)
 
@@ -154,12 +158,12 @@ class FeatureScan:
             return
         scanned = torch.cat([torch.arange(first, end) for first, end in self.rows])
         rows = scanned if rows is None else rows.sort().values
-        tokens = torch.as_tensor(tokens)
+        tokens = check_tokens(tokens)
         last_row = int(rows.max()) if len(rows) else 0
         if last_row >= len(tokens):
             raise ValueError(
-                f"an example lies in row {last_row}, but only {len(tokens)} rows were given; "
-                "give the rows that were scanned"
+                f"this scan reaches to row {last_row}, but there are {len(tokens)} rows; "
+                "give the rows that were scanned, row 0 first"
             )
         recorded = self.row_digests[torch.searchsorted(scanned, rows)]
         differ = row_digests(tokens[rows]) != recorded
@@ -173,9 +177,11 @@ class FeatureScan:
         self, feature: int, interval: tuple[float, float], n: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and values of up to n samples, spread over the interval, strongest first."""
+        if not _is_pair(interval) or not interval[0] < interval[1]:
+            raise ValueError(
+                f"interval is {in_words(interval)}; give (low, high) with low below high"
+            )
         low, high = interval
-        if not low < high:
-            raise ValueError(f"interval is {interval}; give (low, high) with low below high")
         own = self.sample_feature == feature
         positions = self.sample_position[own]
         values = self.sample_value[own]
@@ -223,12 +229,35 @@ class FeatureScan:
         digests = joined([(self.rows, self.row_digests), (other.rows, other.row_digests)])
         return FeatureScan.of(collector.arrays(), _joined(rows), digests, self.fingerprint)
 
+    def __radd__(self, other: object) -> FeatureScan:
+        # sum() begins with 0
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     def is_of(self, sae: SparseAutoencoder, hook: str) -> bool:
         """Whether this SAE was scanned, with these weights, dtype and settings, at this hook.
 
         Time: reads the whole SAE, about 1 GB/s for each thread of torch.
         """
         return self.fingerprint == sae_digest(sae, hook)
+
+    def check_is_of(self, workbook: WorkbookParts) -> None:
+        """Check that the workbook's SAE, hook and tokens are those that were scanned.
+
+        Raises:
+            ValueError: they are others; the message says which.
+        """
+        d_sae = workbook.sae.W_dec.shape[0]
+        if len(self.count) != d_sae:
+            raise ValueError(
+                f"the scan has {len(self.count)} features and this SAE {d_sae}; "
+                "give a scan of this SAE, or leave scan= out"
+            )
+        if not self.is_of(workbook.sae, workbook.hook):
+            raise ValueError(
+                "this scan is of another SAE or hook than the workbook's (weights, dtype and "
+                "settings count); make it with scan(workbook), or leave scan= out"
+            )
+        self.check_rows(workbook.tokens)
 
     @classmethod
     def of(
@@ -256,6 +285,7 @@ class FeatureScan:
             row_digests=torch.zeros(0, dtype=torch.int64),
         )
 
+    @checked
     def save(self, path: str | Path, *, note: str = "") -> Path:
         """Write the scan as one safetensors file, whole or not at all.
 
@@ -293,6 +323,11 @@ class FeatureScan:
             f"mean L0 {self.mean_l0:.3g}, {int(self.dead.sum()):,} did not fire "
             f"(rate below {self.rate_bound:.2g} at 95%))"
         )
+
+
+def _is_pair(interval: Any) -> bool:
+    """Whether it is two numbers."""
+    return isinstance(interval, (tuple, list)) and list(map(is_number, interval)) == [True] * 2
 
 
 def _in_context(

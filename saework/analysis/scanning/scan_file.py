@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from saework.analysis.scanning.consistency import check_numbers, check_rows
+from saework.core.argument_kinds import check_no_surrogate
 from saework.core.errors import WeightsError
-from saework.core.files import write_whole
+from saework.core.files import readable, write_whole
 
 ARRAYS = (
     "count",
@@ -44,9 +45,11 @@ def write(path: str | Path, values: Mapping[str, Any], note: str) -> Path:
 
     Raises:
         OSError: it cannot be written; what was there before stays.
+        ValueError: the note has half a character (a lone surrogate).
     """
     from safetensors.torch import save
 
+    check_no_surrogate(note, "the note")
     arrays = {}
     for name in ARRAYS:
         array = values[name].contiguous()
@@ -74,6 +77,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], str]:
     """
     from safetensors import SafetensorError, safe_open
 
+    path = readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from saework.core.argument_kinds import check_seed, checked
 from saework.core.errors import unknown
 from saework.core.files import DATA, read_json, write_whole
 from saework.core.folders import make_folder, only_writer
@@ -68,6 +69,9 @@ class Study:
     def first(self, variant: str) -> TrainedRun:
         """A variant's run with the smallest seed, which has the firing rates."""
         seeds = [seed for name, seed in self.runs if name == variant]
+        if not seeds:
+            known = {name: None for name, _ in self.runs}
+            raise unknown("variant", variant, known, see=f"The study has {', '.join(known)}.")
         return self.runs[variant, min(seeds)]
 
 
@@ -113,6 +117,9 @@ def study(
     >>> done.table[["variant", "seed", "reorders"]].values.tolist()
     [['run 1', 0, 1]]
     """
+    seeds = list(seeds)
+    for seed in seeds:  # a seed becomes a part of a path
+        check_seed("a seed", seed)
     folder = Path(folder)
     known = variants(setting)
     names = list(names or known)
@@ -167,6 +174,7 @@ def _file_name(variant: str, seed: int) -> str:
     return "-".join([*words, f"seed{seed}"])
 
 
+@checked
 def read_study(folder: str | Path) -> Study:
     """Read a study that ``study`` wrote, or the one in the package.
 
@@ -209,7 +217,8 @@ def paired_differences(
         - ``difference``, ``low``, ``high``: the mean and its interval, in the metric's unit
         - ``verdict``: ``none shown`` where the interval holds 0, else ``higher`` or ``lower``
     Raises:
-        ValueError: for fewer than three seeds.
+        UnknownNameError: for a metric or a variant that the table lacks.
+        ValueError: for fewer than three seeds, or seeds that not all variants have.
 
     >>> from saework import feature_ordering
     >>> table = feature_ordering.read_study("feature-ordering").table
@@ -218,10 +227,22 @@ def paired_differences(
     """
     from scipy.stats import t
 
+    for column, name in (("metric", metric), ("variant", reference)):
+        known = table.columns if column == "metric" else table["variant"].unique()
+        if name not in known:
+            raise unknown(column, name, known, see=f"The table has {', '.join(known)}.")
+    if table.duplicated(["seed", "variant"]).any():
+        raise ValueError("the table has two rows of one variant and seed; leave one of them out")
     by_seed = table.pivot(index="seed", columns="variant", values=metric)
     n_seeds = len(by_seed)
     if n_seeds < 3:
         raise ValueError(f"{n_seeds} seeds say too little about noise; train at least three")
+    if by_seed.isna().any(axis=None):
+        lacking = by_seed.columns[by_seed.isna().any()]
+        raise ValueError(
+            f"{', '.join(lacking)} lack a number for one seed or more; give the seeds that all "
+            "variants have"
+        )
     in_order = by_seed[table["variant"].unique()]
     gaps = in_order.drop(columns=reference).sub(in_order[reference], axis=0)
     mean = gaps.mean()

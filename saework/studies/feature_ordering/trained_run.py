@@ -59,12 +59,20 @@ class TrainedRun:
         """The firing rates in the order of the start, whatever order the features have since.
 
         Raises:
-            ValueError: if this run was stored without its rates.
+            ValueError: if this run was stored without its rates, or its features are no
+                permutation.
         """
         if self.rates is None or self.features is None:
             raise ValueError(
                 f"{self.variant}, seed {self.seed} was stored without firing rates; "
                 "take the study's first seed, such as study.first(variant)"
+            )
+        n_features = self.rates.shape[1]
+        in_order = self.features.sort(dim=1).values
+        if in_order.shape != self.rates.shape or (in_order != torch.arange(n_features)).any():
+            raise ValueError(
+                f"the features of {self.variant}, seed {self.seed} are in no order: each of "
+                f"0..{n_features - 1} must stand once in each record; train the run again"
             )
         by_feature = torch.zeros_like(self.rates)
         # rates[record, position] is that of feature features[record, position]

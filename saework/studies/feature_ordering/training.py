@@ -12,7 +12,8 @@ import torch
 from tqdm.auto import tqdm
 
 from saework.analysis.renumbering import FEATURE_AXIS, permute_features
-from saework.core.errors import WeightsError
+from saework.core.argument_kinds import checked
+from saework.core.errors import WeightsError, in_words
 from saework.core.files import read_json
 from saework.studies.feature_ordering.evaluation import evaluate
 from saework.studies.feature_ordering.trained_run import TrainedRun
@@ -254,6 +255,7 @@ def _new_sae(variant: Variant, setting: Setting, seed: int, device: str) -> Any:
         return JumpReLUTrainingSAE(jumprelu_config)
 
 
+@checked
 def train(
     variant: Variant,
     setting: Setting,
@@ -284,7 +286,7 @@ def train(
         progress: whether to show a progress bar.
     Returns: the trained SAE, its metrics and its history.
     Raises:
-        ValueError: for batches of another shape than the setting's.
+        ValueError: for batches of another shape than the setting's, or too few of them.
 
     >>> from dataclasses import replace
     >>> from itertools import repeat
@@ -298,6 +300,12 @@ def train(
     >>> run.reorder_steps, run.rates.shape
     ([8], torch.Size([20, 16]))
     """
+    for what, value, kind in (("variant", variant, Variant), ("setting", setting, Setting)):
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{what} is {in_words(value)}; give a {kind.__name__}, such as "
+                "variants(feature_ordering.SMALL)['run 3'] and feature_ordering.SMALL"
+            )
     run = Training(variant, setting, seed, device)
     name = name or variant.title
     if checkpoint:
@@ -312,7 +320,11 @@ def train(
         disable=None if progress else True,
     )
     for _ in steps:
-        batch = next(stream)
+        batch = next(stream, None)
+        if batch is None:
+            raise ValueError(
+                f"the batches ended after {run.done} of {setting.steps} steps; give more"
+            )
         _check_shape(batch, setting)
         run.step(batch)
         if checkpoint and run.at_a_record:

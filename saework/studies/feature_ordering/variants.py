@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from saework.core.errors import in_words
+
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
@@ -247,6 +249,10 @@ def variants(setting: Setting) -> dict[str, Variant]:
     >>> runs["run 3"].mechanisms
     (ReorderEvery(after=500, every=125),)
     """
+    if not isinstance(setting, Setting):
+        raise ValueError(
+            f"setting is {in_words(setting)}; give a Setting, such as feature_ordering.SMALL"
+        )
     early, warm_up, late, period = (setting.scaled(steps) for steps in (1000, 2000, 3000, 500))
     threshold = setting.adaptive_threshold
     adaptive = ReorderWhenVaried(warm_up, threshold)

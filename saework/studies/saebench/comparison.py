@@ -12,6 +12,7 @@ import pandas as pd
 from saework.studies.saebench.conversion import tokens_of_rows
 from saework.studies.saebench.definitions import NOT_COMPUTED, NOT_KNOWN, definitions
 from saework.studies.saebench.noise import smallest_shown
+from saework.studies.saebench.results import check_evaluation
 
 if TYPE_CHECKING:
     from saework.studies.saebench.results import Evaluation
@@ -89,6 +90,8 @@ def compare(a: Evaluation, b: Evaluation) -> pd.DataFrame:
     >>> frame[frame.neighbours & (frame.difference != 0)].metric.tolist()
     ['cossim']
     """
+    check_evaluation("a", a)
+    check_evaluation("b", b)
     if a.kind != b.kind:
         raise ValueError(
             f"a is {a.kind!r} and b is {b.kind!r}; compare two evaluations of one kind"

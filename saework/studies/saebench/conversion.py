@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from saework.core.argument_kinds import is_number
+from saework.core.errors import in_words
 from saework.core.reconstruction_formulas import RECONSTRUCTION
 from saework.studies.saebench.definitions import definitions
+from saework.studies.saebench.results import check_evaluation
 
 if TYPE_CHECKING:
     from saework.studies.saebench.results import Evaluation
@@ -53,6 +56,7 @@ def convert(evaluation: Evaluation, *, tokens_per_batch: float | None = None) ->
     >>> converted.about["tokens_per_batch"], round(converted.value("mse_per_token"), 4)
     (2030.75, 34.6903)
     """
+    check_evaluation("evaluation", evaluation)
     if evaluation.kind != "core":
         raise ValueError(
             f"this is a {evaluation.kind} evaluation; only core's numbers have saework's formulas, "
@@ -90,8 +94,8 @@ def _unbatched(row: Any, per_batch: float, evaluation: Evaluation) -> list[tuple
 def _tokens_per_batch(evaluation: Evaluation, given: float | None) -> float:
     nominal = tokens_of_rows(evaluation)
     if given is not None:
-        if not (math.isfinite(given) and given > 0):
-            raise ValueError(f"tokens_per_batch is {given}; give a number above 0")
+        if not (is_number(given) and math.isfinite(given) and given > 0):
+            raise ValueError(f"tokens_per_batch is {in_words(given)}; give a number above 0")
         if nominal and given > nominal:
             raise ValueError(
                 f"tokens_per_batch is {given:,g}, and a batch has {nominal:,} tokens with special "

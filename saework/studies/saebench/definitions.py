@@ -10,6 +10,7 @@ import pandas as pd
 from saework.core.reconstruction_formulas import RECONSTRUCTION
 from saework.studies.saebench.formula_history import EPOCHS, MEANINGS, NOTES, SUPERSEDED, Epoch
 from saework.studies.saebench.releases import ORDER, Bounds, between, release_bounds
+from saework.studies.saebench.results import check_evaluation
 
 if TYPE_CHECKING:
     from saework.studies.saebench.results import Evaluation
@@ -40,6 +41,7 @@ def definitions(evaluation: Evaluation) -> pd.DataFrame:
     >>> table.loc[["explained_variance", "mse"], "formula"].tolist()
     ['variance_explained_squares', 'mse_saebench']
     """
+    check_evaluation("evaluation", evaluation)
     bounds = release_bounds(evaluation)
     not_computed = _groups_not_computed(evaluation)
     rows = []

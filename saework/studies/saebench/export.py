@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from saework.core.argument_kinds import check_path, checked
+from saework.core.arguments import check_positive
 from saework.core.files import write_whole
 from saework.core.protocols import hook_of
 
@@ -50,6 +52,7 @@ multiple_evals(
 '''
 
 
+@checked
 def export(
     sae: SparseAutoencoder,
     folder: str | Path,
@@ -93,6 +96,10 @@ def export(
         raise ValueError(
             f"a {type(sae).__name__} cannot be written; give an sae_lens.SAE, such as load(...).sae"
         )
+    # they become code of the script
+    batches = check_positive(batches, "batches")
+    context_size = check_positive(context_size, "context_size", minimum=2)
+    check_path("dataset", dataset)
     metadata = {
         "hook_name": hook_of(sae, hook),
         "model_name": model_name,
@@ -102,6 +109,8 @@ def export(
     folder = Path(folder)
     script = folder / "run_core.py"
     _check_own(folder, script)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
     # files of an earlier export stay until the new ones are whole
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:

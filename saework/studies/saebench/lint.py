@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import pandas as pd
 
-from saework.core.errors import unknown
+from saework.core.argument_kinds import check_number, check_several, check_text, is_number
+from saework.core.errors import in_words, unknown
 from saework.studies.saebench.comparison import (
     better_direction,
     compare,
@@ -18,7 +20,7 @@ from saework.studies.saebench.comparison import (
     steps_apart,
 )
 from saework.studies.saebench.definitions import superseded
-from saework.studies.saebench.results import Evaluation
+from saework.studies.saebench.results import Evaluation, check_evaluation
 
 L0_SLACK = 0.1
 """The share of its target by which a mean L0 may miss it."""
@@ -86,8 +88,8 @@ def lint(
     Returns: one row per finding: ``run``, ``evaluation``, ``check``, ``finding`` (a sentence).
     Raises:
         ValueError: for a statement that lacks a name or a number to compare with, or whose better
-            direction is unknown.
-        UnknownNameError: for a part of a statement that does not exist.
+            direction is unknown; a target that no L0 can be; what ``read`` did not return.
+        UnknownNameError: for a part of a statement, or a run in it, that does not exist.
 
     >>> from saework import saebench
     >>> run_0 = saebench.read(saebench.EXAMPLES / "run_0.json")
@@ -95,6 +97,7 @@ def lint(
     'mean L0 is 1,639.48 features per token, 82 times the target of 20'
     """
     runs = _by_name(evaluations)
+    target_l0 = _checked_target(target_l0)
     findings: list[Finding] = []
     for name, run in runs.items():
         findings += _l0_target(name, run, target_l0)
@@ -103,7 +106,7 @@ def lint(
         findings += _definitions(name, run)
     findings += _trainers(runs)
     findings += _resolution(runs)
-    for mapping in stated:
+    for mapping in _checked_statements(stated):
         statement = _statement(mapping, runs)
         findings += _stated(statement, runs)
         findings += _quoted(statement, runs)
@@ -117,14 +120,18 @@ def _by_name(evaluations: Run | Runs) -> Runs:
             f"evaluations has type {type(evaluations).__name__}; give what read(...) returns, "
             "or several of those by name"
         )
-    if all(isinstance(value, Mapping) for value in evaluations.values()):
-        return cast("Runs", evaluations)
-    return {"": cast("Run", evaluations)}
+    runs = cast("Runs", evaluations)
+    if not all(isinstance(value, Mapping) for value in evaluations.values()):
+        runs = {"": cast("Run", evaluations)}
+    for run in runs.values():
+        for kind, evaluation in run.items():
+            check_evaluation(f"the evaluation {kind!r}", evaluation)
+    return runs
 
 
 def _l0_target(name: str, run: Run, target: float | None) -> Iterator[Finding]:
     target = target or _recorded_target(run)
-    if not target:
+    if not is_number(target) or not 0 < target < math.inf:  # the file says none, or a strange one
         return
     slack = L0_SLACK * target
     for kind, evaluation in run.items():
@@ -230,6 +237,25 @@ def _neighbours(a: float, b: float) -> str:
     )
 
 
+def _checked_target(target: Any) -> float | None:
+    """Raises: ValueError for what no L0 can be."""
+    if target is None or (is_number(target) and 0 < target < math.inf):
+        return target
+    raise ValueError(f"target_l0 is {in_words(target)}; give features per token, a number above 0")
+
+
+def _checked_statements(stated: Any) -> list[Mapping[str, Any]]:
+    """Raises: ValueError for anything but a list of mappings."""
+    check_several("stated", stated)
+    statements = list(stated)
+    for statement in statements:
+        if not isinstance(statement, Mapping):
+            raise ValueError(
+                f"a statement is {in_words(statement)}; give a dict with {', '.join(REQUIRED_KEYS)}"
+            )
+    return statements
+
+
 def _statement(mapping: Mapping[str, Any], runs: Runs) -> Statement:
     missing = [key for key in REQUIRED_KEYS if key not in mapping]
     if missing:
@@ -243,6 +269,15 @@ def _statement(mapping: Mapping[str, Any], runs: Runs) -> Statement:
             raise unknown("part of a statement", key, keys, see=f"The parts: {', '.join(keys)}.")
     if mapping.get("better") not in (None, "higher", "lower"):
         raise ValueError(f"better is {mapping['better']!r}; give 'higher' or 'lower'")
+    run, against = mapping["run"], mapping.get("against")
+    has_names = any(runs)  # a single run has none
+    for name in (run, against):
+        if has_names and name is not None and name not in runs:
+            raise unknown("run", name, map(str, runs), see="A statement names runs that are given.")
+    check_text("metric", mapping["metric"])
+    for key in ("before", "after"):
+        if mapping.get(key) is not None:
+            check_number(key, mapping[key])
     return Statement(
         run=mapping["run"],
         metric=mapping["metric"],

@@ -9,7 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from saework.core.argument_kinds import checked
+from saework.core.errors import unknown
 from saework.core.reconstruction_formulas import BOOTSTRAP_DRAWS, CONFIDENCE, times_drawn
+from saework.studies.saebench.results import check_evaluation
 
 if TYPE_CHECKING:
     from saework.studies.saebench.results import Evaluation
@@ -28,6 +31,7 @@ AGREES = 1e-6
 """Relative: how closely a metric must be the mean of its parts."""
 
 
+@checked
 def smallest_shown(a: Evaluation, b: Evaluation, metric: str, *, seed: int = 0) -> float:
     """The smallest difference of a metric that one run of each can support.
 
@@ -46,9 +50,18 @@ def smallest_shown(a: Evaluation, b: Evaluation, metric: str, *, seed: int = 0) 
         metric: its name; the details must have its parts, and the metric must be their mean.
         seed: of the draws.
     Returns: NaN if there are fewer than five parts, or if they are not the same in both.
+    Raises:
+        UnknownNameError: for a metric that one of them lacks.
+        ValueError: for what is no evaluation.
     Source: Efron, "Bootstrap methods" (1979). The widening is that of the expanded percentile
     interval: Hesterberg, "What teachers should know about the bootstrap" (2015).
     """
+    check_evaluation("a", a)
+    check_evaluation("b", b)
+    for evaluation in (a, b):
+        if metric not in set(evaluation.metrics.metric):
+            known = evaluation.metrics.metric
+            raise unknown("metric", metric, known, see="See .metrics of both evaluations.")
     parts_of_a, parts_of_b = parts(a, metric), parts(b, metric)
     if parts_of_a is None or parts_of_b is None:
         return math.nan

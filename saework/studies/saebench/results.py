@@ -11,7 +11,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Any
 
 import pandas as pd
 
-from saework.core.errors import unknown
-from saework.core.files import DATA
+from saework.core.argument_kinds import check_path
+from saework.core.errors import in_words, unknown
+from saework.core.files import DATA, readable
 from saework.studies.saebench.layouts import (
     KINDS,
     MARKS,
@@ -92,6 +93,24 @@ class Evaluation:
         )
 
 
+def check_evaluation(name: str, value: Any) -> None:
+    """Refuse what is no evaluation.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+
+    Raises:
+        ValueError: it is something else, such as all evaluations of a file.
+    """
+    if isinstance(value, Evaluation):
+        return
+    advice = "give one evaluation, such as read(path)['core']"
+    if isinstance(value, Mapping) and value:
+        advice = f"give one of it, such as [{next(iter(value))!r}]"
+    raise ValueError(f"{name} is {in_words(value)}; {advice}")
+
+
 def read(path: str | Path) -> dict[str, Evaluation]:
     """The evaluations of a result file, by kind.
 
@@ -116,6 +135,7 @@ def read(path: str | Path) -> dict[str, Evaluation]:
     >>> list(run_0), run_0["core"].value("l0")
     (['training', 'absorption', 'core', 'scr', 'sparse_probing', 'unlearning'], 1639.4825439453125)
     """
+    check_path("path", path)
     path = Path(path)
     evaluations: dict[str, Evaluation] = {}
     n_of_kind: Counter[str] = Counter()
@@ -156,7 +176,7 @@ def _text(path: Path) -> str:
     if path.is_dir():
         example = next(iter(sorted(path.glob("*.json"))), path / "eval_results.json")
         raise ResultError(f"{path} is a folder; give one of its files, such as {example.name}")
-    size = path.stat().st_size
+    size = readable(path).stat().st_size
     if size > MAX_BYTES:
         raise ResultError(
             f"{path.name} has {size:,} bytes, and {MAX_BYTES:,} at most are read; "

@@ -24,25 +24,6 @@ EXAMPLE_TOKENS_AFTER = 24
 HALF_A_CHARACTER = "\ufffd"  # what a cut through a character's bytes decodes to
 
 
-def check_scan(scan: FeatureScan, workbook: WorkbookParts) -> None:
-    """Check that a given scan is of the workbook's SAE and tokens.
-
-    Raises: ValueError, which says what else it is of.
-    """
-    d_sae = workbook.sae.W_dec.shape[0]
-    if len(scan.count) != d_sae:
-        raise ValueError(
-            f"the scan has {len(scan.count)} features and this SAE {d_sae}; "
-            "give a scan of this SAE, or leave scan= out"
-        )
-    if not scan.is_of(workbook.sae, workbook.hook):
-        raise ValueError(
-            "this scan is of another SAE or hook than the workbook's (weights, dtype and "
-            "settings count); make it with scan(workbook), or leave scan= out"
-        )
-    scan.check_rows(workbook.tokens)
-
-
 @dataclass(frozen=True)
 class Example:
     """A place where a feature fires strongly."""
@@ -63,8 +44,9 @@ class ExampleText:
     """An example's context as text to edit."""
 
     text: str
-    at: int
-    """The position of the example's token, if the text is tokenized as in its row."""
+    n_before: int
+    """The tokens before the example's token, if the text is tokenized as in its row. -1 where it
+    is the BOS that is put in front of the text."""
     token: int
     """The id of that token."""
 
@@ -131,7 +113,7 @@ class ExampleReader:
             example.feature,
             max_value=max_value,
             mark=example.pos,
-            window=self._window(example.pos),
+            window=self._window(example),
         )
         words = (
             f"Example {example.number} of {example.n_examples}: "
@@ -147,8 +129,8 @@ class ExampleReader:
         """The tokens that ``html`` shows, without BOS, as text."""
         workbook = self._workbook
         row = workbook.tokens[example.row]
-        window = self._window(example.pos)
-        start = max(1, window.start)
+        window = self._window(example)
+        start = max(self._first_of_text(example.row), window.start)
         text = workbook.tokenizer.decode(
             row[start : window.stop].tolist(),
             clean_up_tokenization_spaces=False,
@@ -156,7 +138,7 @@ class ExampleReader:
         )
         return ExampleText(
             text=text.strip(HALF_A_CHARACTER),
-            at=example.pos - start + 1,  # BOS is put in front
+            n_before=example.pos - start,
             token=int(row[example.pos]),
         )
 
@@ -167,10 +149,16 @@ class ExampleReader:
             self._last_row = row
         return self._last_reading
 
-    def _window(self, pos: int) -> range:
+    def _first_of_text(self, row: int) -> int:
+        """The position at which a row's text begins: behind its BOS, if it has one."""
+        bos = getattr(self._workbook.tokenizer, "bos_token_id", None)
+        return int(bos is not None and int(self._workbook.tokens[row, 0]) == bos)
+
+    def _window(self, example: Example) -> range:
         """The positions of an example's context; BOS only if the example is BOS."""
+        pos = example.pos
         n_pos = self._workbook.tokens.shape[1]
-        first = min(1, pos)
+        first = min(self._first_of_text(example.row), pos)
         start = max(first, pos - EXAMPLE_TOKENS_BEFORE)
         stop = min(n_pos, pos + EXAMPLE_TOKENS_AFTER + 1)
         return range(start, stop)

@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from saework.analysis.scanning.feature_scan import FeatureScan
+from saework.core.argument_kinds import checked
 from saework.core.arguments import check_feature
 from saework.core.parts import check_workbook
 from saework.loading.workbook import Workbook
@@ -24,7 +25,7 @@ from saework.views.explorer.controls import (
     select,
     set_options,
 )
-from saework.views.explorer.examples import Example, ExampleReader, check_scan
+from saework.views.explorer.examples import Example, ExampleReader
 from saework.views.explorer.feature_search import (
     example_options,
     raising_options,
@@ -42,6 +43,7 @@ SAMPLE = (
 )
 
 
+@checked
 def explore(
     workbook: Workbook, feature: int = 0, text: str = SAMPLE, *, scan: FeatureScan | None = None
 ) -> Explorer:
@@ -92,7 +94,7 @@ class Explorer(widgets.VBox):
         d_sae = workbook.sae.W_dec.shape[0]
         check_feature(feature, d_sae)
         if scan is not None:
-            check_scan(scan, workbook)
+            scan.check_is_of(workbook)
         reading = read_start(workbook, text)
         controls = make_controls(feature=feature, text=text, d_sae=d_sae)
         children = [*keyboard_guards(), *controls.arranged()]
@@ -264,13 +266,14 @@ class Explorer(widgets.VBox):
         if self.text in self._errors:
             return
         tokens = self._reading.tokens[0].tolist()
-        # a text can be tokenized otherwise than in its row
-        if tokens[context.at : context.at + 1] != [context.token]:
+        at = self._reading.first + context.n_before
+        # a text can be tokenized otherwise than in its row, and BOS may be put before no text here
+        if at < 0 or tokens[at : at + 1] != [context.token]:
             return
         with self._changes.ignored():
-            self.token.value = context.at
+            self.token.value = at
         self._on_token(None)
-        here = float(self._reading.values(self._feature)[context.at])
+        here = float(self._reading.values(self._feature)[at])
         self._say(
             f"activation {example.activation:.3g} in its row, {here:.3g} here, "
             "where the text before it is only what you see"

@@ -10,12 +10,13 @@ import torch
 
 from saework.analysis.features import token_effect
 from saework.analysis.scanning.feature_scan import FeatureScan
+from saework.core.argument_kinds import check_no_surrogate, checked
 from saework.core.arguments import check_positive
 from saework.core.parts import check_workbook
 from saework.core.protocols import Tokenizer, WorkbookParts
 from saework.core.tokens import NEWLINE, SPACE, TAB, token_names, visible
 from saework.views.explorer.controls import BY_EXAMPLES, BY_LOGIT
-from saework.views.explorer.examples import ExampleReader, check_scan
+from saework.views.explorer.examples import ExampleReader
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -34,6 +35,7 @@ Option = tuple[str, int]
 """What a list shows, and the feature that it stands for."""
 
 
+@checked
 def find_features(
     workbook: WorkbookParts,
     token: str,
@@ -88,7 +90,7 @@ def find_features(
     if scan is None:
         scan = ExampleReader(workbook, None).make_scan()
     else:
-        check_scan(scan, workbook)
+        scan.check_is_of(workbook)
     found = features_on(scan, workbook.tokens, tokens, n=n)
     found = found.rename(columns={"index": "feature", "value": "on_token", "of": "examples"})
     top = [
@@ -153,6 +155,7 @@ def token_forms(text: str, tokenizer: Tokenizer) -> list[int]:
     """
     if not isinstance(text, str):
         raise ValueError(f"token is {text!r}; give its text, such as {SPACE}return")
+    check_no_surrogate(text, "token")
     plain = text.translate(TYPED_SIGNS)
     if not plain:
         raise ValueError(

@@ -59,26 +59,13 @@ def check_scan(scan: FeatureScan, workbook: Workbook) -> None:
     Raises:
         ValueError: it cannot.
     """
-    if not scan.is_of(workbook.sae, workbook.hook):
-        raise ValueError(
-            "this scan is of another SAE or hook than the workbook's; make it with "
-            "scan(workbook.model, workbook.sae, workbook.tokens, hook=workbook.hook), "
-            "or leave scan= out"
-        )
+    scan.check_is_of(workbook)
     if scan.top_values.shape[1] == 0:
         raise ValueError(
             "this scan kept no positions (top_k=0, or a file that holds counts only), "
             "so a page would have no examples; "
             "scan workbook.tokens with top_k=10 or more, or leave scan= out"
         )
-    _, end_row = scan.rows[-1]
-    if end_row > len(workbook.tokens):
-        raise ValueError(
-            f"this scan reaches to row {end_row - 1}, "
-            f"but workbook.tokens has {len(workbook.tokens)} rows; "
-            "give a workbook with the rows that were scanned, row 0 first, or leave scan= out"
-        )
-    scan.check_rows(workbook.tokens)
 
 
 def counted_tokens(scan: FeatureScan, workbook: Workbook) -> CountedTokens:

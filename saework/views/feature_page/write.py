@@ -8,10 +8,12 @@ from datetime import datetime
 from pathlib import Path
 
 from saework.analysis.scanning.feature_scan import FeatureScan
+from saework.core.argument_kinds import check_text, checked
 from saework.core.arguments import check_feature, check_positive
+from saework.core.errors import in_words
 from saework.core.files import check_own_page, write_whole
 from saework.core.folders import make_folder, only_writer
-from saework.core.parts import check_workbook
+from saework.core.parts import ONLY_WEIGHTS, check_sae, check_workbook
 from saework.core.protocols import SparseAutoencoder
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.html import Made, render
@@ -54,11 +56,13 @@ def feature_page(
     >>> page.feature, page.n_tokens, page.dead
     (985, 2032, False)
     """
+    check_text("note", note)
     return next(
         feature_pages(workbook, [feature], scan=scan, other=other, n_ablated=n_ablated, note=note)
     )
 
 
+@checked
 def feature_pages(
     workbook: Workbook,
     features: Iterable[int],
@@ -97,6 +101,8 @@ def feature_pages(
     check_positive(n_ablated, "n_ablated")
     d_sae, d_in = workbook.sae.W_dec.shape
     features = [check_feature(feature, d_sae) for feature in features]
+    if other is not None and not isinstance(other, Workbook):
+        check_sae(other, needs=ONLY_WEIGHTS)
     other_sae = other.sae if isinstance(other, Workbook) else other
     other_source = source_of(other) if isinstance(other, Workbook) else "the other SAE"
     if other_sae is not None and other_sae.W_dec.shape[1] != d_in:
@@ -137,6 +143,7 @@ def check_notes(folder: str | Path, features: Iterable[int]) -> None:
         )
 
 
+@checked
 def write_pages(
     pages: Iterable[FeaturePage],
     folder: str | Path,
@@ -166,6 +173,8 @@ def write_pages(
         OSError: a file cannot be written.
     """
     folder = Path(folder)
+    if isinstance(pages, FeaturePage) or not isinstance(pages, Iterable):
+        raise ValueError(f"pages is {in_words(pages)}; give a list of pages, or feature_pages(...)")
     make_folder(folder)
     with only_writer(folder):
         return _written(pages, folder, command, when or datetime.now())
@@ -178,6 +187,8 @@ def _written(pages: Iterable[FeaturePage], folder: Path, command: str, when: dat
     source, counted, rows = read_rows(folder)
     new: set[int] = set()
     for page in pages:
+        if not isinstance(page, FeaturePage):
+            raise ValueError(f"a page is {in_words(page)}; give what feature_page(...) returns")
         row = IndexRow.of(page)
         check_own_page(folder / row.file)
         if rows and (source, counted) != (page.source, page.counted):
