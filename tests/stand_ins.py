@@ -18,11 +18,15 @@ POST, RESID = "blocks.0.mlp.hook_post", "blocks.0.hook_resid_post"
 NAN = float("nan")
 
 
+def must_not_run(x):
+    raise AssertionError("this method of the SAE must not run")
+
+
 class PlainSAE:
-    """The least that is accepted as an SAE: no config, no hook."""
+    """The least that is accepted as an SAE: no config, no hook. None: a method not to be run."""
 
     def __init__(self, encode, decode, d_in: int = 24, d_sae: int = 24):
-        self.encode, self.decode = encode, decode
+        self.encode, self.decode = encode or must_not_run, decode or must_not_run
         self.W_enc, self.W_dec = torch.eye(d_in, d_sae), torch.eye(d_sae, d_in)
 
 

@@ -224,7 +224,7 @@ def _threshold(values: ndarray, n_silent: int) -> float:
 def _checked_sizes(k: Iterable[int], d: int) -> list[int]:
     sizes = [check_positive(size, "k") for size in k]
     if not sizes or max(sizes) > d or len(set(sizes)) < len(sizes):
-        raise ValueError(f"k is {sizes}; give different numbers of features in 1..{d}")
+        raise ValueError(f"k is {sizes}; give numbers of features in 1..{d}, each once")
     return sizes
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from saework.core.argument_kinds import checked
+from saework.core.argument_kinds import checked, is_number
 from saework.core.arguments import as_real_numbers, check_finite
+from saework.core.errors import in_words
 from saework.core.parts import ONLY_WEIGHTS, check_sae
 from saework.core.unit_directions import (
     NULL_SETS,
@@ -161,9 +162,9 @@ def rare_features(
     check_finite(w_enc, "encoder weights")
     check_finite(w_dec, "decoder weights")
     rate = _checked_rate(firing_rate, d_sae=w_dec.shape[0])
-    if not 0 < threshold <= 1:
+    if not is_number(threshold) or not 0 < threshold <= 1:
         raise ValueError(
-            f"threshold is {threshold}; give a fraction of tokens above 0 and up to 1, such as 1e-4"
+            f"threshold is {in_words(threshold)}; give a fraction of tokens above 0 and up to 1, such as 1e-4"
         )
     is_rare = rate < threshold
     if not is_rare.any():

@@ -19,7 +19,7 @@ from saework.core.errors import in_words
 P = ParamSpec("P")
 R = TypeVar("R")
 MAX_SEED = 2**63 - 1
-TOKENIZER_NEEDS = ("decode", "batch_decode", "convert_ids_to_tokens", "__call__", "__len__")
+TOKENIZER_NEEDS = ("batch_decode", "convert_ids_to_tokens", "__len__")
 SCAN_NEEDS = ("is_of", "check_rows", "top_positions")
 
 Kind = Callable[[str, Any], None]
@@ -155,7 +155,6 @@ KINDS: dict[str, Kind] = {
     "seed": check_seed,
     "pos": check_whole,
     "mark": check_whole,
-    "threshold": check_number,
     "hook": check_hook_name,
     "tokenizer": check_tokenizer,
     "scan": check_scan,

@@ -77,12 +77,12 @@ def check_sae(sae: Any, *, needs: tuple[str, ...] = SAE_NEEDS) -> None:
         )
     if missing:
         raise ValueError(f"sae is a {kind} without {', '.join(missing)}; give {OWN_SAE}")
+    _check_shapes(sae)
     for name in needs:
         if name not in ONLY_WEIGHTS and not callable(getattr(sae, name)):
             raise ValueError(
                 f"sae.{name} is {in_words(getattr(sae, name))}; it must be a method of the SAE"
             )
-    _check_shapes(sae)
 
 
 def check_workbook(workbook: Any) -> None:

@@ -105,12 +105,13 @@ def direct_path(
             f"{hook} does not write to the residual stream, so it has no direct path to the "
             "logits; use an MLP, attention-output or residual hook"
         )
-    if hook not in model.hook_dict:
+    layer = -1 if branch is None else int(branch["layer"])
+    # in a block that is there, it is said below what the block lacks
+    if hook not in model.hook_dict and not 0 <= layer < len(model.blocks):
         raise unknown_hook(model, hook)
     norms = []
     w_out = None
     if branch is not None:
-        layer = int(branch["layer"])
         if branch["hidden"]:
             w_out = _weights(model, hook, layer, "mlp", "W_out")
         if branch["heads"]:

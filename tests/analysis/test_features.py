@@ -54,7 +54,8 @@ def test_active_features(tiny, pos):
 
 
 def test_active_features_of_either_sign_are_ranked_by_size(tiny):
-    either = PlainSAE(lambda x: torch.tensor([0.5, -3.0, 0.0, 2.0, -0.1]).expand(1, 1, 5), None)
+    values = torch.tensor([0.5, -3.0, 0.0, 2.0, -0.1])
+    either = PlainSAE(lambda x: values.expand(1, 1, 5), None, d_sae=5)
     frame = features.active_features(tiny.model, either, "text", hook=POST)
     assert frame["index"].tolist() == [1, 3, 0, 4]
     assert frame["value"].tolist() == pytest.approx([-3.0, 2.0, 0.5, -0.1])

@@ -451,7 +451,7 @@ BAD = {
     "seed": (
         dict(direction="random", seed=-1),
         ValueError,
-        "seed is -1; give a whole number of at least 0",
+        r"seed is -1; give a whole number in 0\.\.",
     ),
     "feature": (
         dict(feature=40),

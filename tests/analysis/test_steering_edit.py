@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import draw, random_sae
 from sae_lens import StandardSAE, StandardSAEConfig
+from stand_ins import must_not_run
 
 from saework.analysis.steering import steer
 from saework.analysis.steering_edit import steering_hooks
@@ -53,7 +54,7 @@ def test_clamping_sets_the_feature(error_term):
 
 
 def test_adding_with_the_error_term_encodes_nothing():
-    blind = SimpleNamespace(W_dec=SAE.W_dec, encode=None, decode=None)  # calling them would fail
+    blind = SimpleNamespace(W_dec=SAE.W_dec, encode=must_not_run, decode=must_not_run)
     x = torch.randn(1, 5, 16)
     assert torch.equal(edited(x, blind, strength=-2, hook="any"), x - 2 * SAE.W_dec[FEATURE])
 

@@ -105,8 +105,8 @@ def test_a_layer_norm_of_odd_width_with_bias():
 
     norm = torch.nn.LayerNorm(7)
     norm.weight.data, norm.bias.data = draw(7, seed=1), draw(7, seed=2)
-    model = SimpleNamespace(W_U=torch.zeros(7, 3), ln_final=norm)
-    (found,) = direct_path(model, "blocks.0.hook_resid_post")[1]
+    model = SimpleNamespace(W_U=torch.zeros(7, 3), ln_final=norm, hook_dict=["hook_embed"])
+    (found,) = direct_path(model, "hook_embed")[1]
     assert found.centres
     torch.testing.assert_close(found.weight, norm.weight.detach(), rtol=1e-5, atol=1e-6)
     jacobian = torch.autograd.functional.jacobian(norm, 3 * draw(7, seed=3))

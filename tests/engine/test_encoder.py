@@ -151,14 +151,14 @@ class Own:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"encoded": torch.ones(6, 3)}, r"sae.encode gave shape \(6, 3\) .*d_sae 4 as in W_dec"),
-        ({"encoded": torch.ones(6, 8)}, r"sae.encode gave shape \(6, 8\) for 6 tokens"),
-        ({"encoded": torch.ones(5, 4)}, r"sae.encode gave shape \(5, 4\) for 6 tokens"),
+        ({"encoded": torch.ones(6, 3)}, r"sae.encode gave shape \(6, 3\); .*d_sae as in W_dec"),
+        ({"encoded": torch.ones(6, 8)}, r"gave shape \(6, 8\); here it must give \(6, 4\)"),
+        ({"encoded": torch.ones(5, 4)}, r"gave shape \(5, 4\); here it must give \(6, 4\)"),
         ({"encoded": torch.ones(6, 4).bool()}, "sae.encode gave torch.bool; .*tensor of floats"),
         ({"encoded": torch.ones(6, 4).numpy()}, "sae.encode gave float32; it must give a tensor"),
         ({"encoded": (1, 2)}, "sae.encode gave tuple; it must give a tensor of floats"),
-        ({"decoded": torch.ones(1, 4)}, r"sae.decode gave shape \(1, 4\) for 6 tokens"),
-        ({"decoded": 3}, "sae.decode gave int; it must give a tensor of floats, .token, d_out"),
+        ({"decoded": torch.ones(1, 4)}, r"sae.decode gave shape \(1, 4\); here it must give \(6\)"),
+        ({"decoded": 3}, "sae.decode gave int; it must give a tensor of floats"),
     ],
 )
 def test_what_an_own_sae_gives_is_checked(given, words):

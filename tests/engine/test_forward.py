@@ -128,7 +128,7 @@ def test_hooks_that_are_silently_ignored(gpt2, tiny, tmp_path):
     from sae_lens.analysis.sae_transformer_bridge import SAETransformerBridge
 
     model = bridged(gpt2, tiny, tmp_path, SAETransformerBridge)
-    with pytest.raises(HookError, match="'blocks.0.hook_resid_post' never fired .* canonical name"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'blocks.0.hook_out'"):
         forward.token_losses(model, tiny.tokens, RESID, torch.zeros_like)
     with pytest.raises(
         HookError, match="'blocks.0.attn.qkv.hook_out' never fired.*alias names are ignored"

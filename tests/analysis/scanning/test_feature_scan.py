@@ -123,7 +123,7 @@ def test_examples_after_an_offset(rowwise, tiny, tokens, interval):
         acts[examples["batch"].tolist(), examples["pos"].tolist()],
         rtol=1e-4,
     )
-    with pytest.raises(ValueError, match=r"in row [45], but only 2 rows were given"):
+    with pytest.raises(ValueError, match=r"reaches to row [45], but there are 2 rows"):
         part.top_examples(7, tokens[4:], tiny.tokenizer, interval=interval)
 
 

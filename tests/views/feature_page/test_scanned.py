@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from conftest import random_sae
 from page_checks import slow_activations
 
 from saework import Workbook, feature_page, scan
@@ -81,7 +82,12 @@ def refused(book, given, match):
 
 
 def test_a_scan_of_another_sae(book, other):
-    match = "this scan is of another SAE or hook than the workbook's; make it with scan.*scan= out"
+    match = "the scan has 40 features and this SAE 48; give a scan of this SAE, or leave"
+    refused(book, scan(book.model, other, book.tokens), match)
+    other = random_sae(24, 48, book.hook, torch.Generator().manual_seed(5))
+    match = (
+        "this scan is of another SAE or hook than the workbook's .*; make it with scan.*scan= out"
+    )
     refused(book, scan(book.model, other, book.tokens), match)
 
 
@@ -92,7 +98,7 @@ def test_a_scan_without_positions(book):
 
 
 def test_a_scan_of_more_rows(book):
-    match = "this scan reaches to row 8, but workbook.tokens has 6 rows; give a workbook with the"
+    match = "this scan reaches to row 8, but there are 6 rows; give the rows that were scanned"
     refused(book, scan(book, first_row=3), match)
 
 
