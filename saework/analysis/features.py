@@ -20,7 +20,8 @@ from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine.architectures import code_of, decoder_rows, encode, row_scale
 from saework.engine.direct_path import Norm, direct_path
 from saework.engine.encoder import encode_columns
-from saework.engine.forward import as_tokens, row_blocks, rows_at_a_time, sae_input
+from saework.engine.forward import as_tokens, row_blocks, sae_input
+from saework.engine.row_memory import rows_at_a_time
 from saework.engine.site import site_of
 
 if TYPE_CHECKING:

@@ -164,7 +164,8 @@ def rare_features(
     rate = _checked_rate(firing_rate, d_sae=w_dec.shape[0])
     if not is_number(threshold) or not 0 < threshold <= 1:
         raise ValueError(
-            f"threshold is {in_words(threshold)}; give a fraction of tokens above 0 and up to 1, such as 1e-4"
+            f"threshold is {in_words(threshold)}; "
+            "give a fraction of tokens above 0 and up to 1, such as 1e-4"
         )
     is_rare = rate < threshold
     if not is_rare.any():

@@ -36,6 +36,7 @@ INDEPENDENT = tuple(name for name, code in CODES.items() if code == "per feature
 """Architectures in which no feature depends on another."""
 
 
+@checked
 @torch.no_grad()
 def permute_features(
     sae: Any,

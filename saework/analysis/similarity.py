@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from saework.core.argument_kinds import checked
 from saework.core.arguments import check_finite
 from saework.core.parts import ONLY_WEIGHTS, check_sae
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 BLOCK = 1024  # rows whose cosines exist at one time
 
 
+@checked
 def compare(sae_a: SparseAutoencoder, sae_b: SparseAutoencoder) -> pd.DataFrame:
     """For each feature of either SAE, the nearest of the other, by decoder cosine.
 

@@ -27,7 +27,7 @@ Kind = Callable[[str, Any], None]
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Check the arguments of each call by their names.
+    """Check the arguments of each call by their names, and run it with torch's usual defaults.
 
     Raises: ValueError (in the call), which says what was given and what to give.
 
@@ -43,8 +43,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        from saework.core.plain_torch import plain_torch  # torch, which a first answer goes without
+
         check(args, kwargs)
-        return function(*args, **kwargs)
+        with plain_torch():
+            return function(*args, **kwargs)
 
     return call
 

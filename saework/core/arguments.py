@@ -7,16 +7,17 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
+import numpy as np
 import torch
 
 import saework.core.torch_setup  # noqa: F401, before the first work with torch
 from saework.core.argument_kinds import checker
 from saework.core.errors import in_words
 from saework.core.parts import check_model, check_sae
+from saework.core.plain_torch import plain_torch
 from saework.core.protocols import WorkbookParts
 
 if TYPE_CHECKING:
-    import numpy as np
     from jaxtyping import Int
     from torch import Tensor
 
@@ -64,7 +65,7 @@ def check_tokens(
 def _as_rows_of_integers(tokens: Any) -> Int[Tensor, "batch pos"]:
     if not isinstance(tokens, torch.Tensor):
         try:
-            tokens = torch.as_tensor(tokens)
+            tokens = torch.as_tensor(_plain_array(tokens))
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"tokens are not a table of integers ({error}); "
@@ -136,11 +137,20 @@ def as_tensor(values: Any, what: str) -> Tensor:
         ValueError: they are no table of numbers.
     """
     try:
-        return torch.as_tensor(values)
+        return torch.as_tensor(_plain_array(values))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{what} is {in_words(values)}; give a tensor, an array, or lists of one length"
         ) from error
+
+
+def _plain_array(values: Any) -> Any:
+    """Arrays and frames as torch takes them: in this machine's byte order, each axis forwards."""
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if isinstance(values, np.ndarray):
+        values = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
+    return values
 
 
 def as_real_numbers(values: Any, what: str) -> Tensor:
@@ -227,7 +237,8 @@ def accepts_workbook(
     """Let a function of ``(model, sae, ...)`` take a ``Workbook`` alone in their place.
 
     The Workbook's model, SAE and, if the function has such a parameter, tokens become the first
-    arguments; its hook is the default of ``hook``. All other arguments are given as usual.
+    arguments; its hook is the default of ``hook``. All other arguments are given as usual. The
+    function runs with torch's usual defaults (``plain_torch``).
 
     Args:
         function: takes ``(model, sae, ...)`` or ``(model, sae, tokens, ...)``.
@@ -265,7 +276,8 @@ def accepts_workbook(
                 if name in parts and name in named:
                     check(named[name])
             check_kinds(args, kwargs)
-            return function(*args, **kwargs)
+            with plain_torch():
+                return function(*args, **kwargs)
         workbook, *others = args
         surplus = _parts_beside_workbook(parts, others, kwargs, n_others)
         if surplus:
@@ -280,7 +292,8 @@ def accepts_workbook(
             kwargs.setdefault("hook", workbook.hook)
         brought_parts = [getattr(workbook, name) for name in parts]
         check_kinds([*brought_parts, *others], kwargs)
-        return function(*brought_parts, *others, **kwargs)
+        with plain_torch():
+            return function(*brought_parts, *others, **kwargs)
 
     return cast("AcceptsWorkbook[P, R]", call)
 

@@ -78,6 +78,7 @@ def check_sae(sae: Any, *, needs: tuple[str, ...] = SAE_NEEDS) -> None:
     if missing:
         raise ValueError(f"sae is a {kind} without {', '.join(missing)}; give {OWN_SAE}")
     _check_shapes(sae)
+    _check_dtype(sae)
     for name in needs:
         if name not in ONLY_WEIGHTS and not callable(getattr(sae, name)):
             raise ValueError(
@@ -168,6 +169,16 @@ def _check_shapes(sae: Any) -> None:
                 f"sae.cfg.{name} is {said}, but by its weights it is {width}; "
                 "set the config to what the weights are, or load the SAE again"
             )
+
+
+def _check_dtype(sae: Any) -> None:
+    """Refuse an SAE whose weights were made smaller than what it casts its input to."""
+    said, weights = getattr(sae, "dtype", None), sae.W_dec.dtype
+    if isinstance(said, torch.dtype) and torch.promote_types(said, weights) != weights:
+        raise ValueError(
+            f"sae's weights are {weights}, but it casts its input to {said} (sae.dtype); "
+            f"use sae.to(dtype={weights}), which changes both, in place of .half() or .bfloat16()"
+        )
 
 
 def _check_axes(name: str, weights: Any) -> None:

@@ -49,6 +49,8 @@ ONE_PRODUCT = (
     "jumprelu_skip_transcoder",
 )
 """Architectures whose encoder is one product, a bias, ReLU, and a threshold if there is one."""
+METHODS = ("encode", "decode", "process_sae_in", "run_time_activation_norm_fn_out")
+"""Of sae_lens's SAEs, whose steps are written out in ``Encoder``."""
 SCALE_FREE = ("layer_norm", "constant_norm_rescale")
 RESHAPING_STATE = ("reshape_fn_in", "reshape_fn_out", "d_head", "hook_z_reshaping_mode")
 SCALING_STATE = ("x_norm_coeff", "ln_mu", "ln_std")
@@ -83,6 +85,21 @@ def code_of(sae: SparseAutoencoder) -> Code:
             "call sae.fold_activation_whitening(...) with the matrices of its training first"
         )
     return CODES[architecture]
+
+
+def is_one_product(sae: Any) -> bool:
+    """Whether an SAE's steps are those of ``ONE_PRODUCT``: sae_lens's own methods, unchanged.
+
+    Not if a subclass or the object has a method of its own, or its activation function was
+    replaced: then its own ``encode`` and ``decode`` say what it does.
+    """
+    if sae_architecture(sae) not in ONE_PRODUCT:
+        return False
+    for name in METHODS:
+        method = getattr(sae, name, None)
+        if not getattr(method, "__module__", "").startswith("sae_lens."):
+            return False
+    return type(getattr(sae, "activation_fn", None)) is torch.nn.ReLU
 
 
 def input_width(sae: SparseAutoencoder) -> int:

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from saework.core.protocols import sae_architecture
 from saework.engine.architectures import (
-    ONE_PRODUCT,
     check_output,
     check_single_tokens,
     code_of,
     encode,
+    is_one_product,
     is_transcoder,
     scales_input,
     skipped,
     unchanged,
 )
+from saework.engine.digests import hooks_on
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -76,7 +76,7 @@ class Encoder:
         # sae_lens's own methods are used where its class is known
         self.sae: Any = sae
         self.keep = keep
-        self.plain = sae_architecture(sae) in ONE_PRODUCT
+        self.plain = _is_plain(sae)
         check_single_tokens(sae)
         self._buffer: Tensor | None = None
 
@@ -206,7 +206,7 @@ def encode_columns(
         ``[batch, pos]`` for one feature, ``[batch, pos, feature]`` for several.
     """
     known: Any = sae
-    if sae_architecture(sae) not in ONE_PRODUCT:
+    if not _is_plain(sae):
         code_of(sae)
         return encode(sae, x)[..., feature]
     columns = known.W_enc[:, feature].contiguous()
@@ -233,6 +233,11 @@ def token_scale(
         known.process_sae_in(x.flatten(2))  # leaves each token's scale on the SAE
         scaled, shift = known.run_time_activation_norm_fn_out(ones_and_zeros)
     return scaled - shift
+
+
+def _is_plain(sae: SparseAutoencoder) -> bool:
+    """Whether the SAE is what is written out here; a function at one of its hooks is not."""
+    return is_one_product(sae) and not (isinstance(sae, torch.nn.Module) and hooks_on(sae))
 
 
 def _in_place_of(x: Tensor, x_hat: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 from tqdm.auto import tqdm
 
@@ -29,6 +28,7 @@ from saework.engine.left_out import check_has_logits, unknown_hook
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
 from saework.engine.model_input import check_not_random, check_padding, text_tokens
+from saework.engine.row_memory import device_of, rows_at_a_time
 from saework.engine.site import Site, carrier_of, edit_hooks, site_of
 from saework.engine.unembedding import UNEMBED_INPUT
 
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
     Edit = Callable[[Tensor], Tensor]
     Tokens = Int[Tensor, "batch pos"] | Sequence | str
-
-TOKENS_AT_A_TIME = 1024
-TOKENS_AT_A_TIME_ON_GPU = 16 * TOKENS_AT_A_TIME
 
 
 class _Reached(Exception):
@@ -71,11 +68,7 @@ def as_tokens(
         text_or_tokens = text_tokens(model, text_or_tokens, prepend_bos=prepend_bos)
     tokens = check_tokens(text_or_tokens, d_vocab=model.cfg.d_vocab, n_ctx=model.cfg.n_ctx)
     check_padding(tokens, getattr(model, "tokenizer", None))
-    return tokens.to(_device(model))
-
-
-def _device(model: HookedModel) -> torch.device:
-    return next(model.parameters()).device
+    return tokens.to(device_of(model))
 
 
 @accepts_workbook
@@ -233,7 +226,7 @@ def final_states(
     carrier, bypass = carrier_of(model, hook)
 
     def edit_written(_: Tensor, written: Tensor) -> Tensor:
-        return edit(written)
+        return edit(written.clone())  # an edit may work in place
 
     return _edited_states(model, tokens, carrier, edit_written, mask, bypass=bypass)
 
@@ -263,12 +256,19 @@ def _edited_states(
     mask: Bool[Tensor, "batch pos"] | None,
     **hooks: str | None,
 ) -> Float[Tensor, "batch pos d_model"]:
-    has_fired = False
+    has_fired = is_editing = False
 
     def replace(read: Tensor, written: Tensor) -> Tensor:
-        nonlocal has_fired
-        has_fired = True
-        return masked(_checked_edit(edit(read, written), written, writes), written, mask)
+        nonlocal has_fired, is_editing
+        if is_editing:
+            raise ValueError(
+                f"the edit at {writes} runs the model, whose hook then calls the edit again; "
+                "compute what it needs before, outside of the edit"
+            )
+        has_fired = is_editing = True
+        edited = _checked_edit(edit(read, written), written, writes)
+        is_editing = False
+        return masked(edited, written, mask)
 
     hidden = capture(model, tokens, UNEMBED_INPUT, edit_hooks(writes, replace, **hooks))
     if not has_fired:
@@ -328,55 +328,6 @@ def prepared(
     tokens = as_tokens(model, tokens, sae)
     mask = check_mask(mask, tokens.shape)
     return tokens, site, mask, rows_at_a_time(model, tokens, batch_size)
-
-
-def rows_at_a_time(
-    model: HookedModel, tokens: Int[Tensor, "batch pos"], batch_size: int | None
-) -> int:
-    """Rows of a batch: as asked, or about 1,024 tokens' worth (16,384 on a GPU).
-
-    A GPU whose free memory is too small for that gets fewer: half of it stays free.
-
-    Raises:
-        ValueError: the activations of so many rows do not fit in the free memory; it says how many
-            rows would.
-    """
-    device = _device(model)
-    n_rows, n_pos = tokens.shape
-    bytes_per_row = _bytes_of_one_layer(model, n_pos)
-    if batch_size is None:
-        n_tokens = TOKENS_AT_A_TIME if device.type == "cpu" else TOKENS_AT_A_TIME_ON_GPU
-        n_rows = n_tokens // n_pos
-        if device.type == "cuda":
-            n_rows = min(n_rows, _free_memory(device) // (2 * bytes_per_row))
-        return max(1, n_rows)
-    batch_size = check_positive(batch_size, "batch_size")
-    free = _free_memory(device)
-    if min(batch_size, n_rows) * bytes_per_row > free:
-        needed = batch_size * bytes_per_row
-        fitting = max(1, free // (2 * bytes_per_row))
-        raise ValueError(
-            f"batch_size {batch_size} needs about {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB "
-            f"is free; batch_size={fitting} would fit"
-        )
-    return batch_size
-
-
-def _bytes_of_one_layer(model: HookedModel, n_pos: int) -> int:
-    """Memory that one layer's activations take at once, for one row."""
-    cfg = model.cfg
-    stream = 8 * cfg.d_model
-    mlp = 3 * (cfg.d_mlp or 0)
-    attention_pattern = 3 * cfg.n_heads * n_pos
-    return 4 * n_pos * (stream + mlp + attention_pattern)
-
-
-def _free_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        reserved, in_use = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-        return free + reserved - in_use  # torch keeps what it has freed, for the next tensors
-    return psutil.virtual_memory().available
 
 
 def row_blocks(n_rows: int, batch_size: int) -> list[slice]:

@@ -115,6 +115,4 @@ def as_dtype(dtype: object) -> torch.dtype:
     named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if isinstance(named, torch.dtype) and named.is_floating_point and named.itemsize > 1:
         return named
-    raise ValueError(
-        f"dtype is {dtype!r}; give one of the floats 'float32', 'float64', 'bfloat16' and 'float16'"
-    )
+    raise ValueError(f"dtype is {dtype!r}; give a dtype of floats, such as 'float32' or 'bfloat16'")

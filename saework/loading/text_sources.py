@@ -8,14 +8,15 @@ and the releases that use it name it in the catalogue.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from saework.core.argument_kinds import check_no_surrogate
 from saework.loading import corpus, documents
 from saework.loading.hub import Repository
 
@@ -52,6 +53,29 @@ Rows = tuple[torch.Tensor, Repository]
 """Integers ``[batch, pos]``, BOS first where there is one, and where the text came from."""
 TextSource = Callable[[TextRequest], Rows]
 Cut = Callable[..., torch.Tensor]
+
+
+def own_documents(text: object) -> list[str]:
+    """The caller's text as documents.
+
+    Raises:
+        ValueError: if it is empty, or no text.
+    """
+    if hasattr(text, "keys"):  # a mapping or a frame, whose names would be read as documents
+        raise ValueError(
+            f"text is a {type(text).__name__}; give one string, or a list of strings, such as "
+            "list(frame['text'])"
+        )
+    documents: list[Any] = [text]
+    if isinstance(text, Iterable) and not isinstance(text, str):
+        documents = list(text)
+    if not all(isinstance(document, str) for document in documents):
+        raise ValueError(f"text is {str(text)[:60]}; give one string, or a list of strings")
+    for number, document in enumerate(documents):
+        check_no_surrogate(document, f"document {number} of text=")
+    if not any(document.strip() for document in documents):
+        raise ValueError("text is empty; give text, or leave text= out for the release's own")
+    return documents
 
 
 def published(request: TextRequest) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,6 @@ import torch
 from saework.analysis.scanning.feature_scan import FeatureScan
 from saework.core.argument_kinds import (
     check_hook_name,
-    check_no_surrogate,
     check_tokenizer,
     checked,
     is_whole,
@@ -40,7 +39,7 @@ from saework.loading.requirements import plan_of_load
 from saework.loading.sae_ids import scan_file
 from saework.loading.self_check import self_check
 from saework.loading.subject import feature_of
-from saework.loading.text_sources import TextRequest
+from saework.loading.text_sources import TextRequest, own_documents
 from saework.loading.tokenizer_files import (
     OPTIONAL_TOKENIZER_FILES,
     TOKENIZER_FILES,
@@ -87,7 +86,10 @@ class Workbook:
         check_hook_name("hook", self.hook)
         cfg = self.model.cfg
         tokens = check_tokens(self.tokens, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx)
-        object.__setattr__(self, "tokens", tokens)  # the way to set a field of a frozen dataclass
+        # a copy: the caller's tensor may be changed, and a scan is of these tokens
+        object.__setattr__(
+            self, "tokens", tokens.clone()
+        )  # the way to set a field of a frozen dataclass
         if self.hook not in self.model.hook_dict:
             raise unknown_hook(self.model, self.hook)
 
@@ -261,7 +263,7 @@ def load(
     if n_tokens is not None:
         n_tokens = check_positive(n_tokens, "n_tokens")
     _check_sae_id(sae_id)
-    own_texts = None if text is None else _documents(text)
+    own_texts = None if text is None else own_documents(text)
     with no_programs_started():
         import sae_lens  # noqa: F401, its first import would start git for a version
     release = release_named(name)
@@ -316,29 +318,6 @@ def _check_sae_id(sae_id: Any) -> None:
         raise ValueError(
             f"sae_id is {in_words(sae_id)}; give the id of an SAE, such as 'run2', or a path"
         )
-
-
-def _documents(text: object) -> list[str]:
-    """The caller's text as documents.
-
-    Raises:
-        ValueError: if it is empty, or no text.
-    """
-    if hasattr(text, "keys"):  # a mapping or a frame, whose names would be read as documents
-        raise ValueError(
-            f"text is a {type(text).__name__}; give one string, or a list of strings, such as "
-            "list(frame['text'])"
-        )
-    documents: list[Any] = [text]
-    if isinstance(text, Iterable) and not isinstance(text, str):
-        documents = list(text)
-    if not all(isinstance(document, str) for document in documents):
-        raise ValueError(f"text is {str(text)[:60]}; give one string, or a list of strings")
-    for number, document in enumerate(documents):
-        check_no_surrogate(document, f"document {number} of text=")
-    if not any(document.strip() for document in documents):
-        raise ValueError("text is empty; give text, or leave text= out for the release's own")
-    return documents
 
 
 def _is_local(release: Release, sae_id: str | int | None) -> bool:

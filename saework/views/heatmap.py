@@ -254,7 +254,7 @@ def token_heatmap(
 
 def _as_strings(strings: Any) -> tuple[str, ...]:
     """Raises: ValueError for anything but a list of strings."""
-    if not isinstance(strings, Sequence) or isinstance(strings, (str, bytes)):
+    if not isinstance(strings, Sequence) or isinstance(strings, bytes):
         raise ValueError(
             f"strings are {in_words(strings)}; give a list, such as str_tokens(...) returns"
         )

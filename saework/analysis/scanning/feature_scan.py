@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,11 +224,25 @@ class FeatureScan:
                 "cofiring= chose other features in one scan than in the other; "
                 "scan both with the same"
             )
+        self._warn_of_same_rows(other)
         collector = Collector(len(self.count), self.top_k, self.cofiring_features.numpy())
         collector.absorb(vars(self))
         collector.absorb(vars(other))
         digests = joined([(self.rows, self.row_digests), (other.rows, other.row_digests)])
         return FeatureScan.of(collector.arrays(), _joined(rows), digests, self.fingerprint)
+
+    def _warn_of_same_rows(self, other: FeatureScan) -> None:
+        """Warn if all rows of one scan are in the other under other numbers."""
+        own, others = self.row_digests, other.row_digests
+        if min(len(own), len(others)) and (
+            torch.isin(own, others).all() or torch.isin(others, own).all()
+        ):
+            n_rows = min(len(own), len(others))
+            warnings.warn(
+                f"all {n_rows} rows of one scan hold the same tokens as rows of the other, so they "
+                "count twice; is first_row= of another text?",
+                stacklevel=3,
+            )
 
     def __radd__(self, other: object) -> FeatureScan:
         # sum() begins with 0

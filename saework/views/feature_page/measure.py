@@ -153,7 +153,8 @@ def measure(
         progress=progress,
     )
     loss = ablated_losses(model, sae, tokens, hook, places, counted.mask, progress=progress)
-    check_examples(places, contexts.activations[:, TOKENS_BEFORE])
+    dtype = next(workbook.model.parameters()).dtype
+    check_examples(places, contexts.activations[:, TOKENS_BEFORE], dtype)
     return Measurements(
         workbook=workbook,
         features=features,

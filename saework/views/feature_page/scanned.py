@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ROUNDING = 0.01
+"""By which a scan on another machine may differ; float32 on a GPU may be TF32."""
+COARSE_ROUNDING = 0.1
+"""The same in bfloat16 and float16."""
+
+
 @dataclass(frozen=True)
 class CountedTokens:
     """Which tokens the scan counted, as far as their number tells."""
@@ -88,17 +94,21 @@ def counted_tokens(scan: FeatureScan, workbook: Workbook) -> CountedTokens:
     return CountedTokens(in_rows & without_bos, words, known=False)
 
 
-def check_examples(places: Places, seen: Float[ndarray, " example"]) -> None:
+def check_examples(
+    places: Places, seen: Float[ndarray, " example"], dtype: torch.dtype = torch.float32
+) -> None:
     """Check that the features fire where the scan says.
 
     Args:
         places: the scan's examples.
         seen: the features' activations there, in the workbook's tokens.
+        dtype: of the model, whose rounding in other batches may move them.
 
     Raises:
         ValueError: another model was scanned.
     """
-    tolerance = 0.01 + 0.1 * np.abs(places.activation)
+    relative = ROUNDING if dtype in (torch.float32, torch.float64) else COARSE_ROUNDING
+    tolerance = relative * (1 + np.abs(places.activation))
     wrong = np.flatnonzero(np.abs(seen - places.activation) > tolerance)
     if len(wrong):
         i = int(wrong[0])
