@@ -93,6 +93,7 @@ class Workbook:
         if self.hook not in self.model.hook_dict:
             raise unknown_hook(self.model, self.hook)
 
+    @checked
     def with_sae(self, sae_id: str | int) -> Workbook:
         """The same model and text with another SAE of the release.
 

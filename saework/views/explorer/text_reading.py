@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from saework.analysis.features import firing_at
+from saework.core.argument_kinds import checked
 from saework.core.arguments import check_feature, check_finite
 from saework.core.parts import check_workbook
 from saework.core.protocols import SparseAutoencoder, WorkbookParts, sae_metadata
@@ -166,6 +167,7 @@ def read_start(workbook: WorkbookParts, text: str) -> Reading:
     )
 
 
+@checked
 def text_heatmap(
     workbook: WorkbookParts, text: str, feature: int, *, max_value: float | None = None
 ) -> TokenHeatmap:

@@ -8,12 +8,13 @@ from datetime import datetime
 from pathlib import Path
 
 from saework.analysis.scanning.feature_scan import FeatureScan
-from saework.core.argument_kinds import check_text, checked
+from saework.core.argument_kinds import checked
 from saework.core.arguments import check_feature, check_positive
 from saework.core.errors import in_words
 from saework.core.files import check_own_page, write_whole
 from saework.core.folders import make_folder, only_writer
 from saework.core.parts import ONLY_WEIGHTS, check_sae, check_workbook
+from saework.core.plain_torch import plain_torch
 from saework.core.protocols import SparseAutoencoder
 from saework.loading.workbook import Workbook
 from saework.views.feature_page.html import Made, render
@@ -23,6 +24,7 @@ from saework.views.feature_page.measure import N_ABLATED, measure, pages, source
 from saework.views.feature_page.page import FeaturePage
 
 
+@checked
 def feature_page(
     workbook: Workbook,
     feature: int,
@@ -121,7 +123,8 @@ def feature_pages(
         n_ablated=n_ablated,
         progress=progress,
     )
-    return (replace(page, note=note) for page in pages(measured, features))
+    made = _with_plain_torch(pages(measured, features))
+    return (replace(page, note=note) for page in made)
 
 
 def check_notes(folder: str | Path, features: Iterable[int]) -> None:
@@ -141,6 +144,16 @@ def check_notes(folder: str | Path, features: Iterable[int]) -> None:
             f"{Path(folder) / page_file(noted[0])} has a note of yours, which would be lost; give "
             "it again (--note TEXT), or drop it (--note ''), or give another folder (--out DIR)"
         )
+
+
+def _with_plain_torch(pages: Iterator[FeaturePage]) -> Iterator[FeaturePage]:
+    """The pages, each made with torch's usual defaults when its turn comes."""
+    while True:
+        with plain_torch():
+            page = next(pages, None)
+        if page is None:
+            return
+        yield page
 
 
 @checked
