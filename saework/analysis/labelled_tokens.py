@@ -147,6 +147,8 @@ def _check_finite_tokens(x: Tensor, place: Tensor) -> None:
 
 def _as_tensor(values: Any, name: str, wanted: str) -> Tensor:
     """Raises: ValueError, if they are no table of numbers."""
+    if isinstance(values, torch.Tensor):
+        return values
     try:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -136,6 +136,8 @@ def as_tensor(values: Any, what: str) -> Tensor:
     Raises:
         ValueError: they are no table of numbers.
     """
+    if isinstance(values, torch.Tensor):
+        return values
     try:
         return torch.as_tensor(_plain_array(values))
     except (TypeError, ValueError, RuntimeError) as error:

@@ -57,7 +57,9 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found and found[key] != value:
-            raise ValueError(f"it gives {key[:60]!r} twice, with two values, of which one would be taken")
+            raise ValueError(
+                f"it gives {key[:60]!r} twice, with two values, of which one would be taken"
+            )
         found[key] = value
     return found
 

@@ -258,8 +258,8 @@ def token_df(
         - then yours.
 
     Raises:
-        ValueError: a column has another number of values than there are tokens, or the name of
-            one that is there already.
+        ValueError: a column has another number of values than there are tokens, or another shape;
+            or the name of one that is there already.
 
     Source: ``make_token_df`` of the gelu-1l notebook, whose suffix is by a slip always empty at
     the second-to-last position; here it is not.
@@ -308,6 +308,11 @@ def token_df(
             raise ValueError(
                 f"column {name!r} has {values.size} values for {len(frame)} tokens "
                 f"({n_rows} rows of {n_pos}); give one value per token"
+            )
+        if values.ndim > 1 and values.shape != (n_rows, n_pos):
+            raise ValueError(
+                f"column {name!r} has shape {values.shape}, and the tokens {(n_rows, n_pos)}; "
+                "give one value per token in their order"
             )
         frame[name] = values.reshape(-1)
     return frame

@@ -86,10 +86,9 @@ class Workbook:
         check_hook_name("hook", self.hook)
         cfg = self.model.cfg
         tokens = check_tokens(self.tokens, d_vocab=cfg.d_vocab, n_ctx=cfg.n_ctx)
-        # a copy: the caller's tensor may be changed, and a scan is of these tokens
-        object.__setattr__(
-            self, "tokens", tokens.clone()
-        )  # the way to set a field of a frozen dataclass
+        # A copy, since the caller's tensor may be changed, and a scan is of these tokens. This is
+        # the way to set a field of a frozen dataclass.
+        object.__setattr__(self, "tokens", tokens.clone())
         if self.hook not in self.model.hook_dict:
             raise unknown_hook(self.model, self.hook)
 

@@ -304,3 +304,39 @@ def test_a_workbook_gives_the_result_of_its_parts(name, tmp_path, moved_book):
     by_hook = {"hook": moved_book.hook} if "hook" in parameters else {}
     expected = function(*parts, *arguments, **options, **by_hook)
     assert_equal(function(moved_book, *arguments, **options), expected)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        np.array([[4, 3], [2, 1]])[::-1, ::-1],
+        np.array([[1, 2], [3, 4]], dtype=">i4"),
+        pd.DataFrame([[1, 2], [3, 4]]),
+    ],
+)
+def test_arrays_as_they_come(tokens):
+    assert checks.check_tokens(tokens).tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    "tokens, words",
+    [
+        (torch.ones(2, 2, device="meta").long(), "tokens are on device meta; give a dense tensor"),
+        (torch.ones(2, 2).long().to_sparse(), "tokens are torch.sparse_coo; give a dense tensor"),
+    ],
+)
+def test_tokens_that_hold_no_numbers(tokens, words):
+    with pytest.raises(ValueError, match=words):
+        checks.check_tokens(tokens)
+
+
+@pytest.mark.parametrize("mask", ["words", [[True], [True, False]], object()])
+def test_a_mask_that_is_no_table(mask):
+    with pytest.raises(ValueError, match="mask is .*; give a tensor, an array, or lists of one"):
+        checks.check_mask(mask, (1, 2))
+
+
+@pytest.mark.parametrize("values", [[True], [1j], torch.ones(1, device="meta")])
+def test_what_are_no_real_numbers(values):
+    with pytest.raises(ValueError, match="rates is .*; give real numbers in a dense tensor"):
+        checks.as_real_numbers(values, "rates")

@@ -32,3 +32,14 @@ def test_a_tensor_on_a_gpu():
 def test_plain_numbers_in_another_dtype():
     assert as_array([1, 2], float).dtype == float
     assert as_array(np.arange(3)).tolist() == [0, 1, 2]
+
+
+def test_what_is_no_table():
+    with pytest.raises(
+        ValueError, match=r"values are \[\[1, 0\], \[1\]\]; give numbers, in rows of"
+    ):
+        as_array([[1, 0], [1]])
+    with pytest.raises(ValueError, match="values are 'x'; give numbers"):
+        as_array("x", dtype=float)
+    with pytest.raises(ValueError, match="values are on device meta; give a dense tensor"):
+        as_array(torch.ones(2, device="meta"))

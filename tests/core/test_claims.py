@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from saework.core.claims import (
     DIFFERS,
     HOLDS,
+    Claim,
     Value,
     agree,
     as_text,
@@ -132,3 +133,45 @@ def test_tensors_and_arrays_become_plain():
 def test_words_are_seen_at_any_depth():
     assert has_words("a") and has_words([1, [2, "a"]])
     assert not has_words(1.0) and not has_words([1, [2]])
+
+
+GOOD = {"id": "x", "value": 1.0, "unit": "", "source": "a paper", "tolerance": 0.1, "tier": "mini"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"id": ""}, "a claim's id is empty"),
+        ({"id": 5}, "id is 5; give text"),
+        ({"source": None}, "source is None; give text"),
+        ({"unit": None}, "unit is None; give text"),
+        ({"tier": None}, "tier is None; give text"),
+        ({"tolerance": -1}, "the tolerance of claim 'x' is -1; give a finite number of at least 0"),
+        ({"tolerance": math.nan}, "the tolerance of claim 'x' is nan"),
+        ({"tolerance": math.inf}, "the tolerance of claim 'x' is inf"),
+        ({"tolerance": "0.1"}, "the tolerance of claim 'x' is '0.1'"),
+        ({"value": math.nan}, "the value of claim 'x' is nan; give a finite number, words, or a"),
+        ({"value": True}, "the value of claim 'x' is True"),
+        ({"value": [1.0, None]}, r"the value of claim 'x' is \[1.0, None\]"),
+    ],
+)
+def test_a_claim_that_cannot_be_judged(change, words):
+    assert Claim(**GOOD).verdict(1.05) == HOLDS
+    with pytest.raises(ValueError, match=words):
+        Claim(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize("measured", [math.nan, math.inf, -math.inf, 10**400])
+def test_what_is_no_float_differs(measured):
+    assert verdict(1.0, measured, tolerance=0.1) == DIFFERS
+
+
+def test_true_is_no_number():
+    with pytest.raises(ValueError, match="they must be of one form"):
+        agree(1.0, True, 0.1)
+
+
+def test_a_number_in_words_is_no_number():
+    with pytest.raises(ValueError, match="they must be of one form"):
+        agree(1.0, "1.0", 0.1)
+    assert not agree("1.0", "1", 0.1), "words must be equal"

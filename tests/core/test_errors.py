@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 import saework
 from saework.core.errors import (
@@ -10,6 +12,7 @@ from saework.core.errors import (
     NotAvailableError,
     UnknownNameError,
     WeightsError,
+    in_words,
     unknown,
 )
 
@@ -47,3 +50,22 @@ def test_a_missing_file_is_an_os_error():
 def test_each_can_be_caught_by_its_public_name():
     classes = (HookError, NotAvailableError, UnknownNameError, WeightsError)
     assert [getattr(saework, cls.__name__) for cls in classes] == list(classes)
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (None, "None"),
+        ("x", "'x'"),
+        ("y" * 100, "'" + "y" * 58 + "…"),
+        ([1, 2], "[1, 2]"),
+        ([0] * 100, "a list"),
+        (10**5000, "an int"),
+        (ValueError, "the class ValueError"),
+        (torch.ones(2, 3), "a Tensor of shape (2, 3)"),
+        (np.ones(3), "an ndarray of shape (3,)"),
+        (object(), "an object"),
+    ],
+)
+def test_a_wrong_value_in_words(value, words):
+    assert in_words(value) == words

@@ -13,7 +13,7 @@ import pytest
 import saework
 from saework.core import files
 from saework.core.errors import WeightsError
-from saework.core.files import DATA, PACKAGE, digest, partial_file, read_json, write_whole
+from saework.core.files import DATA, PACKAGE, digest, partial_file, read_json, readable, write_whole
 
 
 def test_the_packages_own_folders():
@@ -173,3 +173,45 @@ def test_only_a_page_of_saework_is_written_over(tmp_path):
     for other in (path, tmp_path):
         with pytest.raises(ValueError, match="was not written by saework, and is left as it is"):
             files.check_own_page(other)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x", "", "a\0b"])
+def test_what_is_no_path(path):
+    with pytest.raises(ValueError, match="path is .*(give a path|which no file can have)"):
+        write_whole(path, "text")
+
+
+def test_a_folder_or_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder; give the path of a file in it"):
+        write_whole(tmp_path, "text")
+    with pytest.raises(
+        FileNotFoundError, match="cannot be written: there is no folder .*none; make"
+    ):
+        write_whole(tmp_path / "none" / "file", "text")
+
+
+def test_what_can_be_read(tmp_path):
+    (tmp_path / "file").write_text("text")
+    assert readable(str(tmp_path / "file")) == tmp_path / "file"
+    os.mkfifo(tmp_path / "pipe")
+    for name, words in {
+        ".": "is a folder; give the path of a file in it",
+        "none": "there is no file .*none; check the path",
+        "pipe": "pipe is a pipe or a device; give a file",
+    }.items():
+        with pytest.raises(OSError, match=words):
+            readable(tmp_path / name)
+
+
+def test_json_that_says_two_things_of_one_name(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text('{"d_in": 3, "inner": {"k": 1, "k": 2}}')
+    with pytest.raises(WeightsError, match="gives 'k' twice, so it cannot be told which holds"):
+        read_json(path)
+    path.write_text('{"d_in": 3, "d_in": 3}')
+    assert read_json(path) == {"d_in": 3}
+    path.write_text("[" * 100_000)
+    with pytest.raises(WeightsError, match="nests too deeply; give a JSON file"):
+        read_json(path)
+    with pytest.raises(WeightsError, match="is a folder; give a JSON file"):
+        read_json(tmp_path)

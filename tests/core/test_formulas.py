@@ -203,3 +203,29 @@ def test_fishers_exact_test():
     for n_both, n_rule, chance in zip((1, 3), (5, 6), found):
         ways = [math.comb(n_rule, k) * math.comb(20 - n_rule, 4 - k) for k in range(n_both, 5)]
         assert chance == pytest.approx(sum(ways) / math.comb(20, 4))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: formulas.kl_divergence([1.0], [1.0, 2.0]), "give both over one vocabulary"),
+        (lambda: formulas.kl_divergence(None, [1.0]), "logits_p is None; give a tensor"),
+        (lambda: formulas.repetition([[1, 2], [3, 4]]), "tokens have 2 rows; give one"),
+        (lambda: formulas.repetition([1.5, 2, 3]), "tokens are torch.float32; give integers"),
+        (lambda: formulas.log10_rate([-0.1]), "firing_rate goes down to -0.1; rates are above 0"),
+        (lambda: formulas.log10_rate("x"), "firing_rate is 'x'; give a tensor"),
+        (lambda: formulas.clustered_mean(np.ones(3), np.ones(2)), "3 values and 2 clusters"),
+        (lambda: formulas.precision_and_recall(3, 2, 4), "n_both is below 0, or above n_fires"),
+        (lambda: formulas.precision_and_recall(-1, 2, 4), "n_both is below 0, or above n_fires"),
+        (lambda: formulas.fisher_exact(3, 2, 4, 9), "n_both is below 0, or above n_fires"),
+        (lambda: formulas.fisher_exact(1, 2, 4, 3), "there are 3 tokens, and more of them in a"),
+        (lambda: formulas.chance_cosine(1, 5), "d_in is 1; give a whole number of at least 2"),
+        (
+            lambda: formulas.variance_explained(torch.ones(3, 2), torch.ones(3)),
+            r"x has shape \(3, 2\) and the reconstruction \(3,\); give one for each token",
+        ),
+    ],
+)
+def test_numbers_that_cannot_be(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

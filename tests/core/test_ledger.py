@@ -260,3 +260,36 @@ def test_ledgers_of_two_dtypes_are_merged_entry_by_entry():
     merged = Ledger.merge([one, other])
     assert [entry.dtype for entry in merged.entries] == ["float32", "bfloat16"]
     assert merged.exit_code == 0
+
+
+@pytest.mark.parametrize("claims", [5, "ab", {"a": 1}, ["x"], [None]])
+def test_what_are_no_claims(claims):
+    with pytest.raises(ValueError, match="claims (is|hold) .*; give .*Claim objects"):
+        Ledger(claims, tier="full")
+
+
+@pytest.mark.parametrize("ledgers", [5, [5], [{"tier": "full"}]])
+def test_what_are_no_ledgers(ledgers):
+    with pytest.raises(ValueError, match="ledgers (is|hold) .*; give .*Ledger objects"):
+        Ledger.merge(ledgers)
+
+
+def test_a_note_is_text():
+    with pytest.raises(ValueError, match="note is 5; give text"):
+        three_claims().record("a/one", 1.0, 5)
+    with pytest.raises(ValueError, match="reason is None; give text"):
+        three_claims().not_comparable("a/one", None)
+
+
+def test_what_is_no_stored_ledger():
+    stored = three_claims().to_dict()
+    entry = stored["entries"][0]
+    for damaged in (None, 5, {}, {"tier": "full"}, {"tier": "full", "entries": [{}]}):
+        with pytest.raises(
+            ValueError, match="this is no ledger .*give what to_dict.. or ledger.json"
+        ):
+            Ledger.from_dict(damaged)
+    with pytest.raises(
+        ValueError, match="the verdict of 'a/one' is 'great'; there are holds, differs"
+    ):
+        Ledger.from_dict({**stored, "entries": [{**entry, "verdict": "great"}]})

@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from stand_ins import PlainSAE
@@ -233,3 +234,35 @@ def test_a_workbook_alone_brings_what_a_run_of_the_model_needs(book):
         saework.activations(book, book.tokens)
     with pytest.raises(ValueError, match="token_losses was given a Workbook and another posi"):
         saework.token_losses(book, "import os")
+
+
+def test_weights_that_are_no_tensors_of_floats(tiny):
+    for weights, words in {
+        "numpy": (
+            np.ones((48, 24)),
+            r"sae.W_dec is an ndarray of shape \(48, 24\); give torch.from",
+        ),
+        "whole": (torch.ones(48, 24).long(), "sae.W_dec is torch.int64.*must hold floats"),
+        "meta": (torch.ones(48, 24, device="meta"), "sae.W_dec is on device meta"),
+        "sparse": (torch.ones(48, 24).to_sparse(), "sae.W_dec is torch.float32, torch.sparse"),
+        "none": (torch.ones(0, 24), r"sae.W_dec is empty \(shape \[0, 24\]\)"),
+    }.values():
+        sae = PlainSAE(None, None)
+        sae.W_dec = weights
+        with pytest.raises(ValueError, match=words):
+            saework.compare(sae, tiny.sae)
+
+
+def test_an_sae_whose_method_is_none(tiny):
+    sae = PlainSAE(None, None)
+    sae.decode = 5
+    with pytest.raises(ValueError, match="sae.decode is 5; it must be a method of the SAE"):
+        check_sae(sae)
+
+
+def test_an_sae_made_smaller_than_it_casts_its_input_to(tiny):
+    sae = copy.deepcopy(tiny.sae).half()
+    words = r"weights are torch.float16, but it casts its input to torch.float32 .*sae.to\(dtype="
+    with pytest.raises(ValueError, match=words):
+        check_sae(sae)
+    check_sae(sae.to(dtype=torch.float16))

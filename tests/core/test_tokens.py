@@ -376,3 +376,20 @@ def test_vocab_df_needs_real_numbers(tiny, logits):
 def test_vocab_df_of_something_else(tiny, given):
     with pytest.raises(ValueError, match=f"logits are a {type(given).__name__}; give one number"):
         vocab_df(given, tiny.tokenizer)
+
+
+def test_a_column_of_another_shape_is_not_read_flat(tiny):
+    tokens = tiny.tokens[:2, :3]
+    values = torch.arange(6).reshape(2, 3)
+    frame = token_df(tokens, tiny.tokenizer, own=values, flat=values.flatten())
+    assert frame["own"].tolist() == frame["flat"].tolist() == list(range(6))
+    with pytest.raises(
+        ValueError, match=r"column 'own' has shape \(3, 2\), and the tokens \(2, 3\)"
+    ):
+        token_df(tokens, tiny.tokenizer, own=values.T)
+
+
+def test_no_probabilities_of_an_infinite_logit(tiny):
+    with pytest.raises(ValueError, match="the largest logit is inf, of which no probability can"):
+        vocab_df([math.inf, 1.0], tiny.tokenizer, probs=True)
+    assert vocab_df([-math.inf, 1.0], tiny.tokenizer, probs=True)["prob"].tolist() == [1.0, 0.0]

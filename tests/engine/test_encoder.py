@@ -9,7 +9,7 @@ import torch
 from conftest import draw, random_sae
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sae_lens import TopKSAE
+from sae_lens import StandardSAE, TopKSAE
 from stand_ins import top_k_sae
 
 from saework.engine import encoder
@@ -164,3 +164,76 @@ class Own:
 def test_what_an_own_sae_gives_is_checked(given, words):
     with pytest.raises(ValueError, match=words):
         Encoder(Own(**given)).reconstruct(torch.ones(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"encoded": torch.ones(6, 4).to_sparse()}, "sae.encode gave a sparse tensor"),
+        ({"decoded": torch.ones(6, 1)}, r"sae.decode gave shape \(6, 1\); .* must give \(6, 4\)"),
+    ],
+)
+def test_what_would_be_broadcast_is_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        Encoder(Own(**given)).reconstruct(torch.ones(2, 3, 4))
+
+
+class Doubled(StandardSAE):
+    """Its features are twice as large, and it decodes to nothing."""
+
+    def encode(self, x):
+        return 2 * super().encode(x)
+
+    def decode(self, features):
+        return 0 * super().decode(features)
+
+
+def with_own_methods(sae):
+    sae.__class__ = Doubled
+
+
+def with_a_method_put_on_it(sae):
+    encode = sae.encode
+    sae.encode = lambda x: 2 * encode(x)
+
+
+def with_another_activation(sae):
+    sae.activation_fn = torch.nn.ReLU6()
+
+
+def with_a_hook(sae):
+    sae.hook_sae_acts_post.add_hook(lambda features, hook: 3 * features)
+
+
+@pytest.mark.parametrize(
+    "change", [with_own_methods, with_a_method_put_on_it, with_another_activation, with_a_hook]
+)
+def test_code_that_a_user_put_on_an_sae_is_what_runs(change):
+    sae = copy.deepcopy(SAES["standard"])
+    x = 40 * draw(5, 3, 24, seed=2)
+    plain = sae.encode(x)
+    change(sae)
+    expected = sae.encode(x)
+    assert not torch.allclose(expected, plain)
+    features, _ = Encoder(sae)(x.flatten(0, 1))
+    torch.testing.assert_close(features.reshape(expected.shape), expected)
+    torch.testing.assert_close(encode_columns(sae, x, 7), expected[..., 7])
+    made = Encoder(sae).reconstruct(x)
+    torch.testing.assert_close(made.x_hat, sae.decode(expected))
+
+
+def test_an_own_object_with_a_config_of_sae_lens_is_encoded_by_itself():
+    source = SAES["standard"]
+
+    class WithConfig:
+        W_enc, W_dec, cfg = source.W_enc, source.W_dec, source.cfg
+
+        def encode(self, x):
+            return x @ self.W_enc
+
+        def decode(self, features):
+            return features @ self.W_dec
+
+    x = draw(2, 3, 24, seed=1)
+    features, _ = Encoder(WithConfig())(x.flatten(0, 1))
+    torch.testing.assert_close(features, x.flatten(0, 1) @ source.W_enc)

@@ -269,3 +269,45 @@ def test_text_that_brings_its_bos_gets_no_second_one(tiny):
     for text in ("a sum of two", "<|BOS|>a sum of two"):
         tokens = forward.as_tokens(tiny.model, text)
         assert (tokens == 1).sum() == 1 and tokens[0, 0] == 1
+
+
+def test_an_edit_may_work_in_place(lively, mask):
+    """What it is given is a copy, so that what the mask leaves out stays as it is."""
+    at = (lively.model, lively.tokens, POST)
+    in_place = forward.token_losses(*at, lambda x: x.mul_(0.5), mask)
+    assert torch.equal(in_place, forward.token_losses(*at, lambda x: 0.5 * x, mask))
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda x: None, r"gave None; it must give a tensor of shape \(6, 20, 24\)"),
+        (lambda x: x[:1], r"gave a Tensor of shape \(1, 20, 24\); it must give a tensor"),
+        (lambda x: x.numpy(), r"gave an ndarray of shape \(6, 20, 24\); it must give a tensor"),
+        (5, "edit is 5; give a function of the activations"),
+    ],
+)
+def test_an_edit_that_gives_something_else(tiny, edit, words):
+    with pytest.raises(ValueError, match=words):
+        forward.token_losses(tiny.model, tiny.tokens, POST, edit)
+    assert hooks_are_clean(tiny.model)
+
+
+@pytest.mark.parametrize("runs", ["the model", "saework"])
+def test_an_edit_that_runs_the_model_is_told(tiny, runs):
+    def edit(x):
+        if runs == "saework":
+            return saework.activations(tiny.model, tiny.tokens, POST)
+        return x + tiny.model(tiny.tokens).mean()
+
+    words = "the edit at blocks.0.mlp.hook_post runs the model, whose hook then calls the edit"
+    with pytest.raises(ValueError, match=words):
+        forward.token_losses(tiny.model, tiny.tokens, POST, edit)
+    assert hooks_are_clean(tiny.model)
+
+
+def test_a_mask_of_another_kind(tiny):
+    with pytest.raises(ValueError, match="mask is torch.float32; give bool"):
+        forward.token_losses(tiny.model, tiny.tokens, POST, torch.zeros_like, torch.ones(6, 20))
+    with pytest.raises(UnknownNameError, match="there is no hook 'nope'"):
+        forward.token_losses(tiny.model, tiny.tokens, "nope", torch.zeros_like)

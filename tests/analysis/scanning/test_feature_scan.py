@@ -52,7 +52,22 @@ def test_overlapping_rows_do_not_merge(rowwise, tokens, whole):
         words = rf"both scans hold row {first_row}; give each part its own first_row="
         with pytest.raises(ValueError, match=words):
             whole + rowwise(tokens, first_row=first_row)
-    assert (whole + rowwise(tokens, first_row=6)).n_tokens == 240
+
+
+def test_the_same_rows_under_other_numbers_are_told(rowwise, tokens, whole):
+    words = "all 6 rows of one scan hold the same tokens as rows of the other, so they count twice"
+    with pytest.warns(UserWarning, match=words):
+        twice = whole + rowwise(tokens, first_row=6)
+    assert twice.n_tokens == 240
+    with pytest.warns(UserWarning, match="all 2 rows of one scan"):
+        rowwise(tokens[:2], first_row=6) + whole
+
+
+def test_several_scans_add_up(rowwise, tokens, whole):
+    parts = [rowwise(tokens[row : row + 1], first_row=row) for row in range(6)]
+    assert torch.equal(sum(parts).count, whole.count)
+    with pytest.raises(TypeError):
+        whole + 5
 
 
 def test_scans_of_something_else_do_not_merge(rowwise, tiny, tokens, whole):
@@ -170,3 +185,31 @@ def test_rate_bound(tiny, tokens, whole):
     assert words in repr(whole)
     with pytest.raises(ValueError, match="n_tokens is 0"):
         rate_bound(0)
+
+
+@pytest.mark.parametrize(
+    "interval", [5, (0,), ("a", "b"), (0, 1, 2), (None, 1), (2, 1), (0, np.nan)]
+)
+def test_an_interval_that_is_none(tiny, tokens, whole, interval):
+    with pytest.raises(ValueError, match=r"interval is .*; give \(low, high\) with low below high"):
+        whole.top_examples(7, tokens, tiny.tokenizer, interval=interval)
+
+
+def test_examples_take_any_table_of_tokens(tiny, tokens, whole):
+    expected = whole.top_examples(7, tokens, tiny.tokenizer)
+    for given_tokens in (tokens.tolist(), tokens.numpy(), tokens.int()):
+        assert whole.top_examples(7, given_tokens, tiny.tokenizer).equals(expected)
+    with pytest.raises(ValueError, match="tokens are not a table of integers"):
+        whole.top_examples(7, "text", tiny.tokenizer)
+
+
+def test_a_note_that_no_file_can_hold(whole, tmp_path):
+    with pytest.raises(ValueError, match="the note holds a lone surrogate at character 1"):
+        whole.save(tmp_path / "scan.safetensors", note="a\ud800")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "none.safetensors"])
+def test_a_scan_that_is_not_there(tmp_path, name):
+    with pytest.raises(OSError, match="is a folder; give|there is no file"):
+        FeatureScan.load(tmp_path / name)

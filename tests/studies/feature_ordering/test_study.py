@@ -197,3 +197,44 @@ def test_the_command_trains_a_study_and_records_it(tmp_path, monkeypatch, capsys
     assert claims[-1] == live and claims[0]["id"].startswith("ordering/")
     assert study._live_claims("feature-ordering-2b") == []
     assert "recorded in" in capsys.readouterr().out
+
+
+def test_differences_of_seeds_that_are_not_all_there():
+    table = pd.DataFrame(
+        {"variant": ["plain", "run 1"] * 3, "seed": [0, 0, 1, 1, 2, 2], "mse": [1.0, 2.0] * 3}
+    )
+    assert paired_differences(table, "mse").loc["run 1", "difference"] == 1.0
+    for changed, words in {
+        "a seed": (
+            table.iloc[:-1],
+            "run 1 lack a number for one seed or more; give the seeds that",
+        ),
+        "twice": (pd.concat([table, table[:1]]), "two rows of one variant and seed; leave one"),
+    }.values():
+        with pytest.raises(ValueError, match=words):
+            paired_differences(changed, "mse")
+    with pytest.raises(UnknownNameError, match="no metric 'msee'. Did you mean 'mse'"):
+        paired_differences(table, "msee")
+    with pytest.raises(UnknownNameError, match="no variant 'run 2'. Did you mean 'run 1'"):
+        paired_differences(table, "mse", reference="run 2")
+
+
+def test_a_variant_that_a_study_lacks(studied):
+    _, done = studied
+    with pytest.raises(UnknownNameError, match="there is no variant 'run 99'"):
+        done.first("run 99")
+
+
+@pytest.mark.parametrize("seed", ["0/../../mine", -1, 1.5])
+def test_a_seed_becomes_no_path(tmp_path, seed):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError, match="a seed is .*; give a whole number"):
+        study.study(TOY, tmp_path / "study", seeds=[seed], data=())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_what_is_no_folder_or_setting():
+    with pytest.raises(ValueError, match="folder is 5; give a path"):
+        read_study(5)
+    with pytest.raises(ValueError, match="setting is 'small'; give a Setting, such as"):
+        variants("small")

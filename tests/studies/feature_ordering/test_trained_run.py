@@ -65,3 +65,17 @@ def test_a_run_without_rates_says_where_they_are(reordered):
     bare = replace(reordered, seed=3, rates=None, features=None)
     with pytest.raises(ValueError, match="v, seed 3 was stored without firing rates; take the"):
         bare.by_feature()
+
+
+@pytest.mark.parametrize("change", ["twice", "beyond", "short"])
+def test_features_that_are_no_permutation(reordered, change):
+    features = reordered.features.clone()
+    if change == "twice":
+        features[3, 0] = features[3, 1]
+    if change == "beyond":
+        features[3, 0] = 99
+    if change == "short":
+        features = features[:, 1:]
+    wrong = replace(reordered, features=features)
+    with pytest.raises(ValueError, match=r"v, seed 0 are in no order: each of 0\.\.15 must stand"):
+        wrong.by_feature()

@@ -13,7 +13,7 @@ from toy_study import PLAIN, TOY, X, assert_same_run, run, stepped, weights
 from saework import permute_features
 from saework.core.errors import WeightsError
 from saework.studies.feature_ordering.data import tensor_batches
-from saework.studies.feature_ordering.training import Training
+from saework.studies.feature_ordering.training import Training, train
 from saework.studies.feature_ordering.variants import (
     AccumulateGradients,
     ReorderEvery,
@@ -151,3 +151,18 @@ def test_a_folder_of_another_name_is_left_alone(cut_off, tmp_path):
     (tmp_path / "step_x").mkdir()
     assert run(PLAIN, checkpoint=tmp_path).steps[-1] == TOY.steps
     assert (tmp_path / "step_x").is_dir()
+
+
+def test_batches_that_end_early():
+    def batches(seed, start):
+        return iter([X[: TOY.batch]] * 3)
+
+    with pytest.raises(ValueError, match="the batches ended after 3 of 60 steps; give more"):
+        train(PLAIN, TOY, batches, X, progress=False)
+
+
+@pytest.mark.parametrize(("variant", "setting"), [("run 3", TOY), (PLAIN, "small")])
+def test_what_is_no_variant_or_setting(variant, setting):
+    words = "(variant|setting) is '.*'; give a (Variant|Setting), such as"
+    with pytest.raises(ValueError, match=words):
+        train(variant, setting, None, X)

@@ -199,3 +199,14 @@ def test_which_direction_is_better(metric, better):
     assert better_direction(metric) == better
     with pytest.raises(ValueError, match="better for 'wonder' is not known here"):
         better_direction("wonder")
+
+
+@pytest.mark.parametrize("what", ["a", "b"])
+def test_what_is_no_evaluation(evaluations, what):
+    (core,) = evaluations({"mse": 1.0})
+    for given, words in {
+        "file": ({"core": core}, r"give one of it, such as \['core'\]"),
+        "none": (None, f"{what} is None; give one evaluation, such as read"),
+    }.values():
+        with pytest.raises(ValueError, match=words):
+            compare(**{"a": core, "b": core, what: given})

@@ -150,3 +150,12 @@ def test_saebench_s_own_run_converts_to_what_we_measure():
         errors = (x - book.sae.decode(book.sae.encode(x))).double().pow(2).sum(-1)
         means.append(float(errors.mean()))
     assert converted.value("mse_per_token") == pytest.approx(np.mean(means), rel=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [0, -1, float("nan"), float("inf"), "5", True])
+def test_tokens_that_cannot_be(tokens):
+    core = read(EXAMPLES / "core_gelu_1l_mini.json")["core"]
+    with pytest.raises(ValueError, match="tokens_per_batch is .*; give a number above 0"):
+        convert(core, tokens_per_batch=tokens)
+    with pytest.raises(ValueError, match="evaluation is None; give one evaluation"):
+        convert(None)

@@ -148,3 +148,8 @@ def test_the_arithmetic_of_a_file_agrees_with_its_formula():
     by_0_4_1 = 1 - error / (squares - (squares / 2304) ** 2)
     assert by_0_4_1 > 0.89 > core.value("explained_variance") + 0.05
     assert superseded(core)[0].startswith("explained_variance: variance_explained_legacy")
+
+
+def test_definitions_of_what_is_no_evaluation():
+    with pytest.raises(ValueError, match="evaluation is 'x'; give one evaluation, such as read"):
+        definitions("x")

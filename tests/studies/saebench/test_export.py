@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from types import SimpleNamespace
 
 import pytest
@@ -62,3 +63,41 @@ def test_other_peoples_files_are_left_alone(tiny, tmp_path, name):
         saebench.export(tiny.sae, other, **options)
     assert [path.name for path in other.iterdir()] == [name]
     assert (other / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batches": "1); import os; os.system('id') #"}, "batches is .*; give a whole number"),
+        ({"batches": -1}, "batches is -1; give a whole number of at least 1"),
+        ({"context_size": "128"}, "context_size is '128'; give a whole number of at least 2"),
+        ({"name": None}, "name is None; give text"),
+        ({"dataset": 5}, "dataset is 5; give a path"),
+        ({"model_name": 5}, "model_name is 5; give text"),
+        ({"hook": 5}, "hook is 5; give a hook's name"),
+    ],
+)
+def test_what_would_become_code_of_the_script(tiny, tmp_path, change, words):
+    options = {"name": "x", "model_name": "gpt2"}
+    with pytest.raises(ValueError, match=words):
+        saebench.export(tiny.sae, tmp_path / "own", **{**options, **change})
+    assert not (tmp_path / "own").exists()
+
+
+def test_words_in_the_script_stay_words(tiny, tmp_path):
+    """Whatever a name or a folder holds, the script is the same program."""
+    words = "a'); import os; os.system('id') #\n\"\"\""
+    script = saebench.export(tiny.sae, tmp_path, name=words, model_name=words, dataset=words)
+    tree = ast.parse(script.read_text())
+    assert {node.names[0].name for node in ast.walk(tree) if isinstance(node, ast.Import)} == {
+        "torch"
+    }
+    assert (
+        sum(isinstance(node, ast.Constant) and node.value == words for node in ast.walk(tree)) == 2
+    )
+
+
+def test_a_file_in_the_folders_place(tiny, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file; give a folder"):
+        saebench.export(tiny.sae, tmp_path / "file", name="x", model_name="gpt2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -156,3 +157,45 @@ def test_old_definitions_are_named(runs, evaluations):
         "batch's mean; SAEBench 0.4.1 (#61) replaced it"
     )
     assert lint({"core": evaluations({"l0": 5.0, "cossim": 0.5})[0]}).empty
+
+
+@pytest.mark.parametrize("target", [-1, 0, math.nan, math.inf, "20", True])
+def test_a_target_that_no_l0_can_be(runs, target):
+    with pytest.raises(
+        ValueError, match="target_l0 is .*; give features per token, a number above 0"
+    ):
+        lint(runs["run_0"], target_l0=target)
+
+
+@pytest.mark.parametrize("recorded", ["20", math.nan, -3, None, {"a": 1}])
+def test_a_strange_target_in_a_file_is_none(evaluations, recorded):
+    (core,) = evaluations({"l0": 5.0}, config={"target_l0": recorded})
+    assert lint({"core": core}).empty
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        (5, "stated is 5; give them in a list"),
+        ({"run": "run_0"}, "stated is {'run': 'run_0'}; give them in a list"),
+        (["words"], "a statement is 'words'; give a dict with run, metric, after"),
+        ([{"run": "run_9x"}], "there is no run 'run_9x'. Did you mean 'run_9'"),
+        ([{"against": "run_9x"}], "there is no run 'run_9x'. Did you mean 'run_9'"),
+        ([{"before": "1"}], "before is '1'; give a finite number"),
+        ([{"after": math.nan}], "after is nan; give a finite number"),
+        ([{"after": True}], "after is True; give a finite number"),
+        ([{"metric": 5}], "metric is 5; give text"),
+    ],
+)
+def test_a_statement_of_another_kind(runs, stated, words):
+    good = {"run": "run_1", "metric": "mse", "before": 1.0, "after": 0.5}
+    if isinstance(stated, list) and isinstance(stated[0], dict):
+        stated = [{**good, **stated[0]}]
+    with pytest.raises(ValueError, match=words):
+        lint(runs, stated=stated)
+
+
+@pytest.mark.parametrize("evaluations", [None, 5, {"core": 5}, {"run": {"core": 5}}])
+def test_what_read_did_not_return(evaluations):
+    with pytest.raises(ValueError, match="has type .*; give what read|the evaluation 'core' is 5"):
+        lint(evaluations)

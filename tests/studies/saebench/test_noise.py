@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from saework import UnknownNameError
 from saework.studies.saebench import read, smallest_shown
 from saework.studies.saebench.noise import parts
 
@@ -112,3 +113,15 @@ def test_seeds_of_a_data_set_are_averaged_first(written):
     seeds = [{"seed": seed, "score": seed} for seed in range(5)]
     record = records.current("tpp", {"t": {"score": 2.0}}, eval_result_details=seeds)
     assert len(parts(read(written(record))["tpp"], "score")) == 5
+
+
+def test_a_metric_that_is_not_there(absorption):
+    a, b = absorption([0.1] * 6), absorption([0.2] * 6)
+    with pytest.raises(
+        UnknownNameError, match="no metric 'mean_absorption_fraction'. Did you mean"
+    ):
+        smallest_shown(a, b, "mean_absorption_fraction")
+    with pytest.raises(ValueError, match="b is None; give one evaluation"):
+        smallest_shown(a, None, "mean_absorption_fraction_score")
+    with pytest.raises(ValueError, match="seed is 'x'; give a whole number"):
+        smallest_shown(a, b, "mean_absorption_fraction_score", seed="x")

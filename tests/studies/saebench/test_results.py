@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -320,3 +321,17 @@ def test_the_recorded_claims_are_the_numbers_that_saebench_wrote():
         metric = claim["id"].removeprefix("core/")
         assert claim["value"] == evaluation.value(metric)
         assert claim["source"].startswith("regression value: SAEBench 0.6.0")
+
+
+@pytest.mark.parametrize("path", [None, 5, "", "a\0b"])
+def test_what_is_no_path(path):
+    with pytest.raises(ValueError, match="path is .*(give a path|which no file can have)"):
+        read(path)
+
+
+def test_a_file_that_is_not_there_or_a_pipe(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file .*none.json; check the path"):
+        read(tmp_path / "none.json")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a pipe or a device; give a file"):
+        read(tmp_path / "pipe")

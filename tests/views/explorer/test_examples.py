@@ -103,7 +103,7 @@ def test_the_text_of_an_example_points_at_its_token(tiny):
     for pos in (1, 4):
         context = ExampleReader(book, None).text(Example(FEATURE, 1, 1, 0, pos, 0.0))
         assert context.text == words
-        assert context.at == pos
+        assert context.n_before == pos - 1, "BOS is put in front"
         assert context.token == tokens[0, pos]
 
 
@@ -117,3 +117,19 @@ def test_examples_of_one_row_run_the_model_once(book, kept):
     reader.html(Example(FEATURE, 1, 1, 3, 5, 0.0))
     hook.remove()
     assert len(runs) == 2
+
+
+def test_a_row_without_bos_shows_its_first_token(tiny):
+    """Rows of an SAE that was trained without BOS begin with their text."""
+    words = "The area is the product of the two sides"
+    tokens = tiny.model.to_tokens(words)[:, 1:]
+    book = Workbook(tiny.model, tiny.sae, tokens, tiny.tokenizer, tiny.hook)
+    reader = ExampleReader(book, None)
+    n_pos = tokens.shape[1]
+    for pos in (0, 3):
+        example = Example(FEATURE, 1, 1, 0, pos, 0.0)
+        context = reader.text(example)
+        assert context.text == words
+        assert (context.n_before, context.token) == (pos, tokens[0, pos])
+        html = reader.html(example)
+        assert html.count("<span title=") + html.count("<b title=") == n_pos

@@ -116,3 +116,13 @@ def test_a_scan_of_another_model(book):
     other = copy.deepcopy(book.model)
     other.W_E.data = other.W_E.roll(1, 0)
     refused(book, scan(other, book.sae, book.tokens), match)
+
+
+@pytest.mark.parametrize("share", [0.95, 1.05])
+def test_a_model_that_was_trained_on_is_another_one(book, share):
+    """Its activations are a few per cent away, much more than rounding."""
+    kept = scan(book)
+    other = copy.deepcopy(book.model)
+    other.blocks[0].mlp.W_in.data *= share
+    with pytest.raises(ValueError, match="another model was scanned"):
+        feature_page(Workbook(other, *list(vars(book).values())[1:]), 7, scan=kept)
