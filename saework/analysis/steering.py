@@ -21,6 +21,7 @@ from saework.engine.forward import UNEMBED_INPUT, activations, as_tokens, sae_in
 from saework.engine.generation import generate
 from saework.engine.left_out import check_has_logits
 from saework.engine.losses import next_token_logits
+from saework.engine.one_thread import hooked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -250,7 +251,7 @@ def _kl_on(model: HookedModel, text: Tensor, hooks: list[Hook], n_prompt: int) -
     read = text[None, :-1]
     first = n_prompt - 1  # the prompt's last token predicts the first new one
     plain = activations(model, read, UNEMBED_INPUT)[0, first:]
-    with model.hooks(fwd_hooks=hooks):
+    with hooked(model, hooks):
         edited = activations(model, read, UNEMBED_INPUT)[0, first:]
     parts = []
     for plain_part, edited_part in zip(plain.split(KL_CHUNK), edited.split(KL_CHUNK)):

@@ -167,7 +167,12 @@ def decode_each(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
         clean_up_tokenization_spaces=False,
         skip_special_tokens=False,
     )
-    return _with_leading_spaces(ids, list(texts), tokenizer)
+    texts = list(texts)
+    if len(texts) != len(rows):
+        raise ValueError(
+            f"the tokenizer gave {len(texts)} texts for {len(rows)} tokens; give the model's own"
+        )
+    return _with_leading_spaces(ids, texts, tokenizer)
 
 
 def _with_leading_spaces(

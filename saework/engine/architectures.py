@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from saework.core.protocols import SparseAutoencoder, sae_architecture, sae_metadata
+from saework.engine.one_thread import lock_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -163,6 +164,15 @@ def unchanged(sae: Any) -> Iterator[None]:
     Within, an SAE of attention heads reads them already put together, ``[..., head * d_head]``.
     """
     state = vars(sae) if isinstance(sae, torch.nn.Module) else {}
+    if not state:
+        yield
+        return
+    with lock_of(sae):
+        yield from _kept(sae, state)
+
+
+def _kept(sae: Any, state: dict[str, Any]) -> Iterator[None]:
+    """``unchanged`` of a torch module, whose attributes are ``state``."""
     kept = {name: state[name] for name in (*RESHAPING_STATE, *SCALING_STATE) if name in state}
     if getattr(sae, "hook_z_reshaping_mode", False):
         sae.turn_off_forward_pass_hook_z_reshaping()

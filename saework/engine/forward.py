@@ -28,6 +28,7 @@ from saework.engine.left_out import check_has_logits, unknown_hook
 from saework.engine.losses import next_token_losses
 from saework.engine.masks import masked
 from saework.engine.model_input import check_not_random, check_padding, text_tokens
+from saework.engine.one_thread import hooked
 from saework.engine.row_memory import device_of, rows_at_a_time
 from saework.engine.site import Site, carrier_of, edit_hooks, site_of
 from saework.engine.unembedding import UNEMBED_INPUT
@@ -119,7 +120,7 @@ def capture(
         raise _Reached
 
     try:
-        with model.hooks(fwd_hooks=[*fwd_hooks, (hook, stop)]):
+        with hooked(model, [*fwd_hooks, (hook, stop)]):
             model(tokens, return_type="logits")
     except _Reached:
         pass

@@ -11,6 +11,7 @@ import torch
 
 from saework.core.errors import HookError
 from saework.engine.left_out import check_has_logits
+from saework.engine.one_thread import hooked
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -62,7 +63,7 @@ def generate(
     for i, (name, function) in enumerate(fwd_hooks):
         counted.append((name, partial(counting, i, function)))
     eos = model.tokenizer.eos_token_id
-    with model.hooks(fwd_hooks=counted):
+    with hooked(model, counted):
         out = model.generate(
             tokens,
             max_new_tokens=max_new_tokens,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saework.core.errors import HookError
+from saework.engine.one_thread import hooked
 from saework.engine.unembedding import agree
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def check_norm_edit(model: HookedModel | None, hook: str) -> None:
     clean = norm(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the norm is rebuilt
-        with model.hooks(fwd_hooks=[(hook, _copied)]):
+        with hooked(model, [(hook, _copied)]):
             edited = norm(x)
     if not agree(edited, clean, clean.dtype):
         raise HookError(

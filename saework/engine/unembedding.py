@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from saework.engine.left_out import check_has_logits
+from saework.engine.one_thread import hooked
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -117,7 +118,7 @@ def _a_few_logits(model: HookedModel) -> tuple[Tensor, Tensor]:
         captured.append(value)
 
     tokens = a_few_tokens(model)
-    with model.hooks(fwd_hooks=[(UNEMBED_INPUT, keep)]):
+    with hooked(model, [(UNEMBED_INPUT, keep)]):
         logits = model(tokens, return_type="logits")
     return captured[0], logits.float()
 

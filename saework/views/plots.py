@@ -6,14 +6,16 @@ Groups differ by more than their colour. Plotly's own default style does not cha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
 
+from saework.core.argument_kinds import is_number
 from saework.core.arguments import check_positive
 from saework.core.arrays import as_array
 from saework.core.errors import in_words
+from saework.views.figure_data import by_step, centres, checked_limits, finite, log_ticks, points
 from saework.views.figure_style import (
     COLOURS,
     DASHES,
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
 
 TALL_PX = 420
 PANEL_ROW_PX = 300
-WIDE_DECADES = 3
 MANY = 100_000
+DIFFERENCE_COLUMNS = ("difference", "low", "high")
 RATE_AXIS = "firing rate (fraction of tokens)"
 
 
@@ -60,19 +62,20 @@ def histogram(
         outline: lines in place of filled bars, for groups that overlap.
 
     Raises:
-        ValueError: if there is no finite value, or more groups than colours.
+        ValueError: if there is no finite value, or more groups than colours; for limits that are no
+            two finite numbers, the lower one first.
     """
-    values = {name: _finite(group) for name, group in groups.items()}
+    values = {name: finite(group) for name, group in distinguishable(groups)}
     all_values = np.concatenate([[], *values.values()])
     if not len(all_values):
         raise ValueError("there are no finite values to draw; give at least one")
     check_positive(bins, "bins")
-    low, high = limits or (all_values.min(), all_values.max())
+    low, high = checked_limits(limits) or (all_values.min(), all_values.max())
     if high <= low:
         high = low + 1
     edges = np.linspace(low, high, bins + 1)
     figure = ThemedFigure()
-    for i, (name, group) in enumerate(distinguishable(values)):
+    for i, (name, group) in enumerate(values.items()):
         heights = np.histogram(group, edges)[0]
         if percent:
             heights = 100 * heights / max(1, len(group))
@@ -81,7 +84,7 @@ def histogram(
             figure.add_trace(_outline(heights, edges, label, i))
             continue
         figure.add_bar(
-            x=_centres(edges),
+            x=centres(edges),
             y=heights,
             width=np.diff(edges),
             name=label,
@@ -114,7 +117,7 @@ def bars(
             "give one edge more than heights"
         )
     bar = go.Bar(
-        x=_centres(edges),
+        x=centres(edges),
         y=heights,
         width=np.diff(edges),
         marker=bar_marker(0),
@@ -143,8 +146,8 @@ def scatter(
         ValueError: if there are more groups than colours, or a group has not as many x as y.
     """
     figure = ThemedFigure()
-    for i, (name, points) in enumerate(distinguishable(groups)):
-        xs, ys = _points(points, name)
+    for i, (name, group) in enumerate(distinguishable(groups)):
+        xs, ys = points(group, name)
         marker = {"color": COLOURS[i], "symbol": SYMBOLS[i], "size": 6, "opacity": 0.5}
         figure.add_scattergl(
             x=xs,
@@ -182,8 +185,8 @@ def line(
         ValueError: if there are more groups than colours, or a group has not as many x as y.
     """
     figure = ThemedFigure()
-    for i, (name, points) in enumerate(distinguishable(groups)):
-        xs, ys = _points(points, name)
+    for i, (name, group) in enumerate(distinguishable(groups)):
+        xs, ys = points(group, name)
         figure.add_scatter(
             x=xs,
             y=ys,
@@ -194,7 +197,7 @@ def line(
         )
     with_look(figure, title=title, x=x, y=y)
     if log_x:
-        ticks = _log_ticks([trace.x for trace in figure.data])
+        ticks = log_ticks([trace.x for trace in figure.data])
         labels = [f"{tick:,g}" if tick < MANY else f"{tick:,.0f}" for tick in ticks]
         figure.update_xaxes(type="log", tickvals=ticks, ticktext=labels)
     return figure
@@ -208,8 +211,14 @@ def sorted_rates(rates: ArrayLike, steps: Sequence[int], *, title: str, floor: f
         steps: the training step of each row.
         title: the figure's title.
         floor: a rate below this is drawn at this height.
+
+    Raises:
+        ValueError: for rates and steps that do not fit, or a floor that is not above 0.
     """
-    floored = np.maximum(as_array(rates, dtype=float), floor)
+    rates = by_step(rates, steps, "rates")
+    if not is_number(floor) or not 0 < floor < 1:
+        raise ValueError(f"floor is {in_words(floor)}; give a rate above 0, such as 1e-6")
+    floored = np.maximum(rates, floor)
     curves = np.sort(floored, axis=1)[:, ::-1]
     last = len(curves) - 1
     figure = ThemedFigure()
@@ -267,11 +276,12 @@ def histories(
     Raises:
         ValueError: if there are more groups than colours.
     """
+    steps = as_array(steps)
     figure = ThemedFigure()
     for i, (name, rates) in enumerate(distinguishable(groups)):
-        for feature, history in enumerate(as_array(rates, dtype=float).T):
+        for feature, history in enumerate(by_step(rates, steps, f"group {name!r}").T):
             figure.add_scatter(
-                x=as_array(steps),
+                x=steps,
                 y=np.where(history > 0, history, np.nan),
                 mode="lines",
                 line={"color": COLOURS[i], "dash": DASHES[i], "width": 1},
@@ -294,9 +304,18 @@ def differences(panels: Mapping[str, pd.DataFrame], *, title: str, y: str) -> go
             per variant.
         title: the figure's title.
         y: what the rows are.
+
+    Raises:
+        ValueError: if there is no panel, or a column is missing.
     """
     from plotly.subplots import make_subplots
 
+    for measure, frame in panels.items():
+        lacking = [name for name in DIFFERENCE_COLUMNS if name not in frame]
+        if lacking:
+            raise ValueError(f"the panel {measure!r} lacks {', '.join(lacking)}")
+    if not panels:
+        raise ValueError("there are no panels to draw; give at least one")
     n_rows = -(-len(panels) // 2)  # two panels in a row, rounded up
     figure = make_subplots(
         rows=n_rows,
@@ -344,18 +363,6 @@ def _interval_points(frame: pd.DataFrame) -> go.Scatter:
     )
 
 
-def _points(points: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The x and y of one group. Raises: ValueError if they are not as many."""
-    if not isinstance(points, (tuple, list)) or len(points) != 2:
-        raise ValueError(f"group {name!r} is {in_words(points)}; give (x values, y values)")
-    xs, ys = map(as_array, points)
-    if xs.ndim != 1 or xs.shape != ys.shape:
-        raise ValueError(
-            f"group {name!r} has x of shape {xs.shape} and y of {ys.shape}; give one y for each x"
-        )
-    return xs, ys
-
-
 def _outline(heights: np.ndarray, edges: np.ndarray, name: str, i: int) -> go.Scatter:
     """A histogram as a line of steps from the axis and back to it."""
     return go.Scatter(
@@ -365,21 +372,3 @@ def _outline(heights: np.ndarray, edges: np.ndarray, name: str, i: int) -> go.Sc
         name=name,
         line={"color": COLOURS[i], "dash": DASHES[i], "width": 2},
     )
-
-
-def _log_ticks(values: Sequence[ArrayLike]) -> list[float]:
-    """Powers of ten around the positive values; 2 and 5 times those below three decades."""
-    numbers = np.concatenate([as_array(group, dtype=float) for group in values])
-    exponents = np.log10(numbers[numbers > 0])
-    low, high = int(np.floor(exponents.min())), int(np.ceil(exponents.max()))
-    steps = [1] if high - low > WIDE_DECADES else [1, 2, 5]
-    return [step * 10.0**exponent for exponent in range(low, high + 1) for step in steps]
-
-
-def _centres(edges: np.ndarray) -> np.ndarray:
-    return (edges[1:] + edges[:-1]) / 2
-
-
-def _finite(values: ArrayLike) -> np.ndarray:
-    flat = as_array(values, dtype=float).ravel()
-    return flat[np.isfinite(flat)]

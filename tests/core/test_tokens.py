@@ -393,3 +393,20 @@ def test_no_probabilities_of_an_infinite_logit(tiny):
     with pytest.raises(ValueError, match="the largest logit is inf, of which no probability can"):
         vocab_df([math.inf, 1.0], tiny.tokenizer, probs=True)
     assert vocab_df([-math.inf, 1.0], tiny.tokenizer, probs=True)["prob"].tolist() == [1.0, 0.0]
+
+
+def test_a_tokenizer_that_gives_too_few_texts(tiny):
+    class Short:
+        def __len__(self):
+            return 10
+
+        def batch_decode(self, rows, **options):
+            return ["a"] * (len(rows) - 1)
+
+        def convert_ids_to_tokens(self, ids):
+            return ["a"] * len(ids)
+
+    with pytest.raises(
+        ValueError, match="the tokenizer gave 1 texts for 2 tokens; give the model's"
+    ):
+        str_tokens([1, 2], Short())

@@ -292,3 +292,23 @@ def test_bad_input(strings, values, max_value, message):
 def test_a_bad_second_value_or_mark(more, message):
     with pytest.raises(ValueError, match=message):
         token_heatmap("ab", [1.0, 2.0], **more)
+
+
+@pytest.mark.parametrize(
+    ("strings", "values", "options", "words"),
+    [
+        (None, [1], {}, "strings are None; give a list"),
+        ([1], [1], {}, "strings hold 1; give the text of each token"),
+        ([b"a"], [1], {}, "strings hold b'a'; give the text"),
+        (["a"], None, {}, "values is None; give a tensor"),
+        (["a"], ["1"], {}, r"values is \['1'\]; give a tensor"),
+        (["a"], [1j], {}, "values is torch.complex64.*; give real numbers"),
+        (["a"], [1], {"max_value": "1"}, "max_value is '1'; give a positive number"),
+        (["a"], [1], {"mark": 0.5}, "mark is 0.5; give a whole number"),
+        (["a"], [1], {"label": 5}, "label is 5; give text"),
+        (["a"], [1], {"second": [1], "second_label": 5}, "second_label is 5; give text"),
+    ],
+)
+def test_arguments_of_another_kind(strings, values, options, words):
+    with pytest.raises(ValueError, match=words):
+        token_heatmap(strings, values, **options)

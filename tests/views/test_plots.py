@@ -1,6 +1,7 @@
 """Figures: the numbers that went in come out, and the axes say what they are."""
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
@@ -170,3 +171,22 @@ def test_bars_and_histories_differ_by_more_than_colour():
     assert len({trace.marker.pattern.shape for trace in figure.data}) == 5
     figure = plots.histories({str(i): [[0.5, 0.4], [0.6, 0.1]] for i in range(5)}, [1, 2], title="")
     assert len({trace.line.dash for trace in figure.data}) == 5
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: plots.histogram([[1]], title="", x=""), "groups is .*; give a dict, values by"),
+        (lambda: plots.histogram({"a": [1]}, title="", x="", bins=0), "bins is 0; give a whole"),
+        (lambda: plots.bars([1, 2], [1, 2], title="", x=""), "give one edge more than heights"),
+        (lambda: plots.sorted_rates([[0.1]], [1], title="", floor=0), "floor is 0; give a rate"),
+        (lambda: plots.differences({}, title="", y=""), "there are no panels to draw; give"),
+        (
+            lambda: plots.differences({"m": pd.DataFrame({"low": [1]})}, title="", y=""),
+            "the panel 'm' lacks difference, high",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn(draw, words):
+    with pytest.raises(ValueError, match=words):
+        draw()

@@ -142,3 +142,25 @@ def test_the_middle_between_two_printed_numbers_is_an_edge(digits, exponent):
 def test_what_is_no_table():
     with pytest.raises(ValueError, match="data is a str; give a frame, or a dict of numbers"):
         show("gelu-1l")
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        ({"a": [1, 2]}, {}, "row 'a' has 2 values for 1 columns; give columns="),
+        ({"a": torch.ones(3)}, {}, "row 'a' has 3 values for 1 columns"),
+        ({"a": 1}, {"columns": 5}, "columns is 5; give a list of names"),
+        ({"a": 1}, {"columns": ["x", "y"]}, "row 'a' has 1 values for 2 columns"),
+        ({"a": 1.5}, {"digits": -1}, "digits is -1; give a whole number of at least 1"),
+        ({"a": 1.5}, {"digits": "3"}, "digits is '3'; give a whole number"),
+        ({"a": 1.5}, {"digits": 100}, "digits is 100; give 17 at most"),
+    ],
+)
+def test_rows_and_digits_that_do_not_fit(data, options, words):
+    with pytest.raises(ValueError, match=words):
+        show(data, **options)
+
+
+def test_arrays_and_tensors_are_rows_of_numbers():
+    shown = show({"a": torch.tensor([1.0, 2.0]), "b": np.array([3, 4])}, columns=["x", "y"])
+    assert shown.frame.values.tolist() == [[1.0, 2.0], [3, 4]]

@@ -153,7 +153,7 @@ def test_saebench_s_own_run_converts_to_what_we_measure():
 
 
 @pytest.mark.parametrize("tokens", [0, -1, float("nan"), float("inf"), "5", True])
-def test_tokens_that_cannot_be(tokens):
+def test_tokens_that_are_no_number(tokens):
     core = read(EXAMPLES / "core_gelu_1l_mini.json")["core"]
     with pytest.raises(ValueError, match="tokens_per_batch is .*; give a number above 0"):
         convert(core, tokens_per_batch=tokens)
