@@ -170,8 +170,8 @@ def preflight(
     token, patience = bool(get_token()), Patience()
     sae_ids, note = (sae_id, *more_ids), ""
     fitting = [planned for planned, fits in plans_and_fits.values() if fits]
-    if memory_problem and not force and fitting and all(one.depth == HOOK for one in fitting):
-        sae_ids, depth = sae_ids[:1], HOOK
+    if memory_problem and not force and fitting and all(one.depth != FULL for one in fitting):
+        sae_ids, depth = sae_ids[:1], fitting[0].depth
         note = "the download is that of the notebooks that fit: first blocks, and one SAE"
     cached_mb, missing_mb, problems = _availability(release, sae_ids, depth, token, patience)
     is_asked = token and release.gated and missing_mb and not patience.is_over

@@ -58,7 +58,6 @@ def feature_page(
     >>> page.feature, page.n_tokens, page.dead
     (985, 2032, False)
     """
-    check_text("note", note)
     return next(
         feature_pages(workbook, [feature], scan=scan, other=other, n_ablated=n_ablated, note=note)
     )
