@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+import saework.core.torch_setup  # noqa: F401, before the first work with torch
+
 AUTOCAST_DEVICES = ("cpu", "cuda")
 
 
