@@ -154,6 +154,7 @@ def _add_reproduce(commands: Commands) -> None:
 def _reproduce(arguments: argparse.Namespace) -> int:
     planned = plan_options(arguments)
     from saework.loading.catalogue import STUDIES, release_named
+    from saework.loading.hub_patience import LIMIT_S
     from saework.loading.requirements import forced, preflight
 
     name = arguments.name
@@ -161,7 +162,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     release = release_named(STUDIES[name].release if is_study else name)
     # The notebooks of a release read all the SAEs that it shows.
     sae_ids = [None] if is_study else release.shown
-    report = preflight(release.name, *sae_ids, **planned)
+    report = preflight(release.name, *sae_ids, wait_s=LIMIT_S, **planned)
     print(report)
     blocked = report.problems if is_study else report.problems_of_notebooks
     if blocked:

@@ -304,6 +304,11 @@ def release_named(name: str) -> Release:
     )
 
 
+def is_curated(name: str) -> bool:
+    """Whether ``releases()`` lists it."""
+    return name in _RELEASES
+
+
 def releases() -> pd.DataFrame:
     """One row per curated release; the index is the name to give to ``load``.
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from saework.core.errors import NotAvailableError, WeightsError
 from saework.core.files import PACKAGE
 from saework.loading.hub_replies import check_etags, without_tokens
+from saework.loading.hub_watch import WATCH, watch_the_hub
 
 NEW_TOKEN = "make a new one in your account's settings, and set HF_TOKEN to it"
 T = TypeVar("T")
@@ -152,22 +153,23 @@ class Repository:
         from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 
         check_etags()
+        watch_the_hub()
         try:
-            try:
-                return call(self.revision)
-            except (RevisionNotFoundError, LocalEntryNotFoundError):
-                if self.revision is None:
-                    raise
-                result = call(None)
-                warnings.warn(
-                    f"revision {self.revision[:8]} of {self.name} is not available; "
-                    "took main instead",
-                    stacklevel=4,
-                )
-                return result
+            with WATCH.call():
+                try:
+                    return call(self.revision)
+                except (RevisionNotFoundError, LocalEntryNotFoundError):
+                    if self.revision is None:
+                        raise
+                    result = call(None)
         except Exception as error:
             # The message says it all: "from None" spares the reader forty lines.
             raise explained(error, file, self.name, kind=self.kind) from None
+        warnings.warn(
+            f"revision {self.revision[:8]} of {self.name} is not available; took main instead",
+            stacklevel=3,
+        )
+        return result
 
 
 def gated_words(name: str) -> str:
@@ -190,6 +192,8 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
     """
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
 
+    if isinstance(error, NotAvailableError):
+        return error  # of ``hub_watch``, which has said it
     # The order matters: the Hub's errors are subclasses of one another.
     if isinstance(error, GatedRepoError):
         return NotAvailableError(gated_words(name))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from saework.core.errors import NotAvailableError
+from saework.loading.hub_watch import WATCH
 
 T = TypeVar("T")
 NOTICE_S = 2.0
 """Seconds after which the wait is said."""
 LIMIT_S = 10.0
 """Seconds of waiting, for all questions together."""
+GLANCE_S = 2.0
+"""The same for a curated release, of which all is known but whether the Hub gives it."""
 
 
 def hub_host() -> str:
@@ -51,32 +54,44 @@ class Patience:
         Raises:
             NotAvailableError: the Hub does not answer; from then on at once.
         """
+        (answer,) = self.ask_all([question])
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def ask_all(self, questions: Sequence[Callable[[], T]]) -> list[T | BaseException]:
+        """The answers to several questions, asked at one time, or the error in place of one."""
         if self.is_over:
-            raise self._silent()
-        answers: list[T] = []
-        errors: list[BaseException] = []
+            return [self._silent() for _ in questions]
+        answers: dict[int, T | BaseException] = {}
 
-        def run() -> None:
+        def run(number: int, question: Callable[[], T]) -> None:
+            WATCH.say_nothing()  # it is said here
             try:
-                answers.append(question())
+                answers[number] = question()
             except BaseException as error:
-                errors.append(error)
+                answers[number] = error
 
-        thread = threading.Thread(target=run, daemon=True)
         begun = time.monotonic()
-        thread.start()
-        thread.join(min(self._notice_s, self._left_s))
-        if thread.is_alive() and not self._was_said:
+        threads = [
+            threading.Thread(target=run, args=numbered, daemon=True)
+            for numbered in enumerate(questions)
+        ]
+        for thread in threads:
+            thread.start()
+        for limit_s in (min(self._notice_s, self._left_s), self._left_s):
+            for thread in threads:
+                thread.join(max(0.0, limit_s - (time.monotonic() - begun)))
+            if limit_s < self._left_s and any(thread.is_alive() for thread in threads):
+                self._say_once()
+        self._left_s -= time.monotonic() - begun
+        self.is_over = len(answers) < len(questions)
+        return [answers.get(number, self._silent()) for number in range(len(questions))]
+
+    def _say_once(self) -> None:
+        if not self._was_said:
             self._was_said = True
             print(f"saework: waiting for {hub_host()}", file=sys.stderr, flush=True)
-        thread.join(max(0.0, self._left_s - (time.monotonic() - begun)))
-        self._left_s -= time.monotonic() - begun
-        if errors:
-            raise errors[0]
-        if answers:
-            return answers[0]
-        self.is_over = True
-        raise self._silent()
 
     def _silent(self) -> NotAvailableError:
         return NotAvailableError(

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from saework.core.errors import NotAvailableError
 from saework.core.lines import problem_lines, wrapped
 from saework.core.versions import check_versions
-from saework.loading.catalogue import release_named
+from saework.loading.catalogue import is_curated, release_named
 from saework.loading.hub import NEW_TOKEN, Repository, gated_words
-from saework.loading.hub_patience import Patience, is_public_hub
+from saework.loading.hub_patience import GLANCE_S, Patience, is_public_hub
 from saework.loading.needs import FULL, need_of_load
 from saework.loading.plans import (
     Machine,
@@ -132,11 +132,12 @@ def preflight(
     dtype: str | None = None,
     depth: str = FULL,
     force: bool = False,
+    wait_s: float | None = None,
 ) -> Preflight:
     """What ``load(name, sae_id)`` needs, and what stands in its way; downloads no weights.
 
-    Asks the Hub only about what is not in the cache, and waits for it 10 seconds at most. Sizes of
-    a release that is not a curated one are not known beforehand: NaN.
+    Asks the Hub only about what is not in the cache. Sizes of a release that is not a curated one
+    are not known beforehand: NaN.
 
     Args:
         name: of a release.
@@ -146,6 +147,8 @@ def preflight(
         dtype: its name; for the notebooks float32 by default, or bfloat16 where that alone fits.
         depth: as ``load`` takes it.
         force: too small a disk or memory is a note, and no problem.
+        wait_s: for the Hub's answers, at most; by default 2 seconds for a curated release, and 10
+            for any other.
 
     Raises:
         UnknownNameError: for a name or id that does not exist.
@@ -167,7 +170,9 @@ def preflight(
         for notebook in release.notebooks
     }
     notebook_plans = {notebook: planned for notebook, (planned, _) in plans_and_fits.items()}
-    token, patience = bool(get_token()), Patience()
+    if wait_s is None and is_curated(name):
+        wait_s = GLANCE_S
+    token, patience = bool(get_token()), Patience(limit_s=wait_s)
     sae_ids, note = (sae_id, *more_ids), ""
     fitting = [planned for planned, fits in plans_and_fits.values() if fits]
     if memory_problem and not force and fitting and all(one.depth != FULL for one in fitting):
@@ -215,8 +220,8 @@ def _availability(
     """MB in the cache, MB to download, and what stands in the way, once per repository."""
     files = dict.fromkeys(file for sae_id in sae_ids for file in release.files(sae_id))
     cached_mb = missing_mb = 0.0
-    problems: list[str] = []
-    refused: list[Repository] = []
+    locked: dict[str, str] = {}
+    missing: list[tuple[Repository, str]] = []
     for part, file, size_mb in files:
         repository = release.repositories[part]
         if repository.cached(file):
@@ -225,25 +230,38 @@ def _availability(
         if depth != FULL and part == "model" and size_mb:
             size_mb = need_of_load(release, None, depth).download_mb
         missing_mb += size_mb
-        if repository in refused:
-            continue
-        is_locked = bool(release.gated) and part == "model" and not token and is_public_hub()
-        problem = gated_words(repository.name) if is_locked else None
-        if not is_locked and not patience.is_over:
-            problem = _access_problem(repository, file, patience)
-        if problem:
-            problems.append(problem)
-            refused.append(repository)
+        missing.append((repository, file))
+        if release.gated and part == "model" and not token and is_public_hub():
+            locked[repository.name] = gated_words(repository.name)
     if math.isnan(need_of_load(release, None).memory_gb(4)):
         missing_mb = math.nan
-    return cached_mb, missing_mb, problems
+    return cached_mb, missing_mb, _access_problems(missing, locked, patience)
 
 
-def _access_problem(repository: Repository, file: str, patience: Patience) -> str | None:
-    try:
-        return patience.ask(partial(repository.access_problem, file))
-    except NotAvailableError as silence:
-        return str(silence)
+def _access_problems(
+    missing: list[tuple[Repository, str]], locked: dict[str, str], patience: Patience
+) -> list[str]:
+    """Why files could not be downloaded, one reason per repository.
+
+    Args:
+        missing: what is not on this machine.
+        locked: what is known without asking, by the repository's name.
+        patience: for the questions, which are asked at one time.
+    """
+    open_files = [
+        (repository, file) for repository, file in missing if repository.name not in locked
+    ]
+    answers = patience.ask_all(
+        [partial(repository.access_problem, file) for repository, file in open_files]
+    )
+    problems = dict(locked)
+    for (repository, _), answer in zip(open_files, answers):
+        if isinstance(answer, BaseException) and not isinstance(answer, NotAvailableError):
+            raise answer
+        if answer:
+            problems.setdefault(repository.name, str(answer))
+    in_order = [problems.get(repository.name) for repository, _ in missing]
+    return [problem for problem in dict.fromkeys(in_order) if problem]
 
 
 def _disk_problems(missing_mb: float) -> list[str]:
