@@ -38,7 +38,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not path.is_file():  # a pipe would be waited for without end
         raise WeightsError(f"{path} is no file; check the path")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_doubles)
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_doubles)
     except RecursionError as error:
         raise WeightsError(f"{path} nests too deeply; give a JSON file") from error
     except ValueError as error:
@@ -52,8 +52,12 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return value
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises: ValueError for a key with two values, of which one would be taken."""
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its keys and values, for ``object_pairs_hook``.
+
+    Raises:
+        ValueError: for a key with two values, of which one would be taken without a word.
+    """
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found and found[key] != value:

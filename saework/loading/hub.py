@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,22 @@ class Repository:
             return hf_hub_download(self.name, file, repo_type=self.kind, revision=revision)
 
         return Path(self._with_revision(download, file))
+
+    def fetch_all(self, files: Sequence[str]) -> list[Path]:
+        """Paths of several files, all of one revision.
+
+        Raises:
+            NotAvailableError: as ``fetch``.
+            WeightsError: as ``fetch``; or the repository changed from one file to the next.
+        """
+        paths = [self.fetch(file) for file in files]
+        commits = {_commit_of(path) for path in paths}
+        if self.folder is None and len(commits) > 1:
+            raise WeightsError(
+                f"{self.name} changed while its files were downloaded "
+                f"(revisions {', '.join(sorted(commit[:8] for commit in commits))}); load again"
+            )
+        return paths
 
     def fetch_folder(self, patterns: Sequence[str], *, also: Sequence[str] = ()) -> Path:
         """The folder with all files that match the patterns, downloaded if need be.
@@ -132,6 +149,7 @@ class Repository:
         asked for: its header only.
         """
         from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.errors import FileMetadataError
 
         def ask(revision: str | None) -> None:
             name = file
@@ -140,7 +158,9 @@ class Repository:
                 # Without a match the pattern itself is asked for, and the Hub has no such file.
                 name = next(iter(fnmatch.filter(listed, file)), file)
             url = hf_hub_url(self.name, name, repo_type=self.kind, revision=revision)
-            get_hf_file_metadata(url)
+            metadata = get_hf_file_metadata(url)
+            if metadata.etag is None or metadata.commit_hash is None:
+                raise FileMetadataError("no ETag, or no commit")  # as hf_hub_download has it
 
         try:
             self._with_revision(ask, file)
@@ -170,6 +190,12 @@ class Repository:
             stacklevel=3,
         )
         return result
+
+
+def _commit_of(path: Path) -> str:
+    """The commit in a path of the Hub's cache: ``.../snapshots/COMMIT/file``."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
 
 
 def gated_words(name: str) -> str:
@@ -207,6 +233,18 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
             f"the Hub refuses the token that is set on this machine, so {name} cannot be "
             f"downloaded; {NEW_TOKEN}"
         )
+    status = _status_behind(error)
+    if is_unreachable(error) and status is not None:
+        return NotAvailableError(
+            f"{file} of {name} is not in the cache, and the Hub answers with status {status}; try "
+            "again later, or use one of the minis, which need no network"
+        )
+    if _is_not_the_hubs(error):
+        return NotAvailableError(
+            f"{file} of {name} could not be downloaded: something answers, but not as the Hub does "
+            f"({type(error.__cause__ or error).__name__}). This network may ask you to log in "
+            "first: open a page in a browser; or HF_ENDPOINT may name another server"
+        )
     if is_unreachable(error):
         return NotAvailableError(
             f"{file} of {name} is not in the cache, and the Hub cannot be reached; connect once "
@@ -233,6 +271,26 @@ def _is_refused(error: Exception) -> bool:
     from huggingface_hub.errors import HfHubHTTPError
 
     return isinstance(error, HfHubHTTPError) and error.response.status_code == 401
+
+
+def _is_not_the_hubs(error: Exception) -> bool:
+    """Whether an answer came that huggingface_hub could not read: a page, a list of something."""
+    from huggingface_hub.errors import FileMetadataError
+
+    cause = error.__cause__ or error
+    unread = (json.JSONDecodeError, RecursionError, TypeError, KeyError, AttributeError)
+    return isinstance(cause, (FileMetadataError, *unread))
+
+
+def _status_behind(error: BaseException) -> int | None:
+    """The status of the server's answer that led to an error, if one did."""
+    cause: BaseException | None = error
+    while cause is not None:
+        response = getattr(cause, "response", None)
+        if response is not None:
+            return int(response.status_code)
+        cause = cause.__cause__
+    return None
 
 
 def is_unreachable(error: Exception) -> bool:

@@ -7,25 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from saework.core.errors import NotAvailableError
-from saework.loading.hub_watch import WATCH
+from saework.loading.hub_watch import WATCH, hub_host
 
 T = TypeVar("T")
 NOTICE_S = 2.0
 """Seconds after which the wait is said."""
 LIMIT_S = 10.0
 """Seconds of waiting, for all questions together."""
-GLANCE_S = 2.0
+GLANCE_S = 1.5
 """The same for a curated release, of which all is known but whether the Hub gives it."""
-
-
-def hub_host() -> str:
-    """The Hub's address, for messages."""
-    from huggingface_hub.constants import ENDPOINT
-
-    return urlsplit(ENDPOINT).netloc or ENDPOINT
 
 
 def is_public_hub() -> bool:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 HIDDEN = "[token]"
-TOKEN = re.compile(r"\bhf_\w+|(?<=Bearer )[^\s'\",;<>]+")
+TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[^\s'\",;<>]+")
 """How a token looks, also where it is not this machine's."""
 ETAG = re.compile(r"[\w.+=~-]{1,200}")
 """What may be the name of a file in the cache; the Hub sends hexadecimal digits."""

@@ -147,7 +147,7 @@ def preflight(
         dtype: its name; for the notebooks float32 by default, or bfloat16 where that alone fits.
         depth: as ``load`` takes it.
         force: too small a disk or memory is a note, and no problem.
-        wait_s: for the Hub's answers, at most; by default 2 seconds for a curated release, and 10
+        wait_s: for the Hub's answers, at most; by default 1.5 seconds for a curated release, and 10
             for any other.
 
     Raises:
@@ -251,6 +251,8 @@ def _access_problems(
     open_files = [
         (repository, file) for repository, file in missing if repository.name not in locked
     ]
+    if open_files:
+        import huggingface_hub.hf_api  # noqa: F401, its import is no part of the wait
     answers = patience.ask_all(
         [partial(repository.access_problem, file) for repository, file in open_files]
     )

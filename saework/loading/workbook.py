@@ -338,7 +338,7 @@ def _load_sae(release: Release, sae_id: str | int) -> Any:
         return read_sae(str(sae_id), hook=hook)
     listed = release.sae(sae_id)
     repository = release.repositories["sae"]
-    paths = [repository.fetch(file) for file in listed.files]
+    paths = repository.fetch_all(listed.files)
     return listed.layout.read(paths, hook=listed.hook, scale=listed.scale)
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from saework.core.files import partial_file
+from saework.core.files import partial_file, without_doubles
 from saework.reproduction.pack_values import Tensors, Tree, unpacked
 
 VERSION = "2"
@@ -42,20 +42,42 @@ class Pack:
                 f"{path} is no replay pack (it lacks {error}); "
                 "give a file that saework reproduce wrote"
             ) from error
+        if not _is_well_formed(self.about, self.kept):
+            raise ValueError(
+                f"{path} is no replay pack that saework wrote (its parts are of another kind); "
+                "give a file that saework reproduce wrote"
+            )
 
     def take(self, statement: str) -> Any:
         """The value that a statement left, or a tuple of them in the order of their names.
 
         Args:
             statement: ``cell.statement``, each counted from 0.
+
+        Raises:
+            ValueError: the pack does not hold it.
         """
         trees = self.kept[statement]["values"].values()
-        values = [unpacked(tree, self.tensors) for tree in trees]
+        values = [self._unpacked(tree) for tree in trees]
         return values[0] if len(values) == 1 else tuple(values)
 
     def shown(self, statement: str) -> Any:
-        """What a statement displayed."""
-        return unpacked(self.kept[statement]["shown"], self.tensors)
+        """What a statement displayed.
+
+        Raises:
+            ValueError: the pack does not hold it.
+        """
+        return self._unpacked(self.kept[statement]["shown"])
+
+    def _unpacked(self, tree: Tree) -> Any:
+        try:
+            return unpacked(tree, self.tensors)
+        # of trees that no ``packed`` made; the errors are those of torch and pandas too
+        except Exception as error:
+            raise ValueError(
+                f"the pack holds a value that cannot be read ({type(error).__name__}: {error}); "
+                "it is damaged, or was made by hand"
+            ) from error
 
     def kept_in(self, cell: int) -> dict[str, dict[str, Any]]:
         """What is kept of the statements of one cell, by the number of the statement."""
@@ -65,6 +87,18 @@ class Pack:
             for key, (in_cell, _, statement) in places.items()
             if in_cell == str(cell)
         }
+
+
+def _is_well_formed(about: object, kept: object) -> bool:
+    """Whether the parts are mappings, down to the values by name."""
+    if not isinstance(about, dict) or not isinstance(kept, dict):
+        return False
+    if not isinstance(about["parameters"], dict) or not isinstance(about["notebook"], str):
+        return False
+    entries = kept.values()
+    return all(
+        isinstance(entry, dict) and isinstance(entry.get("values"), dict) for entry in entries
+    )
 
 
 def write(path: str | Path, tree: Tree, tensors: Tensors) -> Path:
@@ -89,7 +123,7 @@ def read(path: str | Path) -> tuple[Tree, Tensors]:
             raise ValueError("there is no such file")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tree = json.loads(metadata["saework"])
+            tree = json.loads(metadata["saework"], object_pairs_hook=without_doubles)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, KeyError, OSError, ValueError, RecursionError) as error:
         raise ValueError(

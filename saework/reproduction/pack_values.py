@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ Tensors = dict[str, torch.Tensor]
 
 LIMIT = 1_000_000
 """Bytes that one value may take. What is larger is not a result to pass on."""
+MOST_NUMBERS = 500_000_000
+"""Of a tensor that is stored as its non-zeros: it takes memory when it is read."""
 DENSE_BYTES = 10_000
 """Up to this size, a tensor is stored with its zeros."""
 INDEX_BYTES = 4
@@ -226,6 +229,8 @@ def _check_size(size: int) -> None:
 
 def _pack_tensor(value: torch.Tensor, tensors: Tensors) -> Tree:
     n_nonzero = int(value.count_nonzero())
+    if value.numel() > MOST_NUMBERS:
+        raise NotKeptError(f"a tensor of {value.numel():,} numbers")
     sparse_bytes = n_nonzero * (INDEX_BYTES + value.element_size())
     if value.nbytes <= DENSE_BYTES or sparse_bytes >= value.nbytes / 2:
         return {"tensor": _add(value, tensors)}
@@ -242,6 +247,11 @@ def _pack_tensor(value: torch.Tensor, tensors: Tensors) -> Tree:
 def _unpack_sparse(tree: Tree, tensors: Tensors) -> torch.Tensor:
     values = tensors[tree["sparse"]]
     places = tensors[tree["at"]].long()
+    n_numbers = math.prod(tree["shape"])
+    if n_numbers > MOST_NUMBERS:
+        raise ValueError(
+            f"a tensor of {n_numbers:,} numbers; saework keeps none of more than {MOST_NUMBERS:,}"
+        )
     whole = torch.zeros(tree["shape"], dtype=values.dtype)
     whole.view(-1)[places] = values
     return whole

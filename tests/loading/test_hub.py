@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from local_hub import LocalHub, result_of
@@ -371,3 +374,98 @@ def test_sizes_and_names():
     assert [repository.size_mb(file) for file in ("w.pth", "25.pt")] == [213, 0]
     assert str(repository) == "a/b (revision 11111111)"
     assert str(Repository("a/b")) == "a/b (revision main)"
+
+
+ODD = """
+import time
+from pathlib import Path
+from local_hub import TRIED
+exec(TRIED)
+time.sleep = lambda seconds: None
+from saework.loading.hub import Repository
+
+def outcome(call, *arguments):
+    done = tried(call, *arguments)
+    return done.get("text") or str(done["value"])
+
+report({
+    name: outcome(getattr(Repository(f"odd/{name}"), call), *arguments)
+    for name, call, arguments in (
+        ("portal", "fetch", ["config.json"]),
+        ("portal-asked", "access_problem", ["config.json"]),
+        ("portal-list", "fetch_folder", [["*.json"]]),
+        ("numbers", "fetch_folder", [["*.json"]]),
+        ("missing", "fetch", ["config.json"]),
+        ("down", "fetch", ["config.json"]),
+        ("moves", "fetch_all", [["a.json", "b.json"]]),
+        ("next", "fetch_folder", [["*.json"]]),
+    )
+})
+"""
+
+
+class Odd(BaseHTTPRequestHandler):
+    """Answers as no Hub does, by the name of the repository."""
+
+    protocol_version = "HTTP/1.1"
+    other = ""
+    heard: list = []
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        if self.headers.get("Host") == self.other:
+            self.heard.append(self.headers.get("Authorization"))
+            return self.answer(200, b"[]")
+        repository = self.path.partition("odd/")[2].partition("/")[0]
+        if repository.startswith("portal"):
+            return self.answer(200, b"<html>log in</html>")
+        if repository == "numbers":
+            return self.answer(200, b"[1, 2]")
+        if repository == "moves":
+            commit = "ab"["b.json" in self.path] * 40
+            return self.answer(200, b"{}", {"ETag": f'"{commit}"', "X-Repo-Commit": commit})
+        if repository == "next":
+            if "/tree/" not in self.path:
+                return self.answer(200, json.dumps({"id": "x", "sha": "c" * 40}).encode())
+            return self.answer(200, b"[]", {"Link": f'<http://{self.other}/api/x>; rel="next"'})
+        return self.answer({"missing": 404, "down": 503}[repository], b"")
+
+    def answer(self, status, body, headers=None):
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def test_what_is_no_hub_is_told_from_no_network(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Odd.other, Odd.heard = f"localhost:{server.server_port}", []
+    try:
+        told = result_of(
+            ODD,
+            cache=tmp_path,
+            endpoint=f"http://127.0.0.1:{server.server_port}",
+            HF_TOKEN=SECRET,
+            NO_PROXY="127.0.0.1,localhost",
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    for name in ("portal", "portal-asked", "portal-list", "numbers"):
+        assert "something answers, but not as the Hub does" in told[name], told[name]
+        assert "may ask you to log in first" in told[name]
+    assert "is not in the cache, and the Hub answers with status 404" in told["missing"]
+    assert "the Hub answers with status 503; try again later" in told["down"]
+    assert (
+        "odd/moves changed while its files were downloaded (revisions aaaaaaaa, bbbb"
+        in (told["moves"])
+    )
+    assert Odd.heard and set(Odd.heard) == {None}, "the token stays with the Hub"

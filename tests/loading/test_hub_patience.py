@@ -70,7 +70,7 @@ def test_questions_are_asked_at_one_time(capsys):
     released.set()
 
 
-def test_a_curated_release_is_waited_for_two_seconds(monkeypatch):
+def test_a_curated_release_is_waited_for_less_long(monkeypatch):
     limits = []
     patience = requirements.Patience
 
@@ -83,7 +83,7 @@ def test_a_curated_release_is_waited_for_two_seconds(monkeypatch):
         monkeypatch.setattr(Repository, "cached", lambda repository, file: True)
         requirements.preflight(name)
         requirements.preflight(name, wait_s=7)
-    assert limits == [2.0, 7, None, 7]
+    assert limits == [1.5, 7, None, 7]
 
 
 def test_a_mirror_is_not_the_public_hub(monkeypatch):

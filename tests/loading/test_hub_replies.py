@@ -15,6 +15,9 @@ def test_tokens_cannot_be_read(monkeypatch):
     assert without_tokens(sent) == "you sent Authorization: Bearer [token], [token], [token]"
     error = explained(ValueError(sent), "f", "owner/name")
     assert "f of owner/name could not be downloaded (ValueError: you sent" in str(error)
+    assert without_tokens("pip install hf_xet, hf_hub_download") == (
+        "pip install hf_xet, hf_hub_download"
+    )
     assert "xyz" not in str(error) and "secret" not in str(error) and "abcDEF" not in str(error)
 
 

@@ -8,7 +8,7 @@ import pytest
 from local_hub import LocalHub, result_of
 
 from saework.core.errors import NotAvailableError
-from saework.loading.hub_watch import ANSWER_S, LIMIT_S, PROGRESS_BYTES, Watch
+from saework.loading.hub_watch import ANSWER_S, LIMIT_S, MOST_LISTS, PROGRESS_BYTES, Watch
 
 
 class SyncByteStream:
@@ -45,8 +45,9 @@ def watch(clock):
     return watch
 
 
-def request(host="hub"):
-    return SimpleNamespace(url=SimpleNamespace(host=host), extensions={})
+def request(host="hub", path="/owner/name/resolve/main/config.json"):
+    url = SimpleNamespace(host=host, path=path)
+    return SimpleNamespace(url=url, extensions={}, headers={"Authorization": "Bearer x"})
 
 
 def response(status=200, parts=(), **headers):
@@ -61,6 +62,36 @@ def test_a_question_without_a_time_limit_gets_one(watch):
     asked.extensions["timeout"] = {"connect": None, "read": 3.0}
     watch.asked(asked)
     assert asked.extensions == {"timeout": {"connect": ANSWER_S, "read": 3.0}}
+
+
+@pytest.mark.parametrize(
+    "host, endpoint, is_sent",
+    [
+        ("huggingface.co", "https://huggingface.co", True),
+        ("cdn-lfs.hf.co", "https://huggingface.co", True),
+        ("evilhuggingface.co", "https://huggingface.co", False),
+        ("huggingface.co.evil.org", "https://huggingface.co", False),
+        ("127.0.0.2", "http://127.0.0.1:80", False),
+        ("127.0.0.1", "http://127.0.0.1:80", True),
+        ("cdn.mirror.org", "https://mirror.org", False),
+    ],
+)
+def test_the_token_goes_to_the_hub_only(watch, monkeypatch, host, endpoint, is_sent):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    asked = request(host)
+    watch.asked(asked)
+    assert ("Authorization" in asked.headers) == is_sent
+
+
+def test_a_list_without_an_end_is_refused(watch):
+    with watch.call():
+        for _ in range(MOST_LISTS):
+            watch.asked(request(path="/api/models/x/tree/main"))
+            watch.finished()
+        with pytest.raises(NotAvailableError, match="hub sends a list of files that does not end"):
+            watch.asked(request(path="/api/models/x/tree/main"))
+    with watch.call():
+        watch.asked(request(path="/api/models/x/tree/main"))
 
 
 def test_silence_ends_at_the_limit(watch, clock):
@@ -134,6 +165,18 @@ def test_a_long_pause_is_not_slept_through(watch, status, headers, pause):
     words = f"hub asks to wait {pause} s before the next question .status {status}: too many"
     with pytest.raises(NotAvailableError, match=words):
         watch.answered(answer)
+
+
+def test_a_drip_beside_other_answers_is_told(watch, clock):
+    watch.asked(request())
+    answer = response(parts=[b"x"] * 40)
+    watch.answered(answer)
+    with pytest.raises(NotAvailableError, match="hub sends almost nothing"):
+        for _ in answer.stream:
+            clock.now += 1
+            watch.asked(request())
+            watch.finished()
+    assert clock.now == LIMIT_S
 
 
 def test_another_http_library_is_left_alone(watch):
