@@ -61,9 +61,7 @@ def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found and found[key] != value:
-            raise ValueError(
-                f"it gives {key[:60]!r} twice, with two values, of which one would be taken"
-            )
+            raise ValueError(f"it gives {key[:60]!r} twice, so it cannot be told which holds")
         found[key] = value
     return found
 
@@ -76,8 +74,6 @@ def partial_file(path: str | Path) -> Iterator[Path]:
     ...     partial.write_text("1 2 3")
     """
     path = writable(path)
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is a folder or a device, and no file; give the name of a file")
     _remove_abandoned(path)
     # a name of its own: others may write the same file at this moment
     start = f".{path.name[:NAME_CHARACTERS]}."
@@ -106,12 +102,14 @@ def writable(path: str | Path) -> Path:
 
     Raises:
         ValueError: it is no path.
-        OSError: it is a folder, or its folder does not exist.
+        OSError: it is a folder, a pipe or a device, or its folder does not exist.
     """
     check_path("path", path)
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the path of a file in it")
+    if path.exists() and not path.is_file():  # it would be replaced, even /dev/null
+        raise OSError(f"{path} is a pipe or a device; give the path of a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"{path} cannot be written: there is no folder {path.parent}; make it first"

@@ -229,12 +229,12 @@ def _check_size(size: int) -> None:
 
 def _pack_tensor(value: torch.Tensor, tensors: Tensors) -> Tree:
     n_nonzero = int(value.count_nonzero())
-    if value.numel() > MOST_NUMBERS:
-        raise NotKeptError(f"a tensor of {value.numel():,} numbers")
     sparse_bytes = n_nonzero * (INDEX_BYTES + value.element_size())
     if value.nbytes <= DENSE_BYTES or sparse_bytes >= value.nbytes / 2:
         return {"tensor": _add(value, tensors)}
     _check_size(sparse_bytes)
+    if value.numel() > MOST_NUMBERS:
+        raise NotKeptError(f"a tensor of {value.numel():,} numbers")
     flat = value.flatten()
     places = flat.nonzero()[:, 0]
     return {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -215,3 +217,35 @@ def test_json_that_says_two_things_of_one_name(tmp_path):
         read_json(path)
     with pytest.raises(WeightsError, match="is a folder; give a JSON file"):
         read_json(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+def test_a_device_is_not_replaced(tmp_path, kind):
+    path = tmp_path / "there"
+    if kind == "link to a device":
+        path.symlink_to("/dev/null")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(OSError, match="there is a pipe or a device; give the path of a file"):
+        write_whole(path, "x")
+    with pytest.raises(WeightsError, match="there is no file; check the path"):
+        read_json(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "mine").write_text("my thesis")
+    (tmp_path / "ledger.json").symlink_to(tmp_path / "mine")
+    write_whole(tmp_path / "ledger.json", "new")
+    assert (tmp_path / "mine").read_text() == "my thesis"
+    assert (tmp_path / "ledger.json").read_text() == "new"
+
+
+def test_an_error_of_the_disk_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/some.txt'"):
+        write_whole(tmp_path / "some.txt", "x")
+    assert list(tmp_path.iterdir()) == []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import nbformat
 import pytest
 
 from saework.core.files import GENERATOR
-from saework.reproduction import own_files
+from saework.reproduction import own_files, pack
+from saework.reproduction.own_files import check_pack, check_run
+from saework.reproduction.pack import ABOUT
 
 RUN = {"notebooks": ["one"], "index": "index.html"}
 
@@ -61,3 +65,25 @@ def test_own_pages_and_ledgers_pass(tmp_path):
     (tmp_path / "index.html").write_text(f"<head>{GENERATOR}")
     (tmp_path / "ledger.json").write_text('{"tier": "t", "entries": []}')
     own_files.check_run(tmp_path, **RUN)
+
+
+@pytest.mark.parametrize(
+    "name", ["one.ipynb", "one.html", "one.safetensors", "index.html", "ledger.json"]
+)
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_pipe_or_a_folder_is_not_read_without_end(name, kind, tmp_path):
+    (os.mkfifo if kind == "pipe" else os.mkdir)(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} (was not written by|is no)"):
+        check_run(tmp_path, ["one"], "index.html")
+
+
+def test_another_pack_of_the_same_name_stays(tmp_path):
+    path, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    about = {**dict.fromkeys(ABOUT, ""), "notebook": "one", "parameters": {}}
+    for number, file in enumerate((path, other)):
+        pack.write(file, {"about": {**about, "made": str(number)}, "kept": {}}, {})
+    check_pack(path)
+    check_pack(path, path.read_bytes())
+    check_pack(tmp_path / "none", b"")
+    with pytest.raises(ValueError, match="one.safetensors is another replay pack of this name"):
+        check_pack(path, other.read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -92,3 +93,66 @@ def test_a_pack_of_another_version_says_what_to_run(version, tmp_path, capsys):
     assert f"old.safetensors is a replay pack of version {version or '1'}" in error
     assert "this saework reads version 2; run saework reproduce NAME again" in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"about": [1]},
+        {"about": {**ABOUT_ONE, "parameters": "RELEASE"}},
+        {"about": {**ABOUT_ONE, "notebook": ["one"]}},
+        {"kept": [1]},
+        {"kept": {"0.0": 3}},
+        {"kept": {"0.0": {"shown": 1}}},
+        {"kept": {"0.0": {"values": [1]}}},
+    ],
+)
+def test_parts_of_another_kind_are_refused(change, tmp_path, capsys):
+    path = pack.write(tmp_path / "x.safetensors", {"about": ABOUT_ONE, "kept": {}} | change, {})
+    assert cli.main(["replay", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "x.safetensors is no replay pack" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "tree, words",
+    [
+        ({"tensor": "no such"}, "KeyError"),
+        (
+            {"sparse": "t", "at": "t", "shape": [10**6, 10**6]},
+            "numbers; saework keeps none of more",
+        ),
+        ({"sparse": "t", "at": "t", "shape": [2]}, "IndexError|RuntimeError"),
+        ({"sparse": "t", "at": "t", "shape": [-1]}, "RuntimeError"),
+        ({"sparse": "t", "at": "t", "shape": "x"}, "TypeError"),
+        (
+            {"frame": [[1, "no type"]], "columns": 1, "index": 2, "name": None},
+            "TypeError|ValueError",
+        ),
+        ({"figure": "[]"}, "AttributeError|ValueError"),
+        ({"class": "Claim", "fields": {"dict": [["no field", 1]]}}, "TypeError"),
+        ({"class": "Ledger", "fields": {"dict": []}}, "KeyError"),
+        ({"os.system": "ls"}, "kind 'os.system'"),
+        ({"list": 3}, "TypeError"),
+        ({}, "StopIteration"),
+    ],
+)
+def test_a_value_that_saework_did_not_write_is_named(tree, words, tmp_path):
+    kept = {"0.0": {"values": {"x": tree}, "shown": tree}}
+    one = Pack(write(tmp_path, kept, {"t": torch.tensor([3, 4])}))
+    for read in (one.take, one.shown):
+        with pytest.raises(ValueError, match=f"the pack holds a value that cannot be.*({words})"):
+            read("0.0")
+
+
+def test_a_key_with_two_values_is_refused(tmp_path):
+    text = '{"about": {}, "kept": {}, "kept": {"0.0": 1}}'
+    save_file({}, tmp_path / "x.safetensors", metadata={"saework": text, "version": "2"})
+    with pytest.raises(ValueError, match="damaged .it gives 'kept' twice, so it cannot be told"):
+        pack.read(tmp_path / "x.safetensors")
+
+
+def test_a_pipe_is_no_pack(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is no replay pack.*there is no such file"):
+        pack.read(tmp_path / "pipe")
