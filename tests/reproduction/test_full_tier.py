@@ -151,7 +151,7 @@ OTHERS = {("gpt2-small-res-jb", "05_gemma_scope_validation"): WITH_A_RELU}
 """In place of the release's stand-ins: an SAE in Bloom's layout."""
 FASTER = """
 N_ROWS = 32
-SEARCHED = 16_000
+SEARCHED = 110_000
 EVERY, N_TOKENS = 4, 4096
 """
 """Less text for the notebooks that read a release's default SAE."""
