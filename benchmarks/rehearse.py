@@ -43,11 +43,11 @@ from saework.loading.release import Release  # noqa: E402
 
 FOLDER = ROOT / "build" / "rehearsals"
 DRIVER = """
-import json, sys
+import json, os, sys
 from dataclasses import replace
 from saework import cli
 from saework.loading import catalogue
-from saework.reproduction import run
+from saework.reproduction import kernel, run
 
 name, notebook, out, parameters, *sae_ids = sys.argv[1:]
 run.NOTEBOOKS[name] = (notebook,)
@@ -64,6 +64,8 @@ def with_parameters(name, out, **of_the_command):
 
 
 run.reproduce = with_parameters
+kernel_arguments = kernel.kernel_arguments
+kernel.kernel_arguments = lambda profile: kernel_arguments(os.environ["IPYTHONDIR"])
 sys.exit(cli.main(["reproduce", name, "--out", out]))
 """
 KERNEL = """
@@ -78,25 +80,31 @@ get_ipython().ast_transformers.append(WithoutAssertions())
 """
 WITHOUT_PRODUCTS = """
 import torch
-_product = torch.nn.functional.linear
 
-def _filled(x, weight, bias=None):
+_linear, _addmm, _matmul = torch.nn.functional.linear, torch.addmm, torch.matmul
+
+def _zeros(x, weight, bias=None):
     n_tokens, n_out = x.numel() // x.shape[-1], len(weight)
     if n_tokens < 256 or n_out > 100_000:  # a few tokens, or the unembedding
-        return _product(x, weight, bias)
+        return _linear(x, weight, bias)
     return x.new_empty(*x.shape[:-1], n_out).fill_(0)  # written, so that it is held
 
-_product_and_sum = torch.addmm
-
-def _of_few_inputs(bias, x, weight, **how):
+def _sum_of_few(bias, x, weight, **how):
     if len(x) < 256 or how:
-        return _product_and_sum(bias, x, weight, **how)
-    return _product_and_sum(bias, x[:, :16], weight[:16])
+        return _addmm(bias, x, weight, **how)
+    return _addmm(bias, x[:, :16], weight[:16])
 
-torch.nn.functional.linear = _filled
-torch.addmm = _of_few_inputs
+def _product_of_few(x, weight):
+    n_inputs = x.shape[-1]
+    if weight.ndim != 2 or n_inputs < 512 or x.numel() < 256 * n_inputs:
+        return _matmul(x, weight)
+    return _matmul(x[..., :16], weight[:16]).mul_((n_inputs / 16) ** 0.5)
+
+torch.nn.functional.linear = _zeros
+torch.addmm = _sum_of_few
+torch.matmul = torch.Tensor.matmul = torch.Tensor.__matmul__ = _product_of_few
 """
-"""Large products: their results are held, as zeros or from 16 inputs (the losses' logits)."""
+"""Large products: their results are held, as zeros (blocks) or from 16 inputs (SAEs, logits)."""
 MACHINE = """
 import psutil
 _of_this_machine = psutil.virtual_memory
@@ -268,9 +276,10 @@ def rehearse(
         limit_gb: in place of what the plan of each notebook promises.
         sae_ids: the only SAEs that the Hub serves, if not all.
         parameters: of the notebooks, in place of their own.
-        products: without them the linear layers of the model's blocks give zeros, and the logits
-            of losses come from 16 numbers of each state: the memory is the same, and hours become
-            minutes. What blocks write to the residual stream is next to nothing anyway.
+        products: without them the linear layers of the model's blocks give zeros, and those of
+            SAEs and losses come from 16 numbers of each input: the memory is the same (but for
+            what a library takes inside a product), and hours become minutes. What blocks write to
+            the residual stream is next to nothing anyway.
         most_minutes: of each notebook.
     """
     machine = MACHINE.format(n=int(machine_gb * 1e9))

@@ -183,8 +183,10 @@ def test_products_left_out_are_held(rehearsing, monkeypatch):
 
     rehearse, _ = rehearsing
     product = torch.nn.functional.linear
-    monkeypatch.setattr(torch.nn.functional, "linear", product)  # put back afterwards
-    monkeypatch.setattr(torch, "addmm", torch.addmm)
+    names = [(torch.nn.functional, "linear"), (torch, "addmm"), (torch, "matmul")]
+    names += [(torch.Tensor, "matmul"), (torch.Tensor, "__matmul__")]
+    for place, name in names:  # put back afterwards
+        monkeypatch.setattr(place, name, getattr(place, name))
     exec(rehearse.WITHOUT_PRODUCTS, {})
     x, weight = torch.ones(2, 128, 3, dtype=torch.bfloat16), torch.ones(5, 3, dtype=torch.bfloat16)
     left_out = torch.nn.functional.linear(x, weight)
@@ -197,6 +199,9 @@ def test_products_left_out_are_held(rehearsing, monkeypatch):
     columns = torch.ones(20, 2)
     assert torch.equal(torch.addmm(bias, states, columns), states[:, :16] @ columns[:16] + 1)
     assert torch.equal(torch.addmm(bias, states[:9], columns), states[:9] @ columns + 1)
+    inputs, columns = torch.ones(300, 1024), torch.ones(1024, 4)
+    assert torch.equal(inputs @ columns, torch.full((300, 4), 16 * 8.0)), "as long as 1,024 random"
+    assert torch.equal(inputs[:255] @ columns, torch.full((255, 4), 1024.0))
 
 
 def _rehearsed(rehearse, folder, monkeypatch, code, *, limit, machine=8):
