@@ -17,8 +17,12 @@ WIDE_DECADES = 3
 
 
 def points(group: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The x and y of one group. Raises: ValueError if they are not as many."""
-    if not isinstance(group, (tuple, list)) or len(group) != 2:
+    """The x and y of one group: a pair, or an array ``[2, n]``.
+
+    Raises: ValueError if they are not as many.
+    """
+    is_table = hasattr(group, "dtype") and group.ndim == 2
+    if not (is_table or isinstance(group, (tuple, list))) or len(group) != 2:
         raise ValueError(f"group {name!r} is {in_words(group)}; give (x values, y values)")
     xs, ys = map(as_array, group)
     if xs.ndim != 1 or xs.shape != ys.shape:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from saework.views.figure_data import by_step, centres, checked_limits, finite, log_ticks, points
 
@@ -19,6 +20,13 @@ def test_points_are_as_many_in_x_as_in_y():
         points(([1, 2], [1]), "a")
     with pytest.raises(ValueError, match=r"group 'a' is \[1, 2, 3\]; give \(x values, y values\)"):
         points([1, 2, 3], "a")
+    for kind in (np.array, torch.tensor):
+        xs, ys = points(kind([[1, 2], [3, 4]]), "a")
+        assert xs.tolist() == [1, 2] and ys.tolist() == [3, 4]
+        with pytest.raises(ValueError, match=r"; give \(x values, y values\)$"):
+            points(kind([[1, 2], [3, 4], [5, 6]]), "a")
+        with pytest.raises(ValueError, match=r"; give \(x values, y values\)$"):
+            points(kind([1, 2]), "a")
 
 
 def test_rates_have_a_row_for_each_step():
