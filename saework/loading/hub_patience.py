@@ -1,4 +1,4 @@
-"""How long a preflight waits for the Hub: one limit for all of its questions."""
+"""What a preflight asks the Hub, and how long it waits: one limit for all of its questions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from saework.core.errors import NotAvailableError
+from saework.loading.hub import Repository
 from saework.loading.hub_watch import WATCH, hub_host
 
 T = TypeVar("T")
@@ -90,3 +92,31 @@ class Patience:
             f"{hub_host()} did not answer within {self._limit_s:g} s, so it is not known whether "
             "the files can be downloaded; check the network, and try again"
         )
+
+
+def access_problems(
+    missing: list[tuple[Repository, str]], locked: dict[str, str], patience: Patience
+) -> list[str]:
+    """Why files could not be downloaded, one reason per repository.
+
+    Args:
+        missing: what is not on this machine.
+        locked: what is known without asking, by the repository's name.
+        patience: for the questions, which are asked at one time.
+    """
+    open_files = [
+        (repository, file) for repository, file in missing if repository.name not in locked
+    ]
+    if open_files:
+        import huggingface_hub.hf_api  # noqa: F401, its import is no part of the wait
+    answers = patience.ask_all(
+        [partial(repository.access_problem, file) for repository, file in open_files]
+    )
+    problems = dict(locked)
+    for (repository, _), answer in zip(open_files, answers):
+        if isinstance(answer, BaseException) and not isinstance(answer, NotAvailableError):
+            raise answer
+        if answer:
+            problems.setdefault(repository.name, str(answer))
+    in_order = [problems.get(repository.name) for repository, _ in missing]
+    return [problem for problem in dict.fromkeys(in_order) if problem]

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from saework.core.lines import problem_lines, wrapped
 from saework.core.versions import check_versions
 from saework.loading.catalogue import is_curated, release_named
 from saework.loading.hub import NEW_TOKEN, Repository, gated_words
-from saework.loading.hub_patience import GLANCE_S, Patience, is_public_hub
+from saework.loading.hub_patience import GLANCE_S, Patience, access_problems, is_public_hub
 from saework.loading.needs import FULL, need_of_load
 from saework.loading.plans import (
     Machine,
@@ -235,35 +234,7 @@ def _availability(
             locked[repository.name] = gated_words(repository.name)
     if math.isnan(need_of_load(release, None).memory_gb(4)):
         missing_mb = math.nan
-    return cached_mb, missing_mb, _access_problems(missing, locked, patience)
-
-
-def _access_problems(
-    missing: list[tuple[Repository, str]], locked: dict[str, str], patience: Patience
-) -> list[str]:
-    """Why files could not be downloaded, one reason per repository.
-
-    Args:
-        missing: what is not on this machine.
-        locked: what is known without asking, by the repository's name.
-        patience: for the questions, which are asked at one time.
-    """
-    open_files = [
-        (repository, file) for repository, file in missing if repository.name not in locked
-    ]
-    if open_files:
-        import huggingface_hub.hf_api  # noqa: F401, its import is no part of the wait
-    answers = patience.ask_all(
-        [partial(repository.access_problem, file) for repository, file in open_files]
-    )
-    problems = dict(locked)
-    for (repository, _), answer in zip(open_files, answers):
-        if isinstance(answer, BaseException) and not isinstance(answer, NotAvailableError):
-            raise answer
-        if answer:
-            problems.setdefault(repository.name, str(answer))
-    in_order = [problems.get(repository.name) for repository, _ in missing]
-    return [problem for problem in dict.fromkeys(in_order) if problem]
+    return cached_mb, missing_mb, access_problems(missing, locked, patience)
 
 
 def _disk_problems(missing_mb: float) -> list[str]:
