@@ -44,7 +44,7 @@ def in_words(value: object) -> str:
         return f"the class {value.__name__}"
     kind = type(value).__name__
     shape = getattr(value, "shape", None)
-    article = "an" if kind[0] in "aeiouAEIOU" else "a"
+    article = "an" if kind[0] in "aeiouAEIOU" or kind.startswith("nd") else "a"
     return f"{article} {kind}" + (f" of shape {tuple(shape)}" if isinstance(shape, tuple) else "")
 
 

@@ -160,6 +160,8 @@ def _split_characters(
 
 def decode_each(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
     """The text of each token id; empty for ids beyond the tokenizer (padded vocabularies)."""
+    if len(ids) == 0:  # transformers gives one text for no rows
+        return []
     n_known = len(tokenizer)
     rows = [[token_id] if token_id < n_known else [] for token_id in ids]
     texts = tokenizer.batch_decode(

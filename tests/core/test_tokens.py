@@ -410,3 +410,7 @@ def test_a_tokenizer_that_gives_too_few_texts(tiny):
         ValueError, match="the tokenizer gave 1 texts for 2 tokens; give the model's"
     ):
         str_tokens([1, 2], Short())
+
+
+def test_no_tokens_have_no_texts(tiny):
+    assert decode_each([], tiny.tokenizer) == []

@@ -494,7 +494,7 @@ def test_with_sae_keeps_the_rest(release):
     other = workbook.with_sae("run2")
     assert (
         other.model is workbook.model
-        and other.tokens is workbook.tokens
+        and torch.equal(other.tokens, workbook.tokens)
         and other.release is workbook.release
     )
     assert other.sae_id == "run2" and workbook.sae_id == "run1"
