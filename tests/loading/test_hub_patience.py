@@ -96,9 +96,7 @@ def test_preflight_of_a_silent_hub(tmp_path):
     with LocalHub() as hub:
         hub.is_silent = True
         done = run_client(SILENT, endpoint=hub.url, cache=tmp_path)
-        asked = {path.split("/resolve")[0] for path in hub.waiting}
     assert done.returncode == 0, done.stderr
     assert "saework: waiting for 127.0.0.1" in done.stderr
     assert done.stderr.count("waiting for") == 1
     assert '[false, ["127.0.0.1' in done.stdout and done.stdout.count("did not answer") == 1
-    assert len(asked) == 4, "all four repositories are asked for at one time"
