@@ -110,7 +110,7 @@ def next_token_log_probs(
 def _of_one_row(
     model: HookedModel, row: Tensor, amount: Tensor, marked: Tensor, place: str, directions: Tensor
 ) -> Tensor:
-    """``[state, marked token, d_model]``; the row's copies run as one batch behind the hook."""
+    """``[state, marked token, d_model]``; the row's copies run as one batch."""
     end = int(marked.nonzero().max()) + 1  # later tokens change nothing before them
     parts = []
     for some in directions.split(max(1, TOKENS_AT_A_TIME // end)):
@@ -119,7 +119,8 @@ def _of_one_row(
         def edit(value: Tensor, taken_out: Tensor = taken_out) -> Tensor:
             return value - taken_out.reshape(*taken_out.shape[:2], *value.shape[2:])
 
-        parts.append(final_states(model, row[None, :end], place, edit))
+        copies = row[None, :end].expand(len(some), -1)
+        parts.append(final_states(model, copies, place, edit))
     states = torch.cat(parts)
     return states[:, marked[:end].to(states.device)]
 

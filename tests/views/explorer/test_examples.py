@@ -7,7 +7,7 @@ import torch
 from conftest import slow_features
 
 from saework import Workbook, scan
-from saework.core.tokens import not_bos, str_tokens
+from saework.core.tokens import not_bos, str_tokens, whole_characters
 from saework.views.explorer import examples
 from saework.views.explorer.examples import Example, ExampleReader
 from saework.views.heatmap import token_heatmap
@@ -62,7 +62,7 @@ def test_an_example_is_shown_with_its_place_and_a_frame(book, kept):
     html = ExampleReader(book, kept).html(example, max_value=9.0)
     words = f"Example 1 of 1: row 2, position 5, activation {example.activation:.3g}"
     values = slow_features(book.model, book.sae, book.tokens[2:3], book.hook)[0, 1:, FEATURE]
-    strings = str_tokens(book.tokens[2], book.tokenizer)[1:]
+    strings = whole_characters(book.tokens[2], book.tokenizer)[1:]
     label = f"feature {FEATURE}, activation"
     heatmap = token_heatmap(strings, values, max_value=9.0, label=label, mark=4)
     assert html == f"<div>{words}</div>{heatmap._repr_html_()}"

@@ -10,7 +10,7 @@ import torch
 from conftest import slow_features
 
 from saework import Workbook, logit_effect, scan, text_heatmap
-from saework.core.tokens import str_tokens, visible
+from saework.core.tokens import str_tokens, visible, whole_characters
 from saework.views.explorer import examples
 from saework.views.explorer.controls import Controls
 from saework.views.explorer.explorer import explore
@@ -318,7 +318,7 @@ def test_examples_are_stepped_through_in_their_context(book):
             f"Example {number} of 4: row {row}, position {pos}, activation {activation:.3g}</div>"
             in box.example_output.value
         )
-        strings = str_tokens(book.tokens[row], book.tokenizer)[1:]
+        strings = whole_characters(book.tokens[row], book.tokenizer)[1:]
         values = all_features(book, book.tokens[row])[1:, 7]
         heatmap = token_heatmap(strings, values, label="feature 7, activation", mark=pos - 1)
         assert box.example_output.value.endswith(heatmap._repr_html_())
