@@ -67,7 +67,10 @@ class Served:
     ranges: str = "right"
     """How requests for a range are answered: ``right``, ``whole`` (all of the file), ``416``,
     ``short`` (ten bytes fewer), ``shifted`` (the next bytes), ``moved`` (as from another commit),
-    or ``changed`` (as from another file)."""
+    ``changed`` (as from another file), ``long`` (ten bytes more than were asked for and are said),
+    or ``broken`` (each answer breaks off ten bytes before its end)."""
+    locked: tuple[str, ...] = ()
+    """Files behind the gate, though the others are open."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,8 @@ def _handler(hub: LocalHub):
             if commit is None:
                 return
             name = "/".join(path)
+            if name in served.locked:
+                return self._fail(403, "GatedRepo")
             if name not in _files(folder):
                 return self._fail(404, "EntryNotFound", {"X-Repo-Commit": commit})
             self._file(served, folder / name, name, commit)
@@ -243,11 +248,15 @@ def _handler(hub: LocalHub):
                 "Accept-Ranges": "bytes",
                 "Content-Length": size - start,
             }
+            if answered == "long":
+                headers["Content-Length"] += 10
             if wanted:
                 headers["Content-Range"] = f"bytes {start}-{size - 1}/{whole}"
             self._head(206 if wanted else 200, headers)
             if self.command == "GET":
                 stop = served.drop.pop(name, size)
+                if wanted and answered in ("long", "broken"):
+                    stop += 10 if answered == "long" else -10
                 with path.open("rb") as file:
                     file.seek(start)
                     remaining = stop - start

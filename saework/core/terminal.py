@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from saework.core.lines import wrapped
+from saework.core.machine_errors import is_out_of_memory
 
 TYPED_WRONG, FAILED, CUT_OFF, BY_SIGNAL = 2, 1, 141, 128
 """Exit codes. The last is added to the signal's number, as shells do."""
@@ -24,8 +25,6 @@ ENDING = tuple(
 )  # Windows has no hang-up
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
-"""How torch says it."""
 
 
 class EndedError(KeyboardInterrupt):
@@ -195,9 +194,3 @@ def in_words(error: ValueError | OSError) -> str:
     elif error.errno in FORBIDDEN:
         remedy = "give a folder that you may write to (--out DIR)"
     return f"{named}{error.strerror}; {remedy}"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or torch has no memory left."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in text for words in NO_MEMORY)

@@ -11,20 +11,26 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
-DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?")
+DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+NO_MPS = (
+    "device is 'mps', and Apple's GPUs have no float64, in which scores are summed here; "
+    "give 'cpu'"
+)
 
 
 def device_word(word: str) -> str:
     """A typed device, checked.
 
     Raises:
-        ValueError: for another word.
+        ValueError: for another word, or a device that has no float64.
 
     >>> device_word("cuda:1")
     'cuda:1'
     """
+    if word == "mps":
+        raise ValueError(NO_MPS)
     if not DEVICE.fullmatch(word):
-        raise ValueError(f"device is {word!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'")
+        raise ValueError(f"device is {word!r}; give 'cpu', 'cuda' or 'cuda:1'")
     return word
 
 
@@ -42,7 +48,7 @@ def dtype_word(word: str) -> str:
 def add_plan_options(command: argparse.ArgumentParser) -> None:
     """Add what can be typed of a plan to a command."""
     command.add_argument(
-        "--device", metavar="D", help="cpu, cuda or mps; a GPU that is large enough if left out"
+        "--device", metavar="D", help="cpu, cuda or cuda:1; a GPU that is large enough if left out"
     )
     command.add_argument(
         "--dtype",
@@ -69,7 +75,7 @@ def as_device(device: object) -> torch.device:
     """The device asked for, or a GPU if there is one.
 
     Raises:
-        ValueError: for what is no device, or one that holds no numbers.
+        ValueError: for what is no device, or one that holds no numbers, or none in float64.
     """
     import torch
 
@@ -78,9 +84,11 @@ def as_device(device: object) -> torch.device:
     try:
         device = torch.device(cast("str", device))
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device is {device!r}; give 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
+        raise ValueError(f"device is {device!r}; give 'cpu', 'cuda' or 'cuda:1'") from error
     if device.type == "meta":
-        raise ValueError("device is 'meta', which holds no numbers; give 'cpu', 'cuda' or 'mps'")
+        raise ValueError("device is 'meta', which holds no numbers; give 'cpu' or 'cuda'")
+    if device.type == "mps":
+        raise ValueError(NO_MPS)
     return device
 
 

@@ -18,6 +18,7 @@ import torch
 
 from saework.core.errors import WeightsError
 from saework.core.files import read_json
+from saework.core.machine_errors import check_not_the_machine
 from saework.engine.left_out import hold_rows, leave_out
 from saework.loading.cut_models import MODEL_CLASSES, TEXT_PARTS, FirstBlocks
 from saework.loading.outside_code import no_programs_started, refuse_own_code
@@ -43,7 +44,7 @@ NEEL_CONFIG_KEYS = (
 )
 OPTIONAL_FILES = ("*.safetensors.index.json", "generation_config.json")
 """Fetched with the model where they exist."""
-SHARD_BY_SHARD = ("cuda", "mps")
+SHARD_BY_SHARD = ("cuda",)
 """Kinds of device to which weights go tensor by tensor, never whole through host memory."""
 CPU = torch.device("cpu")
 
@@ -75,6 +76,7 @@ def huggingface_model(
     Raises:
         WeightsError: for damaged files, where weights are missing or of another shape, or for a
             model that is Python code of its own repository.
+        NotAvailableError: too little memory, or a GPU that fails.
     """
     from safetensors import SafetensorError
     from transformer_lens.model_bridge import TransformerBridge
@@ -99,7 +101,8 @@ def huggingface_model(
                     hf_model=loaded,
                     trust_remote_code=False,
                 )
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError, RuntimeError, MemoryError) as error:
+        check_not_the_machine(error)
         raise WeightsError(
             f"the weights in {folder} are damaged or of another model ({error}); "
             "delete them and download them again"

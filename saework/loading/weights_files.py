@@ -19,6 +19,7 @@ import torch
 import saework.core.torch_setup  # noqa: F401, before the first work with torch
 from saework.core.arguments import check_finite
 from saework.core.errors import WeightsError
+from saework.core.machine_errors import check_not_the_machine
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         WeightsError: if the file is truncated, or holds more than tensors.
+        NotAvailableError: too little memory.
     """
     path = Path(path)
     try:
@@ -41,7 +43,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         if _begins_with(path, (ZIP, PICKLE)):
             raise _refused(path, "tensors") from error
         raise _damaged(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, MemoryError) as error:
+        check_not_the_machine(error)
         raise _damaged(path, error) from error
     named = isinstance(state, dict)
     if not named or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from saework.loading.hub import Repository
 
 COMMIT = "7" * 40
-WRONG = ("416", "short", "shifted", "moved", "changed")
+WRONG = ("416", "short", "shifted", "moved", "changed", "long", "broken")
 LOCK = ".blocks-1-of-4.lock"
 
 CLIENT = (
@@ -118,12 +118,15 @@ def session(root, tmp_path_factory):
         for name in ("twice", "killed", "cached", "disk"):
             hub.add(f"ours/{name}", root / "right", commits=(COMMIT,))
         hub.add("ours/gated", root / "right", commits=(COMMIT,), gated=401)
+        second = ("model-00002-of-00003.safetensors",)
+        hub.add("ours/locked", root / "right", commits=(COMMIT,), locked=second)
         for wrong in ("whole", *WRONG):
             hub.add(f"ours/{wrong}", root / "right", commits=(COMMIT,), ranges=wrong)
         answers = result_of(
             CLIENT
             + f"""
 answers = {{name: asked("ours/" + name) for name in {("whole", "gated", *WRONG)!r}}}
+answers["locked"] = asked("ours/locked", 4)
 for name in ("outside", "elsewhere", "no-map", "other-widths"):
     answers[name] = asked("ours/" + name)
 answers["one"] = asked("ours/right")
@@ -245,6 +248,14 @@ def test_a_gate(session):
     assert answer["error"] == "NotAvailableError"
     assert "ours/gated is gated: accept its licence" in answer["text"]
     assert answer["held"] == []
+
+
+def test_a_gate_that_closes_in_the_middle(session):
+    """The config and the first shard are open."""
+    answer = session[0]["locked"]
+    assert answer["error"] == "NotAvailableError"
+    assert "ours/locked is gated: accept its licence" in answer["text"]
+    assert answer["held"] == ["", LOCK.replace("1-of", "4-of")]
 
 
 @pytest.mark.parametrize(

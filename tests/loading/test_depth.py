@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from every_sae import build
 from local_hub import (
     GEMMA_SCOPE,
     LLAMA_TEMPLATE,
@@ -24,7 +25,7 @@ from local_hub import (
 )
 
 import saework
-from saework.core.errors import NotAvailableError
+from saework.core.errors import HookError, NotAvailableError
 from saework.engine import forward
 from saework.loading.self_check import self_check
 
@@ -223,6 +224,31 @@ def test_a_mini_needs_no_copy(part, whole):
         forward.activations(whole.model, whole.tokens, whole.hook),
     )
     assert part.model.cfg.n_layers < whole.model.cfg.n_layers
+
+
+@pytest.mark.parametrize("depth", ["hook", "text"])
+@pytest.mark.parametrize(
+    "hook", ["blocks.3.hook_resid_post", "blocks.3.attn.hook_z", "blocks.1.attn.hook_z"]
+)
+def test_an_sae_at_the_last_block_or_on_attention(tmp_path, hook, depth):
+    """Four heads of 32 are read as one axis; behind the last of four blocks is no block."""
+    build("standard", hook, hook, tmp_path, d_in=128).save_model(tmp_path)
+    options = {"text": "import os\n" * 20, "n_tokens": 128, "check": False}
+    part = saework.load("gemma-mini", tmp_path, depth=depth, **options)
+    full = saework.load("gemma-mini", tmp_path, **options)
+    assert part.hook == hook and part.model.cfg.n_layers == int(hook[7]) + 1
+    features = [saework.scan(book, progress=False).total_activation for book in (part, full)]
+    assert torch.equal(*features) and features[0].sum() > 0
+    with pytest.raises(HookError, match=f'depth="{depth}": .* load it with depth="full"'):
+        saework.recons_score(part)
+
+
+@pytest.mark.parametrize("depth", ["hook", "text"])
+def test_an_sae_behind_the_blocks(tmp_path, depth):
+    hook = "ln_final.hook_normalized"
+    build("standard", hook, hook, tmp_path, d_in=128).save_model(tmp_path)
+    with pytest.raises(HookError, match=f'{hook} is in no block .* load with depth="full"'):
+        saework.load("gemma-mini", tmp_path, depth=depth, check=False)
 
 
 def test_the_check_of_a_batch_runs_without_logits(recwarn):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from local_hub import TRIED, LocalHub, result_of
 
+from saework.loading.hub_ranges import ATTEMPTS
+
 COMMIT = "7" * 40
 CONTENT = bytes(range(256)) * 40_000  # ten megabytes
-WRONG = ("whole", "416", "short", "shifted", "moved", "changed")
+WRONG = ("whole", "416", "short", "shifted", "moved", "changed", "long")
 
 CLIENT = (
     TRIED
@@ -37,12 +39,12 @@ def session(tmp_path_factory):
         hub.add("ours/right", folder, commits=(COMMIT,))
         hub.add("ours/dropped", folder, commits=(COMMIT,), drop={"w.bin": 3_000_000})
         hub.add("ours/gated", folder, commits=(COMMIT,), gated=403)
-        for wrong in WRONG:
+        for wrong in (*WRONG, "broken"):
             hub.add(f"ours/{wrong}", folder, commits=(COMMIT,), ranges=wrong)
         answers = result_of(
             CLIENT
             + f"""
-answers = {{name: asked("ours/" + name, 100, 5_000_000) for name in {WRONG!r}}}
+answers = {{name: asked("ours/" + name, 100, 5_000_000) for name in {(*WRONG, "broken")!r}}}
 report(answers | {{
     "right": asked("ours/right", 100, 5_000_000),
     "all": asked("ours/right", 0, {len(CONTENT)}),
@@ -90,6 +92,12 @@ def test_a_connection_that_breaks_off_is_taken_up_where_it_broke(session):
         ("shifted", "WeightsError", "answered with bytes 101-5000000/10240000; load again"),
         ("moved", "WeightsError", "at revision 77777777, the Hub answered for bbbbbbbb"),
         ("changed", "WeightsError", "changed while it was downloaded; load again"),
+        (
+            "long",
+            "WeightsError",
+            "asked for 4,999,900 bytes of w.bin of ours/long, more came; load",
+        ),
+        ("broken", "WeightsError", "asked for 4,999,900 bytes of w.bin of ours/broken, fewer came"),
         ("gated", "NotAvailableError", "ours/gated is gated: accept its licence"),
         ("missing", "NotAvailableError", "the Hub has no model ours/nothing"),
         ("no file", "NotAvailableError", "has no file other.bin at this revision"),
@@ -112,3 +120,4 @@ def test_of_a_wrong_answer_nothing_is_read(session):
     for wrong in WRONG:
         gets = [r for r in requests if r.method == "GET" and f"/ours/{wrong}/" in r.path]
         assert len(gets) == 1, wrong
+    assert len([r for r in requests if r.method == "GET" and "/broken/" in r.path]) == ATTEMPTS

@@ -29,6 +29,7 @@ from local_hub import (
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from saework.core.errors import NotAvailableError
 from saework.core.files import read_json
 from saework.engine import forward
 from saework.engine.masks import with_and_without_bos
@@ -305,10 +306,28 @@ def test_dtypes(folder_of):
     assert {p.dtype for p in read(folder_of("llama")).parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "not enough memory to load this"),
+        (OSError(12, "Cannot allocate memory"), "not enough memory to load this"),
+        (RuntimeError("CUDA error: device lost"), "the GPU failed .*restart the session"),
+    ],
+)
+def test_files_are_not_blamed_for_the_machine(folder_of, monkeypatch, error, words):
+    from transformers import AutoModelForCausalLM
+
+    def from_pretrained(folder, **options):
+        raise error
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    with pytest.raises(NotAvailableError, match=words):
+        read(folder_of("gemma2"))
+
+
 @pytest.mark.parametrize("architecture", ["gemma2", "gpt2"])
-@pytest.mark.parametrize("kind", ["cuda", "mps"])
 @torch.no_grad()
-def test_weights_go_to_a_gpu_shard_by_shard(folder_of, monkeypatch, architecture, kind):
+def test_weights_go_to_a_gpu_shard_by_shard(folder_of, monkeypatch, architecture):
     """A GPU's ``device_map`` is asked for; here host memory stands in for it."""
     from transformers import AutoModelForCausalLM
 
@@ -321,7 +340,7 @@ def test_weights_go_to_a_gpu_shard_by_shard(folder_of, monkeypatch, architecture
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, *to: moved.append(to) or module)
-    device = torch.device(f"{kind}:0")
+    device = torch.device("cuda:0")
     model = read(folder_of(architecture), dtype=torch.bfloat16, device=device)
     assert asked == [({"": device}, torch.bfloat16)]
     assert not [to for to in moved if device in to], "moved by itself, not whole afterwards"

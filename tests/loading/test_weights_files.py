@@ -12,6 +12,7 @@ from conftest import weights_error
 from local_hub import write_gemma_scope, write_sae
 from sae_files import Trap
 
+from saework.core.errors import NotAvailableError
 from saework.loading.weights_files import check_shapes, read_arrays, read_tensors
 
 
@@ -156,3 +157,12 @@ def test_a_zip_that_unpacks_to_far_more_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "load", None)
     words = weights_error(read_arrays, tmp_path / "bomb.npz")
     assert "bomb.npz unpacks to 4,000," in words and "more than 100 times its size" in words
+
+
+def test_a_file_is_not_blamed_for_too_little_memory(files, monkeypatch):
+    def no_memory(*arguments, **options):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "load", no_memory)
+    with pytest.raises(NotAvailableError, match="there is not enough memory to load this"):
+        read_tensors(files.sae_weights)

@@ -19,6 +19,7 @@ import torch
 from saework.core.arguments import check_finite
 from saework.core.errors import WeightsError
 from saework.core.files import read_json
+from saework.core.machine_errors import check_not_the_machine
 from saework.core.protocols import hook_of
 from saework.engine.architectures import reconstructs
 from saework.loading.hub import explained
@@ -76,6 +77,7 @@ class SaeLens(SaeLayout):
                 warnings.simplefilter("ignore", UserWarning)
                 sae = SAE.load_from_disk(folder, device="cpu", dtype="float32")
         except (SafetensorError, OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            check_not_the_machine(error)
             raise WeightsError(
                 f"{folder} is not a whole SAE of sae_lens's layout "
                 f"({type(error).__name__}: {error}); download it again"

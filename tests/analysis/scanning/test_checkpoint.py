@@ -22,6 +22,7 @@ import saework
 from saework import FeatureScan
 from saework.analysis.scanning import checkpoint, run_scan, workers
 from saework.core.errors import WeightsError
+from saework.engine.digests import hooks_on
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +97,28 @@ def test_an_interrupted_scan_continues_where_it_stopped(scan, half_done, monkeyp
     assert parts == list(range(50, 120))
     assert_same(scan(checkpoint=half_done), whole)
     assert parts == list(range(50, 120)), "a finished scan is read from its file"
+
+
+def test_a_gpu_that_is_lost_costs_one_part(scan, tiny, tmp_path, monkeypatch):
+    """Torch raises then, at whatever it computes next; no hook stays on, and the rest is kept."""
+    whole, path = scan(), tmp_path / "lost.safetensors"
+    forward = type(tiny.model).forward
+    runs = []
+
+    def lost(self, *arguments, **options):
+        runs.append(self)
+        if len(runs) > 50:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return forward(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny.model), "forward", lost)
+        with pytest.raises(RuntimeError, match="CUDA error"):
+            scan(checkpoint=path)
+    assert hooks_on(tiny.model) == []
+    ((first, last),) = FeatureScan.load(path).rows
+    assert first == 0 and last == len(runs) - 1
+    assert_same(scan(checkpoint=path), whole)
 
 
 def test_a_first_row_and_a_mask(scan, tokens, interrupted, monkeypatch):
