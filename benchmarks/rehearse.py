@@ -364,8 +364,8 @@ def _by_cell(executed: Path, held: Sequence[tuple[datetime, float]]) -> dict[str
 def _problem(executed: Path, log: Path) -> str | None:
     """What stopped a notebook, or None."""
     if not executed.exists():
-        said = log.read_text().strip().splitlines()
-        return said[-1] if said else "nothing was written"
+        said = log.read_text().rpartition("saework: ")[2]
+        return " ".join(said.split()) or "nothing was written"
     for number, cell in enumerate(nbformat.read(executed, as_version=4).cells):
         for output in cell.get("outputs", []):
             if output.output_type == "error":

@@ -165,9 +165,9 @@ def _check_top_features(path: str, reference: dict[str, Any]) -> None:
             f"{path}: top_features_last_pos names features {indices}; "
             f"each must be named once, and lie in 0..{d_sae - 1}"
         )
-    is_sorted = values == sorted(values, reverse=True)
-    if not is_sorted or any(value <= 0 for value in values):
+    sizes = [abs(value) for value in values]  # AbsTopK keeps features below zero, too
+    if sizes != sorted(sizes, reverse=True) or 0 in sizes:
         raise ValueError(
             f"{path}: top_features_last_pos has values {values}; "
-            "they must be above 0, highest first"
+            "none may be 0, and the largest come first"
         )

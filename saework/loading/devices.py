@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 NO_MPS = (
-    "device is 'mps', and Apple's GPUs have no float64, in which scores are summed here; "
-    "give 'cpu'"
+    "device is 'mps', and Apple's GPUs have no float64, in which scores are summed here; give 'cpu'"
 )
 
 

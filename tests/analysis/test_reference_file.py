@@ -150,8 +150,8 @@ def test_what_is_wrong_is_named(change, message, tmp_path):
             r"names features \[48, .*each must be named once, and lie in 0\.\.47",
         ),
         (lambda top: top[0].update(index=top[1]["index"]), "each must be named once"),
-        (lambda top: top.reverse(), "must be above 0, highest first"),
-        (lambda top: top[-1].update(value=0.0), "must be above 0, highest first"),
+        (lambda top: top.reverse(), "none may be 0, and the largest come first"),
+        (lambda top: top[-1].update(value=0.0), "none may be 0, and the largest come first"),
     ],
 )
 def test_top_features_that_cannot_be(change, message, tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import torch
 from conftest import slow_features
 from stand_ins import PlainSAE
 
@@ -48,7 +47,8 @@ def test_what_is_refused(tiny):
     assert refused(Subject(("dog", "cow"), PASSAGE)) == (
         f"the passage {PASSAGE!r} must hold some of the words dog, cow, and others"
     )
-    silent = PlainSAE(torch.zeros_like, lambda x: x, d_in=tiny.sae.W_dec.shape[1], d_sae=48)
+    d_sae, d_in = tiny.sae.W_dec.shape
+    silent = PlainSAE(lambda x: x.new_zeros(*x.shape[:-1], d_sae), None, d_in=d_in, d_sae=d_sae)
     silent.cfg = tiny.sae.cfg
     assert refused(Subject(("cat",), PASSAGE), silent) == (
         f"no feature is more active on cat than on the rest of {PASSAGE!r}; give a feature"

@@ -22,11 +22,11 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 GELU = """
 from dataclasses import replace
 from saework.loading import catalogue, corpus
-drawn = corpus.published_rows
+all_batches = corpus.published_rows
 
 
 def one_batch(n_rows, n_batches, **more):  # 64 rows are enough to run
-    return drawn(n_rows, 1, **more)
+    return all_batches(n_rows, 1, **more)
 
 
 corpus.published_rows = one_batch

@@ -10,6 +10,7 @@ import torch
 from page_checks import slow_losses_of_row
 
 from saework import scan
+from saework.core.tokens import whole_characters
 from saework.views.feature_page import firings
 from saework.views.feature_page.contexts import TOKENS_BEFORE, WINDOW, read_contexts
 from saework.views.feature_page.examples import choose
@@ -81,6 +82,6 @@ def test_an_examples_context_on_the_page(book, page, activations):
         last = min(20, example.pos + 9)
         expected = activations[example.row, first:last, page.feature].tolist()
         assert example.values == pytest.approx(expected, abs=1e-5)
-        ids = book.tokens[example.row, first:last].tolist()
-        assert list(example.strings) == [book.tokenizer.decode([i]) for i in ids]
+        strings = whole_characters(book.tokens[example.row], book.tokenizer)
+        assert list(example.strings) == strings[first:last]
         assert example.at == example.pos - first
