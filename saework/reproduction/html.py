@@ -33,8 +33,7 @@ _PAGE = (
   --jp-mirror-editor-number-color: #1d6b1d;
   --jp-mirror-editor-operator-color: #8a00d4;
 }
-nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
-</style>
+LAYOUT</style>
 {{ resources.include_css("static/theme-dark.css") | replace("<style", '<style media="DARK"') }}
 <style media="DARK">COLOURS</style>
 {%- endblock -%}
@@ -44,6 +43,41 @@ nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
 {%- endfor %}</nav>{% endif -%}
 {%- endblock -%}"""
 )
+# What a phone and paper need: scrolling figures, rows of claims that are not towers, whole lines.
+_LAYOUT = """
+nav.neighbours { padding: 0.5rem 1rem; font-family: system-ui, sans-serif; }
+[role="figure"] { overflow-x: auto; break-inside: avoid; }
+@media screen {
+  [role="figure"] .plotly-graph-div { min-width: 34rem; }
+  .jp-RenderedHTML > :is(p + table, details > table) td:first-child { white-space: nowrap; }
+  .jp-RenderedHTML > :is(p + table, details > table) td:nth-child(8) { min-width: 14rem; }
+}
+@media print {
+  .jp-Notebook pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
+  .jp-RenderedHTMLCommon table { font-size: 8pt !important; }
+  .js-plotly-plot, .js-plotly-plot .svg-container { height: auto !important; }
+  .js-plotly-plot :is(.main-svg, canvas) { width: 100% !important; max-width: none !important; }
+  .js-plotly-plot .main-svg { height: 100% !important; }
+  .js-plotly-plot canvas { height: auto !important; }
+  .modebar-container { display: none; }
+}
+"""
+# Figures are drawn for the screen. On paper they shrink as pictures do.
+_PRINT_SCRIPT = """<script>
+addEventListener("beforeprint", () => {
+  for (const svg of document.querySelectorAll(".js-plotly-plot .main-svg")) {
+    const [width, height] = ["width", "height"].map(name => svg.getAttribute(name));
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    svg.setAttribute("preserveAspectRatio", "xMinYMin");
+    svg.closest(".svg-container").style.aspectRatio = `${width} / ${height}`;
+  }
+});
+addEventListener("afterprint", () => {
+  for (const svg of document.querySelectorAll(".js-plotly-plot .main-svg")) {
+    svg.removeAttribute("viewBox");
+  }
+});
+</script>"""
 _DARK = "screen and (prefers-color-scheme: dark)"
 _DARK_COLOURS = """
 :root {
@@ -78,7 +112,7 @@ def page(notebook: NotebookNode, *, title: str, neighbours: Sequence[tuple[str, 
     # embed_images=True would close each <details> right behind its summary: answers would be seen
     hidden = Config(TagRemovePreprocessor={"enabled": True, "remove_input_tags": {"check"}})
     colours = _DARK_COLOURS + dark_figures() + DARK_STYLE
-    template = _PAGE.replace("DARK", _DARK).replace("COLOURS", colours)
+    template = _PAGE.replace("DARK", _DARK).replace("COLOURS", colours).replace("LAYOUT", _LAYOUT)
     exporter = HTMLExporter(raw_template=template, exclude_anchor_links=True, config=hidden)
     resources = {"metadata": {"name": title}, "neighbours": list(neighbours)}
     html, _ = exporter.from_notebook_node(notebook, resources=resources)
@@ -132,5 +166,7 @@ def _draw_figures(notebook: NotebookNode) -> None:
         figure = plotly.io.from_json(json.dumps(parts))
         drawing = plotly.io.to_html(figure, full_html=False, include_plotlyjs=is_first)
         words = escape(pictures.described(data), quote=True)
-        output.data["text/html"] = f'<div role="figure" aria-label="{words}">{drawing}</div>'
+        opening = f'<div role="figure" aria-label="{words}" tabindex="0">'
+        script = _PRINT_SCRIPT if is_first else ""
+        output.data["text/html"] = f"{opening}{drawing}</div>{script}"
         is_first = False

@@ -307,6 +307,31 @@ def test_a_notebooks_page_is_whole_without_a_network(open_page, axe, tmp_path, d
     assert [found for found in axe(page) if found.split()[0] not in NOT_OURS] == []
 
 
+def test_a_notebooks_page_fits_phones_and_paper(browser, tmp_path):
+    figure = plots.line({"a group": ([1, 2], [3, 4])}, title="A long title " * 6, x="x", y="y")
+    ledger = Ledger([Claim("x" * 30, 1.0, "nats", "a long source " * 9, 0.1, "t")], tier="t")
+    outputs = [{PLOTLY_MIME: json.loads(figure.to_json())}, {"text/html": ledger._repr_html_()}]
+    path = tmp_path / "page.html"
+    path.write_text(notebook_page(executed_notebook(*outputs), title="a page"), encoding="utf-8")
+    with labs.watched_page(browser, size={"width": 390, "height": 800}) as phone:
+        phone.page.goto(path.as_uri())
+        figure, row = phone.page.locator(".main-svg").first, phone.page.locator("tbody tr").last
+        assert figure.bounding_box()["width"] > 500  # drawn wide enough, and scrolled
+        assert row.bounding_box()["height"] < 200
+        assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
+    with labs.watched_page(browser) as desk:
+        desk.page.goto(path.as_uri())
+        drawing = desk.page.locator(".main-svg").first
+        assert drawing.bounding_box()["width"] > 800
+        desk.page.set_viewport_size({"width": 640, "height": 900})  # A4
+        desk.page.emulate_media(media="print")
+        desk.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert 300 < drawing.bounding_box()["width"] <= 640
+        assert drawing.get_attribute("viewBox").startswith("0 0 ")
+        desk.page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert drawing.get_attribute("viewBox") is None
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_heatmaps_page_is_readable_by_everybody(open_page, axe, tmp_path, dark):
     strings = ["def", " f", "(x", "):\n", "    ", "#", " a", " note", " <b>", "\n", "日本", "עברית"]
