@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 
@@ -131,3 +134,20 @@ def test_a_mini_needs_no_download():
     need = need_of_load(mini, None)
     assert need.download_mb == 0 and 1.0 <= need.memory_gb(4) < 1.1
     assert needs.memory_gb(mini) == need.memory_gb(4)
+
+
+def full_release(card: str) -> str:
+    """The first release of the column "full" of a notebook's card."""
+    (row,) = re.findall(r"^\| release \|.*\|(.*)\|$", card, flags=re.M)
+    return re.findall(r"`([^`]+)`", row)[0]
+
+
+@pytest.mark.parametrize("number", ["00", "01", "02", "03", "04", "05", "06", "07", "08"])
+def test_a_notebooks_card_has_the_memory_of_the_table(number):
+    (path,) = (Path(__file__).parents[2] / "notebooks").glob(f"{number}_*.ipynb")
+    cells = nbformat.read(path, as_version=4).cells
+    (card,) = [cell.source for cell in cells if "| offline sibling | full |" in cell.source]
+    (memory,) = re.findall(r"^\| memory \|.*\|(.*)\|$", card, flags=re.M)
+    said = float(re.search(r"([\d.]+) GB", memory)[1])
+    need = need_of_notebook(release_named(full_release(card)), path.stem).memory_gb(4)
+    assert said == pytest.approx(need, rel=0.05)

@@ -21,6 +21,7 @@ from stand_ins import executed_notebook
 
 import saework
 from saework import Claim, Ledger, plots, token_heatmap
+from saework.core.ledger_view import as_html
 from saework.core.tokens import whole_characters
 from saework.reproduction.html import PLOTLY_MIME
 from saework.reproduction.html import page as notebook_page
@@ -310,7 +311,7 @@ def test_a_notebooks_page_is_whole_without_a_network(open_page, axe, tmp_path, d
 def test_a_notebooks_page_fits_phones_and_paper(browser, tmp_path):
     figure = plots.line({"a group": ([1, 2], [3, 4])}, title="A long title " * 6, x="x", y="y")
     ledger = Ledger([Claim("x" * 30, 1.0, "nats", "a long source " * 9, 0.1, "t")], tier="t")
-    outputs = [{PLOTLY_MIME: json.loads(figure.to_json())}, {"text/html": ledger._repr_html_()}]
+    outputs = [{PLOTLY_MIME: json.loads(figure.to_json())}, {"text/html": as_html(ledger.entries)}]
     path = tmp_path / "page.html"
     path.write_text(notebook_page(executed_notebook(*outputs), title="a page"), encoding="utf-8")
     with labs.watched_page(browser, size={"width": 390, "height": 800}) as phone:
