@@ -242,7 +242,9 @@ def texts(n: int) -> list[str]:
     whole = "\n".join(table["text"].to_pylist())
     draw = random.Random(0)
     starts = range(0, len(whole) - 1000, 500)
-    return ["".join(whole[i : i + 1000] for i in draw.choices(starts, k=4)) for _ in range(n)]
+    drawn = ["".join(whole[i : i + 1000] for i in draw.choices(starts, k=4)) for _ in range(n)]
+    # notebook 02 looks for rows that hold the word of its feature
+    return [f"My cat is here.\n{text}" if i % 8 == 0 else text for i, text in enumerate(drawn)]
 
 
 def write_parquet(path: Path, documents: list[str]) -> None:
