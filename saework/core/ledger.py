@@ -188,7 +188,7 @@ class Ledger:
         """One ledger from several of one tier; an entry that was run replaces one that was not.
 
         Raises:
-            ValueError: the ledgers are of several tiers, or there is none.
+            ValueError: the ledgers are of several tiers or claims, or there is none.
         """
         ledgers = _all_of(ledgers, Ledger, "ledgers")
         tiers = {ledger.tier for ledger in ledgers}
@@ -200,6 +200,12 @@ class Ledger:
         merged = cls([], tier=tiers.pop())
         for ledger in ledgers:
             for key, entry in ledger._entries.items():
+                known = merged._entries.get(key, entry)
+                if known.claim != entry.claim:
+                    raise ValueError(
+                        f"two ledgers have different claims {entry.claim.id!r} of "
+                        f"{entry.claim.tier!r}; merge ledgers of one list of claims"
+                    )
                 if entry.verdict != NOT_RUN or key not in merged._entries:
                     merged._entries[key] = entry
         return merged

@@ -293,3 +293,9 @@ def test_what_is_no_stored_ledger():
         ValueError, match="the verdict of 'a/one' is 'great'; there are holds, differs"
     ):
         Ledger.from_dict({**stored, "entries": [{**entry, "verdict": "great"}]})
+
+
+def test_ledgers_of_other_claims_do_not_merge():
+    one, other = (Ledger([claim(value)], tier="full") for value in (1.0, 2.0))
+    with pytest.raises(ValueError, match="two ledgers have different claims 'a/one' of 'full'"):
+        Ledger.merge([one, other])
