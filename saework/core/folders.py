@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from saework.core.argument_kinds import check_path
+
 LOCK = ".saework.lock"
 """In a folder while a process writes to it."""
 
@@ -15,8 +17,9 @@ def make_folder(path: str | Path) -> Path:
     """Make a folder if it is not there, try it, and return its absolute path.
 
     Raises:
-        ValueError: it is a file, cannot be made, or cannot be written to; before any work is done.
+        ValueError: it is no path, is a file, or cannot be made or written to; before any work.
     """
+    check_path("folder", path)
     path = Path(path)
     try:
         path = path.absolute()

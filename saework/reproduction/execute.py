@@ -52,8 +52,8 @@ def execute(
     try:
         with TemporaryDirectory(prefix="saework-", ignore_cleanup_errors=True) as profile:
             papermill.execute_notebook(
-                str(source),
-                str(target),
+                _as_template(source),
+                _as_template(target),
                 parameters=parameters or {},
                 kernel_name="python3",
                 cwd=None if on_cell else str(target.parent),
@@ -71,6 +71,11 @@ def execute(
             "programs, or set OMP_NUM_THREADS=1, and run the command again"
         )
     return None
+
+
+def _as_template(path: Path) -> str:
+    """A path for papermill, which fills in what stands between braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def several_at_a_time(

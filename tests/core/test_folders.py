@@ -43,6 +43,12 @@ def test_a_folder_that_cannot_be_written_to_is_refused(name, words):
         make_folder(name)
 
 
+@pytest.mark.parametrize("path", ["a\0b", 3, None])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(ValueError, match="folder"):
+        make_folder(path)
+
+
 def test_a_name_that_is_no_text_is_refused(tmp_path):
     name = os.fsdecode(b"caf\xe9")
     with pytest.raises(ValueError, match=r"caf\\udce9' is no text here.*or set PYTHONUTF8=1"):

@@ -33,6 +33,14 @@ def test_what_went_wrong_is_returned(tmp_path):
     assert execute(tmp_path / "one.ipynb", target) is None
 
 
+def test_braces_in_a_path_are_those_of_the_path(tmp_path):
+    folder = tmp_path / "run {x} {{2}}"
+    folder.mkdir()
+    write(folder / "one.ipynb", "x = 1", "import os; assert os.getcwd().endswith('run {x} {{2}}')")
+    assert execute(folder / "one.ipynb", folder / "two.ipynb", parameters={"x": 2}) is None
+    assert sorted(path.name for path in folder.iterdir()) == ["one.ipynb", "two.ipynb"]
+
+
 def test_two_notebooks_at_a_time_meet_in_their_folder(tmp_path):
     """Each waits for what the other writes, so that one after the other would never end."""
     wait = "import pathlib, time\nwhile not pathlib.Path({!r}).exists():\n    time.sleep(0.05)"
