@@ -233,6 +233,10 @@ def explained(error: Exception, file: str, name: str, *, kind: str = "model") ->
             f"the Hub refuses the token that is set on this machine, so {name} cannot be "
             f"downloaded; {NEW_TOKEN}"
         )
+    if isinstance(error, UnicodeEncodeError):
+        return NotAvailableError(
+            f"the token that is set on this machine has characters that no token has; {NEW_TOKEN}"
+        )
     status = _status_behind(error)
     if is_unreachable(error) and status is not None:
         return NotAvailableError(

@@ -45,6 +45,7 @@ class _ThisPython(KernelSpecManager):
             argv=[sys.executable, "-c", START, "-f", "{connection_file}"],
             display_name="Python 3",
             language="python",
+            env={"PYTHONOPTIMIZE": ""},  # it would leave out the notebooks' own checks
         )
 
 

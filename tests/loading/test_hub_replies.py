@@ -21,6 +21,14 @@ def test_tokens_cannot_be_read(monkeypatch):
     assert "xyz" not in str(error) and "secret" not in str(error) and "abcDEF" not in str(error)
 
 
+def test_a_token_that_no_header_can_hold():
+    try:
+        "hf_äöü".encode("ascii")
+    except UnicodeEncodeError as error:
+        told = str(explained(error, "f", "owner/name"))
+    assert "has characters that no token has; make a new one" in told and "äöü" not in told
+
+
 @pytest.mark.parametrize("etag", ["../../escaped", "a/b", "..", "a\\b", "x" * 300])
 def test_an_etag_that_is_a_path_is_refused(etag):
     check_etags()

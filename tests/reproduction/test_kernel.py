@@ -36,6 +36,7 @@ def witness(tmp_path, monkeypatch):
     kernel.parent.mkdir(parents=True)
     argv = ["/usr/bin/touch", str(ran / "kernel")]
     kernel.write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("JUPYTER_PATH", str(home / "jupyter"))
     monkeypatch.setenv("PYTHONSTARTUP", str(home / "startup.py"))
@@ -44,7 +45,7 @@ def witness(tmp_path, monkeypatch):
 
 def test_no_code_of_the_folder_or_of_the_profile_runs(witness):
     folder, ran = witness
-    cells = ["import sys, random\nsys.executable, '' in sys.path, random.__file__"]
+    cells = ["import sys, random\nsys.executable, '' in sys.path, random.__file__, __debug__"]
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
         metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
@@ -54,7 +55,12 @@ def test_no_code_of_the_folder_or_of_the_profile_runs(witness):
     assert execute(path, path) is None
     assert [file.name for file in ran.iterdir()] == []
     shown = nbformat.read(path, as_version=4).cells[0].outputs[0]["data"]["text/plain"]
-    assert repr(sys.executable) in shown and "False" in shown and str(folder) not in shown
+    assert (
+        repr(sys.executable) in shown
+        and shown.endswith("True)")
+        and "False" in shown
+        and str(folder) not in shown
+    )
 
 
 def test_the_kernel_is_this_python_whatever_its_name():
