@@ -84,19 +84,18 @@ import torch
 _linear, _addmm, _matmul = torch.nn.functional.linear, torch.addmm, torch.matmul
 
 def _zeros(x, weight, bias=None):
-    n_tokens, n_out = x.numel() // x.shape[-1], len(weight)
-    if n_tokens < 256 or n_out > 100_000:  # a few tokens, or the unembedding
+    if x.numel() < 100 * x.shape[-1]:  # a few tokens
         return _linear(x, weight, bias)
-    return x.new_empty(*x.shape[:-1], n_out).fill_(0)  # written, so that it is held
+    return x.new_empty(*x.shape[:-1], len(weight)).fill_(0)  # written, so that it is held
 
 def _sum_of_few(bias, x, weight, **how):
-    if len(x) < 256 or how:
+    if len(x) < 100 or how:
         return _addmm(bias, x, weight, **how)
     return _addmm(bias, x[:, :16], weight[:16])
 
 def _product_of_few(x, weight):
     n_inputs = x.shape[-1]
-    if weight.ndim != 2 or n_inputs < 512 or x.numel() < 256 * n_inputs:
+    if weight.ndim != 2 or n_inputs < 512 or x.numel() < 100 * n_inputs:
         return _matmul(x, weight)
     return _matmul(x[..., :16], weight[:16]).mul_((n_inputs / 16) ** 0.5)
 
@@ -104,7 +103,7 @@ torch.nn.functional.linear = _zeros
 torch.addmm = _sum_of_few
 torch.matmul = torch.Tensor.matmul = torch.Tensor.__matmul__ = _product_of_few
 """
-"""Large products: their results are held, as zeros (blocks) or from 16 inputs (SAEs, logits)."""
+"""Large products: their results are held, as zeros (the model's) or from 16 inputs (SAEs, losses)."""
 MACHINE = """
 import psutil
 _of_this_machine = psutil.virtual_memory
@@ -276,7 +275,7 @@ def rehearse(
         limit_gb: in place of what the plan of each notebook promises.
         sae_ids: the only SAEs that the Hub serves, if not all.
         parameters: of the notebooks, in place of their own.
-        products: without them the linear layers of the model's blocks give zeros, and those of
+        products: without them the model's linear layers give zeros for 100 tokens or more, and those of
             SAEs and losses come from 16 numbers of each input: the memory is the same (but for
             what a library takes inside a product), and hours become minutes. What blocks write to
             the residual stream is next to nothing anyway.

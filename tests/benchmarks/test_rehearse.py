@@ -178,7 +178,7 @@ def test_weights_of_the_stored_dtype_stay_in_their_files(rehearsing):
 
 
 def test_products_left_out_are_held(rehearsing, monkeypatch):
-    """Of many tokens in a block: zeros of the same shape and dtype; for losses, of 16 inputs."""
+    """Of many tokens: zeros of the same shape and dtype; for losses and SAEs, of 16 inputs."""
     import torch
 
     rehearse, _ = rehearsing
@@ -192,16 +192,15 @@ def test_products_left_out_are_held(rehearsing, monkeypatch):
     left_out = torch.nn.functional.linear(x, weight)
     assert torch.equal(left_out, torch.zeros_like(product(x, weight)))
     assert left_out.dtype == torch.bfloat16
-    unembedding = weight.expand(40_000, 5, 3).reshape(-1, 3)
-    for part, rows in ((x[:, :127], weight), (x, unembedding)):
-        assert torch.equal(torch.nn.functional.linear(part, rows), product(part, rows))
+    few = x[:, :49]
+    assert torch.equal(torch.nn.functional.linear(few, weight), product(few, weight))
     states, bias = torch.arange(300.0 * 20).reshape(300, 20), torch.ones(2)
     columns = torch.ones(20, 2)
     assert torch.equal(torch.addmm(bias, states, columns), states[:, :16] @ columns[:16] + 1)
     assert torch.equal(torch.addmm(bias, states[:9], columns), states[:9] @ columns + 1)
     inputs, columns = torch.ones(300, 1024), torch.ones(1024, 4)
     assert torch.equal(inputs @ columns, torch.full((300, 4), 16 * 8.0)), "as long as 1,024 random"
-    assert torch.equal(inputs[:255] @ columns, torch.full((255, 4), 1024.0))
+    assert torch.equal(inputs[:99] @ columns, torch.full((99, 4), 1024.0))
 
 
 def _rehearsed(rehearse, folder, monkeypatch, code, *, limit, machine=8):
