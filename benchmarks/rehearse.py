@@ -103,7 +103,7 @@ torch.nn.functional.linear = _zeros
 torch.addmm = _sum_of_few
 torch.matmul = torch.Tensor.matmul = torch.Tensor.__matmul__ = _product_of_few
 """
-"""Large products: their results are held, as zeros (the model's) or from 16 inputs (SAEs, losses)."""
+"""Large products: their results are held, as zeros or (SAEs, losses) from 16 inputs."""
 MACHINE = """
 import psutil
 _of_this_machine = psutil.virtual_memory
@@ -275,10 +275,10 @@ def rehearse(
         limit_gb: in place of what the plan of each notebook promises.
         sae_ids: the only SAEs that the Hub serves, if not all.
         parameters: of the notebooks, in place of their own.
-        products: without them the model's linear layers give zeros for 100 tokens or more, and those of
-            SAEs and losses come from 16 numbers of each input: the memory is the same (but for
-            what a library takes inside a product), and hours become minutes. What blocks write to
-            the residual stream is next to nothing anyway.
+        products: without them the model's linear layers give zeros for 100 tokens or more, and
+            the products of SAEs and losses come from 16 numbers of each input: the memory is the
+            same (but for what a library takes inside a product), and hours become minutes. What
+            blocks write to the residual stream is next to nothing anyway.
         most_minutes: of each notebook.
     """
     machine = MACHINE.format(n=int(machine_gb * 1e9))
