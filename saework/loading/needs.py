@@ -94,10 +94,11 @@ class Work:
 OF_A_LOAD = Work(1.0)
 """Python with its packages takes 0.7 GB of it."""
 _GELU_WORK = {
+    "00_start_here": Work(2.4),  # 2.5 GB held in all
     "01_train_an_sae": Work(2.2),
-    "02_gelu_1l_reading_a_feature": Work(1.9, n_saes=2),
+    "02_gelu_1l_reading_a_feature": Work(4.1, n_saes=2),  # 4.0 GB held in all, as far as it came
     "03_gelu_1l_reconstruction": Work(3.3, n_saes=2),
-    "04_gelu_1l_rare_features": Work(1.9, n_saes=2),
+    "04_gelu_1l_rare_features": Work(3.0, n_saes=2),
 }
 WORK: dict[str, dict[str, Work]] = {
     "gelu-1l": _GELU_WORK,
@@ -111,17 +112,19 @@ WORK: dict[str, dict[str, Work]] = {
         "02_gelu_1l_reading_a_feature": Work(4.0, n_saes=2),
         "03_gelu_1l_reconstruction": Work(4.5, n_saes=2),
         "05_gemma_scope_validation": Work(0.9, depth=HOOK),
-        "06_gemma_scope_frontier": Work(2.0, n_saes=10),
+        "06_gemma_scope_frontier": Work(2.6, n_saes=10),  # 3.5 GB held, as far as it came
         "08_llama_steering": Work(5.0),
     },
     "gpt2-small-res-jb": {
         "02_gelu_1l_reading_a_feature": Work(3.0),
         "03_gelu_1l_reconstruction": Work(3.5, n_saes=2),
         "05_gemma_scope_validation": Work(0.9, depth=HOOK),
-        "08_llama_steering": Work(4.4),  # all hooks are ranked: measured
+        "08_llama_steering": Work(4.4),  # 4.9 GB held in all
     },
-    "gemma-2b-res-jb": {"07_gemma_2b_residual_saes": Work(2.0, n_saes=2)},
-    "llama-3.2-1b-qresearch": {"08_llama_steering": Work(3.5)},  # 6.9 GB held when it was stopped
+    # 7.8 GB held in bfloat16, as far as it came
+    "gemma-2b-res-jb": {"07_gemma_2b_residual_saes": Work(3.2, n_saes=2)},
+    # 6.2 GB held in bfloat16
+    "llama-3.2-1b-qresearch": {"08_llama_steering": Work(4.4)},
 }
 """By release and notebook, estimated; where none is given, a load's. On a mini it is enough."""
 
