@@ -28,7 +28,7 @@ TOKEN = "hf_forTheLocalHubOnly"
 PATTERN_LENGTH = 1_000_003  # random numbers that are repeated: quick, and no two rows are alike
 WRITTEN = ("o_proj.weight", "down_proj.weight", "attn.c_proj.weight", "mlp.c_proj.weight")
 """Matrices that write to the residual stream."""
-ALWAYS_ON = 7  # features, as published SAEs have some; gelu-1l's notebook reads 7, the next
+ALWAYS_ON = 8  # features, as published SAEs have some; 7 is the one that gelu-1l's notebook reads
 TOKENIZER_MB = {"gpt2": 1.4, "gemma": 17.5, "llama": 9.1}
 BUNDLED = local_hub.ROOT / "saework" / "data" / "gelu-1l-mini" / "text"
 OPENWEBTEXT, PILE = "Skylion007/openwebtext", "monology/pile-uncopyrighted"
@@ -72,7 +72,6 @@ def sae_state(
     """
     generator = torch.Generator().manual_seed(seed)
     W_enc = torch.randn(d_in, d_sae, generator=generator) / d_in**0.5
-    W_enc -= W_enc.mean(0)  # blind to what all neurons have in common, so that tokens differ
     threshold = NormalDist().inv_cdf(1 - min(0.4, l0 / d_sae)) * stream
     state = {"W_enc": W_enc, "W_dec": W_enc.T.contiguous(), "b_dec": torch.zeros(d_in)}
     state["b_enc"] = torch.full((d_sae,), 0.0 if jump else -threshold)
