@@ -282,18 +282,8 @@ def rehearse(
         most_minutes: of each notebook.
     """
     machine = MACHINE.format(n=int(machine_gb * 1e9))
-    startup = folder / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True, exist_ok=True)
-    (startup / "00-rehearsal.py").write_text(
-        KERNEL.format(machine=machine) + ("" if products else WITHOUT_PRODUCTS)
-    )
-    environment = client_environment(
-        folder / "cache",
-        hub.url,
-        IPYTHONDIR=str(folder / "ipython"),
-        HF_TOKEN=stand_in_files.TOKEN,
-        CUDA_VISIBLE_DEVICES="",  # the machine has no GPU
-    )
+    kernel = KERNEL.format(machine=machine) + ("" if products else WITHOUT_PRODUCTS)
+    environment = _environment(folder, hub, kernel)
     parameters = parameters or {}
     found = []
     for notebook in notebooks:
@@ -331,6 +321,20 @@ def rehearse(
             )
         )
     return found
+
+
+def _environment(folder: Path, hub: LocalHub, kernel: str) -> dict[str, str]:
+    """Variables of the command: this Hub, no GPU, and what each kernel runs at its start."""
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    (startup / "00-rehearsal.py").write_text(kernel)
+    return client_environment(
+        folder / "cache",
+        hub.url,
+        IPYTHONDIR=str(folder / "ipython"),
+        HF_TOKEN=stand_in_files.TOKEN,
+        CUDA_VISIBLE_DEVICES="",
+    )
 
 
 def _used_in_files(release: Release, notebook: str, plan: Plan) -> float:

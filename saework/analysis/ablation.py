@@ -9,15 +9,11 @@ import torch
 from saework.core.arguments import accepts_workbook, check_mask
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.engine.direct_path import BRANCH, direct_path
-from saework.engine.forward import (
-    activations,
-    as_tokens,
-    final_states,
-    row_blocks,
-    rows_at_a_time,
-)
+from saework.engine.forward import activations, as_tokens, capture, never_fired, row_blocks
 from saework.engine.losses import next_token_logits
-from saework.engine.site import site_of
+from saework.engine.row_memory import rows_at_a_time
+from saework.engine.site import carrier_of, edit_hooks, site_of
+from saework.engine.unembedding import UNEMBED_INPUT
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
@@ -110,18 +106,22 @@ def next_token_log_probs(
 def _of_one_row(
     model: HookedModel, row: Tensor, amount: Tensor, marked: Tensor, place: str, directions: Tensor
 ) -> Tensor:
-    """``[state, marked token, d_model]``; the row's copies run as one batch."""
+    """``[state, marked token, d_model]``; behind the hook, the row's copies run as one batch."""
     end = int(marked.nonzero().max()) + 1  # later tokens change nothing before them
+    carrier, bypass = carrier_of(model, place)
     parts = []
     for some in directions.split(max(1, TOKENS_AT_A_TIME // end)):
         taken_out = some[:, None] * amount[:end, None]
 
-        def edit(value: Tensor, taken_out: Tensor = taken_out) -> Tensor:
-            return value - taken_out.reshape(*taken_out.shape[:2], *value.shape[2:])
+        def edit(_: Tensor, written: Tensor, taken_out: Tensor = taken_out) -> Tensor:
+            """One row comes, and a copy of it for each direction goes on."""
+            return written - taken_out.reshape(*taken_out.shape[:2], *written.shape[2:])
 
-        copies = row[None, :end].expand(len(some), -1)
-        parts.append(final_states(model, copies, place, edit))
+        hooks = edit_hooks(carrier, edit, bypass=bypass)
+        parts.append(capture(model, row[None, :end], UNEMBED_INPUT, hooks))
     states = torch.cat(parts)
+    if len(states) != len(directions):
+        raise never_fired(place)
     return states[:, marked[:end].to(states.device)]
 
 

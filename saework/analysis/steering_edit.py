@@ -158,7 +158,7 @@ def _check_fits(strength: float, dtype: torch.dtype) -> None:
     largest = min(torch.finfo(dtype).max, math.sqrt(torch.finfo(torch.float32).max))
     if abs(float(strength)) > largest:
         raise ValueError(
-            f"strength is {strength!r}, and with {dtype} nothing above {largest:.1g} can be "
+            f"strength is {strength!r}, and with {dtype} nothing above {largest:.3g} can be "
             "computed; give a smaller one, such as 100"
         )
 

@@ -119,7 +119,7 @@ def log10_rate(firing_rate: Float[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:
     """
     rates = as_real_numbers(firing_rate, "firing_rate").double()
     if rates.lt(0).any():
-        raise ValueError(f"firing_rate goes down to {float(rates.min()):.3g}; rates are above 0")
+        raise ValueError(f"firing_rate goes down to {float(rates.min()):.3g}; no rate is below 0")
     return (rates + 10**-6.5).log10()
 
 

@@ -55,7 +55,7 @@ def run_command(command: Callable[[], int], kept: Callable[[], str]) -> int:
     except (ValueError, OSError) as error:
         if isinstance(error, BrokenPipeError) and is_cut_off():
             return CUT_OFF
-        say(f"saework: {in_words(error)}")
+        say(f"saework: {error_text(error)}")
         return TYPED_WRONG
     except KeyboardInterrupt as error:
         say(f"\nsaework: stopped; {kept()}")
@@ -179,10 +179,10 @@ def warnings_in_one_line() -> Iterator[None]:
         warnings.showwarning = before
 
 
-def in_words(error: ValueError | OSError) -> str:
+def error_text(error: ValueError | OSError) -> str:
     """An error in words; the system's own get the file's name, and what to do.
 
-    >>> print(in_words(PermissionError(13, "Permission denied", "pages")))
+    >>> print(error_text(PermissionError(13, "Permission denied", "pages")))
     pages: Permission denied; give a folder that you may write to (--out DIR)
     """
     if not isinstance(error, OSError) or error.errno is None:

@@ -44,4 +44,5 @@ def _begin_anew() -> None:
     _locks, _guard = WeakKeyDictionary(), threading.Lock()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -212,7 +212,7 @@ def test_fishers_exact_test():
         (lambda: formulas.kl_divergence(None, [1.0]), "logits_p is None; give a tensor"),
         (lambda: formulas.repetition([[1, 2], [3, 4]]), "tokens have 2 rows; give one"),
         (lambda: formulas.repetition([1.5, 2, 3]), "tokens are torch.float32; give integers"),
-        (lambda: formulas.log10_rate([-0.1]), "firing_rate goes down to -0.1; rates are above 0"),
+        (lambda: formulas.log10_rate([-0.1]), "firing_rate goes down to -0.1; no rate is below 0"),
         (lambda: formulas.log10_rate("x"), "firing_rate is 'x'; give a tensor"),
         (lambda: formulas.clustered_mean(np.ones(3), np.ones(2)), "3 values and 2 clusters"),
         (lambda: formulas.precision_and_recall(3, 2, 4), "n_both is below 0, or above n_fires"),

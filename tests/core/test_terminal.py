@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 from saework.core import terminal
-from saework.core.terminal import EndedError, in_words, is_terminal, run_command
+from saework.core.terminal import EndedError, error_text, is_terminal, run_command
 
 RUN = "from saework.core.terminal import run_command; import sys, os, signal, warnings\n"
 
@@ -152,5 +152,5 @@ def test_only_a_terminal_is_one(tmp_path):
 
 
 def test_an_error_without_a_number_keeps_its_words():
-    assert in_words(OSError("the Hub cannot be reached")) == "the Hub cannot be reached"
-    assert in_words(ValueError("x")) == "x"
+    assert error_text(OSError("the Hub cannot be reached")) == "the Hub cannot be reached"
+    assert error_text(ValueError("x")) == "x"

@@ -128,15 +128,21 @@ def test_errors_of_the_server_are_no_progress(watch, clock):
         watch.asked(request())
 
 
-def test_a_drip_is_no_progress_and_a_slow_download_is(watch, clock):
+@pytest.mark.parametrize("others_are_answered", [False, True])
+def test_a_drip_is_no_progress(watch, clock, others_are_answered):
     watch.asked(request())
     answer = response(parts=[b"x"] * 40)
     watch.answered(answer)
     with pytest.raises(NotAvailableError, match="hub sends almost nothing, for 30 s by now"):
         for _ in answer.stream:
             clock.now += 1
+            if others_are_answered:
+                watch.asked(request())
+                watch.finished()
     assert clock.now == LIMIT_S
-    watch.finished()
+
+
+def test_a_slow_download_is_progress(watch, clock):
     watch.asked(request())
     answer = response(parts=[b"x" * PROGRESS_BYTES] * 10)
     watch.answered(answer)
@@ -165,18 +171,6 @@ def test_a_long_pause_is_not_slept_through(watch, status, headers, pause):
     words = f"hub asks to wait {pause} s before the next question .status {status}: too many"
     with pytest.raises(NotAvailableError, match=words):
         watch.answered(answer)
-
-
-def test_a_drip_beside_other_answers_is_told(watch, clock):
-    watch.asked(request())
-    answer = response(parts=[b"x"] * 40)
-    watch.answered(answer)
-    with pytest.raises(NotAvailableError, match="hub sends almost nothing"):
-        for _ in answer.stream:
-            clock.now += 1
-            watch.asked(request())
-            watch.finished()
-    assert clock.now == LIMIT_S
 
 
 def test_another_http_library_is_left_alone(watch):
