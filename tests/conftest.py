@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from saework.core.ledger import LEDGER_MIME
 from saework.reproduction.execute import ENVIRONMENT
@@ -21,6 +22,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # start: torch has read it already.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+# an example may take long on a busy machine
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 # tests that need the local Hub start a process of their own
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -36,6 +36,7 @@ WORDS = """heatmap => {
     return copy.textContent;
 }"""
 SECONDS = 1000  # of Playwright's milliseconds
+PATIENCE = 180 * SECONDS  # a wait ends when what it waits for is there; this ends a hang
 # Nothing that asks a network, and every cell in the page, so that what is looked for is there.
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": json.dumps(
@@ -100,7 +101,7 @@ def watched_page(
         offline=not home,
         device_scale_factor=scale,
     )
-    context.set_default_timeout(60 * SECONDS)
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     watched = Watched(page, home)
     page.on("console", watched._heard)
@@ -230,7 +231,7 @@ def jupyterlab(folder: Path, *, threads: int | None = 1) -> Iterator[Lab]:
             server.wait()
 
 
-def _wait_for(lab: Lab, server: subprocess.Popen, log: Path, *, seconds: float = 60) -> None:
+def _wait_for(lab: Lab, server: subprocess.Popen, log: Path, *, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -271,10 +272,8 @@ def choose_token(page, token: str, *, most: int = 60) -> None:
         if before.endswith(token):
             break
         slider.press("ArrowRight")
-        expect(readout).not_to_have_text(before, timeout=30 * SECONDS)
-    expect(page.locator(HEATMAP).first.locator("b[title]")).to_contain_text(
-        token, timeout=30 * SECONDS
-    )
+        expect(readout).not_to_have_text(before, timeout=PATIENCE)
+    expect(page.locator(HEATMAP).first.locator("b[title]")).to_contain_text(token, timeout=PATIENCE)
 
 
 def violations(page) -> list[str]:

@@ -73,7 +73,7 @@ def test_one_process_writes_at_a_time(tmp_path):
 
     def another():
         return subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=600
         )
 
     with only_writer(tmp_path):

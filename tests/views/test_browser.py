@@ -38,7 +38,7 @@ from saework import plots
 rows = {"difference": [1.0, 0.1], "low": [0.5, -0.2], "high": [1.5, 0.4]}
 frame = pd.DataFrame(rows, index=["a", "b"])
 plots.differences({"loss": frame, "L0": frame, "size": frame}, title="Differences", y="variant")"""
-WAIT = 30 * labs.SECONDS
+WAIT = labs.PATIENCE
 # Pandas leaves the corner of a table empty, and so does Markdown.
 NOT_OURS = {"empty-table-header"}
 

@@ -55,7 +55,7 @@ print("fork", torch.equal(by_workers.count, scan().count), torch.equal(
 def test_pools_of_a_notebook():
     """A fork after torch used its threads hung for ever; a spawned pool failed for ever."""
     done = subprocess.run(
-        [sys.executable, "-"], input=AT_A_PROMPT, capture_output=True, text=True, timeout=240
+        [sys.executable, "-"], input=AT_A_PROMPT, capture_output=True, text=True, timeout=600
     )
     lines = done.stdout.strip().split("\n")
     words = (
