@@ -11,7 +11,7 @@ from saework.core.arguments import as_tensor, check_feature
 from saework.core.errors import in_words
 from saework.core.parts import ONLY_WEIGHTS, check_sae
 from saework.core.protocols import sae_architecture
-from saework.engine.architectures import CODES
+from saework.engine.architectures import CODES, has_methods_of_sae_lens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,8 +118,8 @@ def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> An
         reconstruction, ``b_dec`` (and a transcoder's skip term) included.
 
     Raises:
-        ValueError: for a feature that does not exist or is given twice, or an SAE whose features
-            depend on each other (such as TopK).
+        ValueError: for a feature that does not exist or is given twice, an SAE whose features
+            depend on each other (such as TopK), or one with methods of its own.
 
     >>> from saework import load
     >>> sae = load("gelu-1l-mini", n_tokens=2048, check=False).sae
@@ -154,10 +154,29 @@ def select_features(sae: Any, features: Int[Tensor, " n"] | Sequence[int]) -> An
         axis = _feature_axis(name)
         state[name] = value if axis is None else value.index_select(axis, index)
     config = {**sae.cfg.to_dict(), "d_sae": len(chosen)}
-    small = type(sae).from_dict(config)
+    small = _of_the_same_kind(sae, config)
     small.load_state_dict(state)
     small.to(device=sae.W_dec.device, dtype=sae.W_dec.dtype)
     return small.requires_grad_(False)
+
+
+def _of_the_same_kind(sae: Any, config: dict[str, Any]) -> Any:
+    """A new SAE, which computes with its weights what the given one does with its own.
+
+    Raises:
+        ValueError: the given one is no class of sae_lens, or a method or the activation function
+            was replaced.
+    """
+    kind = type(sae)
+    if kind.__module__.startswith("sae_lens.") and has_methods_of_sae_lens(sae):
+        new = kind.from_dict(config)
+        activation, given = (type(getattr(one, "activation_fn", None)) for one in (new, sae))
+        if activation is given:
+            return new
+    raise ValueError(
+        f"this {kind.__name__} has a class, methods or an activation function of its own, which a "
+        "new SAE with some of its weights would not have; use the whole SAE"
+    )
 
 
 def _feature_axis(name: str) -> int | None:

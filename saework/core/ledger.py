@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from saework.core.claims import (
     CHANGED,
     DIFFERS,
     FLOAT32,
+    HOLDS,
     NOT_COMPARABLE,
     NOT_RUN,
     STEPS,
+    UNCHANGED,
     Claim,
     Entry,
     plain,
@@ -25,6 +28,9 @@ from saework.core.errors import in_words, unknown
 from saework.core.files import write_whole
 
 LEDGER_MIME = "application/vnd.saework.ledger+json"
+AGAINST, FOR = (DIFFERS, CHANGED), (HOLDS, UNCHANGED)
+IN_THIS_ORDER = (*AGAINST, *FOR, NOT_COMPARABLE, NOT_RUN)
+"""Of two verdicts on one claim, the first stays."""
 
 
 class Ledger:
@@ -187,6 +193,8 @@ class Ledger:
     def merge(cls, ledgers: Iterable[Ledger]) -> Ledger:
         """One ledger from several of one tier; an entry that was run replaces one that was not.
 
+        Of two runs that disagree, the one that speaks against the claim stays, with a warning.
+
         Raises:
             ValueError: the ledgers are of several tiers or claims, or there is none.
         """
@@ -206,8 +214,7 @@ class Ledger:
                         f"two ledgers have different claims {entry.claim.id!r} of "
                         f"{entry.claim.tier!r}; merge ledgers of one list of claims"
                     )
-                if entry.verdict != NOT_RUN or key not in merged._entries:
-                    merged._entries[key] = entry
+                merged._entries[key] = _of_two_runs(known, entry)
         return merged
 
     def summary(self) -> str:
@@ -261,3 +268,17 @@ def _all_of(values: Any, kind: type, what: str) -> list[Any]:
         if not isinstance(value, kind):
             raise ValueError(f"{what} hold {in_words(value)}; give {kind.__name__} objects only")
     return listed
+
+
+def _of_two_runs(earlier: Entry, later: Entry) -> Entry:
+    """The entry that stays of two of one claim; the later one, where their verdicts agree."""
+    kept = min(later, earlier, key=lambda entry: IN_THIS_ORDER.index(entry.verdict))
+    other = earlier if kept is later else later
+    if kept.verdict in AGAINST and other.verdict in FOR:
+        warnings.warn(
+            f"two runs of claim {kept.claim.id!r} disagree: {other.measured} ({other.verdict}) and "
+            f"{kept.measured} ({kept.verdict}); the ledger keeps the second. Run both again, with "
+            "the same settings",
+            stacklevel=3,
+        )
+    return kept

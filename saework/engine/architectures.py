@@ -94,13 +94,15 @@ def is_one_product(sae: Any) -> bool:
     Not if a subclass or the object has a method of its own, or its activation function was
     replaced: then its own ``encode`` and ``decode`` say what it does.
     """
-    if sae_architecture(sae) not in ONE_PRODUCT:
+    if sae_architecture(sae) not in ONE_PRODUCT or not has_methods_of_sae_lens(sae):
         return False
-    for name in METHODS:
-        method = getattr(sae, name, None)
-        if not getattr(method, "__module__", "").startswith("sae_lens."):
-            return False
     return type(getattr(sae, "activation_fn", None)) is torch.nn.ReLU
+
+
+def has_methods_of_sae_lens(sae: Any) -> bool:
+    """Whether neither a subclass nor the object has replaced one of ``METHODS``."""
+    modules = [getattr(getattr(sae, name, None), "__module__", "") for name in METHODS]
+    return all(module.startswith("sae_lens.") for module in modules)
 
 
 def input_width(sae: SparseAutoencoder) -> int:

@@ -176,3 +176,19 @@ def test_an_object_of_ones_own_is_refused(tiny):
         permute_features(own, torch.arange(48))
     with pytest.raises(ValueError, match="no cfg of sae_lens.*give a sae_lens.SAE"):
         select_features(own, [3])
+
+
+def test_an_sae_with_steps_of_its_own_is_not_made_smaller(tiny):
+    """Its weights alone do not say what it computes."""
+
+    class Doubled(type(tiny.sae)):
+        def encode(self, x):
+            return 2 * super().encode(x)
+
+    doubled = Doubled(tiny.sae.cfg)
+    replaced, other_activation = copy.deepcopy(tiny.sae), copy.deepcopy(tiny.sae)
+    replaced.encode = lambda x: 2 * tiny.sae.encode(x)
+    other_activation.activation_fn = torch.nn.GELU()
+    for sae in (doubled, replaced, other_activation):
+        with pytest.raises(ValueError, match="activation function of its own.*; use the whole SAE"):
+            select_features(sae, [3])

@@ -118,6 +118,16 @@ def test_merge():
     assert merged.exit_code == 1
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_run_that_speaks_against_a_claim_is_not_covered_by_another(turn):
+    holds, differs = (Ledger([claim(1.0, id="a")], tier="full") for _ in range(2))
+    holds.record("a", 1.0)
+    differs.record("a", 3.0)
+    with pytest.warns(UserWarning, match="claim 'a' disagree: 1.0 .holds. and 3.0 .differs.;"):
+        merged = Ledger.merge([holds, differs][::turn])
+    assert merged.to_dict() == differs.to_dict()
+
+
 def test_merge_refuses_two_tiers():
     with pytest.raises(
         ValueError, match=r"ledgers of 2 tiers \(full, mini\) cannot be merged; merge those of one"
