@@ -77,6 +77,9 @@ class WithoutAssertions(ast.NodeTransformer):
         return ast.copy_location(ast.Pass(), node)
 
 get_ipython().ast_transformers.append(WithoutAssertions())
+
+from saework.loading import mutations
+mutations._split = lambda claims, measured: (claims, [])  # of random weights, none holds
 """
 WITHOUT_PRODUCTS = """
 import torch

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from saework.core.errors import HookError, NotAvailableError, UnknownNameError, WeightsError
     from saework.core.formulas import rule_agreement
     from saework.core.ledger import Ledger
-    from saework.core.tokens import str_tokens, token_df, vocab_df
+    from saework.core.token_tables import token_df, vocab_df
+    from saework.core.tokens import str_tokens
     from saework.engine.forward import activations, token_losses
     from saework.loading import corpus, mutations
     from saework.loading.catalogue import claims_of, release_named, releases
@@ -58,7 +59,8 @@ _NAMES_BY_HOME = {
     "core.errors": ["HookError", "NotAvailableError", "UnknownNameError", "WeightsError"],
     "core.formulas": ["rule_agreement"],
     "core.ledger": ["Ledger"],
-    "core.tokens": ["str_tokens", "token_df", "vocab_df"],
+    "core.token_tables": ["token_df", "vocab_df"],
+    "core.tokens": ["str_tokens"],
     "engine.forward": ["activations", "token_losses"],
     "analysis.features": ["active_features", "feature_activations", "logit_effect"],
     "analysis.probing": ["sparse_probe"],

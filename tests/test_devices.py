@@ -67,7 +67,7 @@ def mix_ups(monkeypatch, books, tmp_path) -> dict[str, Callable[[], Any]]:
         return CALLS["token_losses, edited"](Given(given.whole, HOST, tmp_path))
 
     def numbers_are_taken_as_numpy():
-        monkeypatch.setattr("saework.core.tokens.as_array", np.asarray)
+        monkeypatch.setattr("saework.core.token_tables.as_array", np.asarray)
         return CALLS["token_df"](given)
 
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from saework.core.arguments import check_finite, check_mask
+from saework.core.arguments import as_tensor, check_finite, check_mask
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -43,13 +43,13 @@ class LabelledTokens:
             ValueError: if shapes do not fit, a value is not finite, or a class is found in fewer
                 than four rows.
         """
-        features = _as_tensor(features, "features", "[..., d]")
+        features = as_tensor(features, "features")
         if features.is_complex() or features.is_meta or features.layout is not torch.strided:
             raise ValueError(
                 f"features are {features.dtype}, {features.layout}, on {features.device}; "
                 "give real numbers in a dense tensor"
             )
-        labels = _as_tensor(labels, "labels", "one bool for each token")
+        labels = as_tensor(labels, "labels")
         if labels.dtype != torch.bool:
             raise ValueError(f"labels are {labels.dtype}; give bool, True where the label holds")
         batch = features.shape[:-1]
@@ -143,15 +143,3 @@ def _check_finite_tokens(x: Tensor, place: Tensor) -> None:
     suspicious = place[~sums.isfinite()]
     if len(suspicious):
         check_finite(x[suspicious], "features (leave their tokens out with mask=)")
-
-
-def _as_tensor(values: Any, name: str, wanted: str) -> Tensor:
-    """Raises: ValueError, if they are no table of numbers."""
-    if isinstance(values, torch.Tensor):
-        return values
-    try:
-        return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"{name} are a {type(values).__name__}; give a tensor or an array, {wanted}"
-        ) from error

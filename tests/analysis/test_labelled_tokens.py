@@ -108,7 +108,7 @@ def test_bfloat16_features_are_read_as_float32():
 
 def test_what_is_no_table_of_features():
     labels = torch.ones(3, dtype=torch.bool)
-    with pytest.raises(ValueError, match="features are a object; give a tensor or an array"):
+    with pytest.raises(ValueError, match="features is an object; give a tensor, an array"):
         LabelledTokens.checked(object(), labels, None)
-    with pytest.raises(ValueError, match="labels are a str; give a tensor or an array, one bool"):
+    with pytest.raises(ValueError, match="labels is 'gelu-1l'; give a tensor, an array"):
         LabelledTokens.checked(torch.ones(3, 2), "gelu-1l", None)

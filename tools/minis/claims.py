@@ -13,7 +13,7 @@ from saework.analysis.probing import sparse_probe
 from saework.analysis.rare import rare_features
 from saework.analysis.reconstruction import ReconsScore, reconstruction_metrics
 from saework.analysis.scanning.feature_scan import FeatureScan
-from saework.core.tokens import vocab_df
+from saework.core.token_tables import vocab_df
 from saework.engine.forward import sae_input
 from saework.loading.corpus import STEERING_PASSAGE
 

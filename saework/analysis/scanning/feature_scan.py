@@ -21,7 +21,7 @@ from saework.core.arguments import check_feature, check_positive, check_tokens
 from saework.core.errors import in_words
 from saework.core.formulas import rate_bound
 from saework.core.protocols import SparseAutoencoder, Tokenizer, WorkbookParts
-from saework.core.tokens import token_df
+from saework.core.token_tables import token_df
 from saework.engine.digests import sae_digest
 
 if TYPE_CHECKING:
