@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saework.core.token_tables import token_df, vocab_df
-from saework.core.tokens import visible
+from saework.core.tokens import token_names, visible
 
 
 def test_a_part_of_a_character_has_a_name(tiny):
