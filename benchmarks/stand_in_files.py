@@ -1,8 +1,8 @@
 """Stand-in weights: files of a release's published names, layouts and sizes, with random numbers.
 
 The blocks of a model write next to nothing, so the residual stream is the token's embedding, whose
-size is known. With that, the SAEs' thresholds give about the published L0: time and memory are
-those of the real weights, scores mean nothing.
+size is known (gelu-1l's neurons are measured). With that, the SAEs' thresholds give about the
+published L0: time and memory are those of the real weights, scores mean nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ TOKEN = "hf_forTheLocalHubOnly"
 PATTERN_LENGTH = 1_000_003  # random numbers that are repeated: quick, and no two rows are alike
 WRITTEN = ("o_proj.weight", "down_proj.weight", "attn.c_proj.weight", "mlp.c_proj.weight")
 """Matrices that write to the residual stream."""
-ALWAYS_ON = 8  # features, as published SAEs have some; 7 is the one that gelu-1l's notebook reads
+ALWAYS_ON = slice(
+    8, 16
+)  # features, as published SAEs have some; not 7, which gelu-1l's notebook reads
 TOKENIZER_MB = {"gpt2": 1.4, "gemma": 17.5, "llama": 9.1}
 BUNDLED = local_hub.ROOT / "saework" / "data" / "gelu-1l-mini" / "text"
 OPENWEBTEXT, PILE = "Skylion007/openwebtext", "monology/pile-uncopyrighted"
@@ -68,17 +70,17 @@ def sae_state(
 ) -> dict[str, torch.Tensor]:
     """Unit encoder columns, decoder rows like them, and thresholds for a mean L0.
 
-    The first ``ALWAYS_ON`` features fire on nearly every token, beside that.
+    The features ``ALWAYS_ON`` fire on nearly every token, beside that.
     """
     generator = torch.Generator().manual_seed(seed)
     W_enc = torch.randn(d_in, d_sae, generator=generator) / d_in**0.5
     threshold = NormalDist().inv_cdf(1 - min(0.4, l0 / d_sae)) * stream
     state = {"W_enc": W_enc, "W_dec": W_enc.T.contiguous(), "b_dec": torch.zeros(d_in)}
     state["b_enc"] = torch.full((d_sae,), 0.0 if jump else -threshold)
-    state["b_enc"][:ALWAYS_ON] = 3 * stream
+    state["b_enc"][ALWAYS_ON] = 3 * stream
     if jump:
         state["threshold"] = torch.full((d_sae,), threshold)
-        state["threshold"][:ALWAYS_ON] = 1e-3 * stream
+        state["threshold"][ALWAYS_ON] = 1e-3 * stream
     return state
 
 
@@ -199,13 +201,27 @@ def _make_gelu(folder: Path, hub: LocalHub, *, small: bool) -> None:
     local_hub.write_gelu(folder, sizes, checkpoints=(25, 47), texts=of_text)
     if not small:
         fill_tokenizer(folder / "tokenizer", sizes.d_vocab, size_mb=2)
+        neurons = _neurons(folder / "model", sizes.d_vocab)
+        mean = neurons.mean(0)
+        spread = float((neurons - mean).std())
         for number in (25, 47):
             path = folder / "sae" / f"{number}.pt"
             state = sae_state(
-                sizes.d_mlp, sizes.d_sae, l0=60, stream=0.035, jump=False, seed=number
+                sizes.d_mlp, sizes.d_sae, l0=60, stream=spread, jump=False, seed=number
             )
+            state["b_dec"] = mean.clone()  # it is subtracted before features are read
             torch.save(state, path)
     local_hub.serve_gelu(hub, folder)
+
+
+def _neurons(model: Path, d_vocab: int) -> torch.Tensor:
+    """What gelu-1l's SAEs read, ``[token, d_mlp]``, of random tokens."""
+    from saework.engine.forward import activations
+    from saework.loading.models import neel_model
+
+    tokens = torch.randint(d_vocab, (16, 128), generator=torch.Generator().manual_seed(0))
+    loaded = neel_model(model / "config.json", model / "model_final.pth", None)
+    return activations(loaded, tokens, "blocks.0.mlp.hook_post").flatten(0, 1)
 
 
 def _make_model(stand_in: StandIn, folder: Path, *, small: bool) -> None:
