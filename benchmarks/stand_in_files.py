@@ -28,9 +28,7 @@ TOKEN = "hf_forTheLocalHubOnly"
 PATTERN_LENGTH = 1_000_003  # random numbers that are repeated: quick, and no two rows are alike
 WRITTEN = ("o_proj.weight", "down_proj.weight", "attn.c_proj.weight", "mlp.c_proj.weight")
 """Matrices that write to the residual stream."""
-ALWAYS_ON = slice(
-    8, 16
-)  # features, as published SAEs have some; not 7, which gelu-1l's notebook reads
+ALWAYS_ON = slice(8, 16)  # features, as published SAEs have some; gelu-1l's notebook reads 7
 TOKENIZER_MB = {"gpt2": 1.4, "gemma": 17.5, "llama": 9.1}
 BUNDLED = local_hub.ROOT / "saework" / "data" / "gelu-1l-mini" / "text"
 OPENWEBTEXT, PILE = "Skylion007/openwebtext", "monology/pile-uncopyrighted"
