@@ -38,7 +38,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not path.is_file():  # a pipe would be waited for without end
         raise WeightsError(f"{path} is no file; check the path")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=without_doubles)
+        value = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=without_doubles)
     except RecursionError as error:
         raise WeightsError(f"{path} nests too deeply; give a JSON file") from error
     except ValueError as error:

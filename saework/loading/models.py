@@ -258,6 +258,10 @@ def check_neel_config(config: Mapping[str, Any]) -> None:
             f"config.json says normalization {normalization!r}; this layout has 'LN' "
             "(it belongs to another model)"
         )
+    if config.get("shortformer_pos") not in (True, False, None):  # a word would be taken for true
+        raise WeightsError(
+            f"config.json says shortformer_pos {config['shortformer_pos']!r}; it is true or false"
+        )
 
 
 def neel_bridge(

@@ -155,6 +155,8 @@ def test_json_that_can_be_read(tmp_path):
     path = tmp_path / "cfg.json"
     path.write_text('{"sign": "↩", "sizes": [1, 2]}', encoding="utf-8")
     assert read_json(path) == read_json(str(path)) == {"sign": "↩", "sizes": [1, 2]}
+    path.write_text('{"d_in": 3}', encoding="utf-8-sig")  # Windows editors put a mark in front
+    assert read_json(path) == {"d_in": 3}
 
 
 def test_a_digest_is_the_head_of_the_sha256_of_all_parts():

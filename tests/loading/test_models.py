@@ -209,6 +209,12 @@ def test_normalization_that_this_layout_does_not_have(files, value):
     assert "normalization" in weights_error(load_model, files)
 
 
+def test_a_word_in_place_of_true_or_false(files):
+    files.config.write_text(json.dumps(model_config(SMALL) | {"shortformer_pos": "no"}))
+    text = weights_error(load_model, files)
+    assert "says shortformer_pos 'no'; it is true or false" in text
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"{", b'{"d_mlp": 3', b"<!doctype html>", b"\xff\xfe\x00"]
 )

@@ -39,6 +39,7 @@ DICTIONARIES = (
     "MatryoshkaBatchTopKSAE",
 )
 """The classes of dictionary_learning that sae_lens reads as what they are."""
+SWITCHES = ("apply_b_dec_to_input", "rescale_acts_by_decoder_norm")
 OF_PLACE = ("model_name", "hook_name", "context_size", "prepend_bos")
 R1_MODEL = "deepseek-ai/DeepSeek-R1-Distill-Llama-8B"
 SCALE_TOLERANCE = 0.01  # relative; the table's factors are computed from rounded norms
@@ -148,6 +149,12 @@ def _warn_of_overrides(
 def check_sae_lens(config: PublishedConfig) -> None:
     """Refuse fields of older configs that change the numbers, and that sae_lens 6 drops."""
     fields = config.fields
+    for name in SWITCHES:
+        if fields.get(name) not in (True, False, None):
+            raise WeightsError(
+                f"{config.path} says {name} {fields[name]!r}, and sae_lens would take any word for "
+                "true; set it to true or false"
+            )
     activation = fields.get("activation_fn_str", fields.get("activation_fn")) or "relu"
     options = fields.get("activation_fn_kwargs") or {}
     k = options.get("k", fields.get("k"))

@@ -82,6 +82,7 @@ class SaeLens(SaeLayout):
                 f"{folder} is not a whole SAE of sae_lens's layout "
                 f"({type(error).__name__}: {error}); download it again"
             ) from error
+        _check_floats(paths[0])
         for name, value in sae.state_dict().items():
             check_finite(value, f"{folder}: {name}")
         _fold_scale(sae, scale, folder)
@@ -186,6 +187,23 @@ class Registered:
         for name, value in sae.state_dict().items():
             check_finite(value, f"{self.release}, {self.sae_id}: {name}")
         return sae.eval().requires_grad_(False)
+
+
+def _check_floats(path: Path) -> None:
+    """Refuse integers: quantised weights, whose scale sae_lens does not know.
+
+    Raises: WeightsError, which names the tensor.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+    for name, kind in kinds.items():
+        if not kind.startswith(("F", "BF")):
+            raise WeightsError(
+                f"{path}: {name} is stored as {kind}, and weights are floats; if they were "
+                "quantised, multiply them by their scale and save them as float32"
+            )
 
 
 def _fold_scale(sae: SAE[Any], scale: float | None, folder: Path) -> None:

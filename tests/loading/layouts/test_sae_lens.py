@@ -9,6 +9,7 @@ import torch
 from conftest import random_sae, weights_error
 from local_hub import write_jbloom
 from sae_files import assert_close, assert_same_sae, inputs, rounded
+from safetensors.torch import save_file
 
 from saework.loading.layouts.sae_lens import SAE_LENS, Registered
 
@@ -191,3 +192,29 @@ def test_a_scaling_factor_of_finetuning_is_refused_by_name(tmp_path):
     write_jbloom(tmp_path, "blocks.6.hook_resid_post", d_in=8, d_sae=20, **changes)
     text = weights_error(read, tmp_path)
     assert "finetuning_scaling_factor" in text and "W_dec" in text and "download" not in text
+
+
+def test_a_word_in_place_of_true_or_false(tmp_path):
+    """Any word would be taken for true: ``b_dec`` would be subtracted though it says "no"."""
+    for word in ("no", "false"):
+        write_jbloom(tmp_path, RESID, d_in=8, d_sae=20, apply_b_dec_to_input=word)
+        text = weights_error(read, tmp_path)
+        assert f"apply_b_dec_to_input {word!r}" in text and "set it to true or false" in text
+
+
+def test_quantised_weights_are_no_weights(tmp_path):
+    """Integers would be read as they stand, without the scale that they were divided by."""
+    weights = write_jbloom(tmp_path, RESID, d_in=8, d_sae=20)
+    weights = {name: value.clone() for name, value in weights.items()}
+    weights["W_dec"] = (100 * weights["W_dec"]).to(torch.int8)
+    save_file(weights, tmp_path / "sae_weights.safetensors")
+    text = weights_error(read, tmp_path)
+    assert "W_dec is stored as I8" in text and "save them as float32" in text
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_floats_of_any_width_are_weights(tmp_path, dtype):
+    weights = write_jbloom(tmp_path, RESID, d_in=8, d_sae=20)
+    stored = {name: value.to(dtype) for name, value in weights.items()}
+    save_file(stored, tmp_path / "sae_weights.safetensors")
+    assert torch.equal(read(tmp_path).W_dec, stored["W_dec"].float())
