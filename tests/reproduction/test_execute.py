@@ -33,6 +33,17 @@ def test_what_went_wrong_is_returned(tmp_path):
     assert execute(tmp_path / "one.ipynb", target) is None
 
 
+def test_a_kernel_that_is_ended_is_told_and_what_it_gave_is_kept(tmp_path):
+    """As by a system that is short of memory."""
+    end = "import os\nos.abort()"
+    write(tmp_path / "one.ipynb", "x = 1", "print(x)", end, "print('after')")
+    target = tmp_path / "two.ipynb"
+    problem = execute(tmp_path / "one.ipynb", target)
+    assert problem.startswith("its process was ended from outside, most often for lack of memory")
+    outputs = [cell.outputs for cell in nbformat.read(target, as_version=4).cells]
+    assert [[one.text for one in some] for some in outputs] == [[], ["1\n"], [], []]
+
+
 def test_braces_in_a_path_are_those_of_the_path(tmp_path):
     folder = tmp_path / "run {x} {{2}}"
     folder.mkdir()
