@@ -22,6 +22,7 @@ COLUMN = [
     ("studies", "views"),
     ("reproduction",),
     ("cli",),
+    ("__main__",),
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(COLUMN) for room in rooms}
 SOURCES = {
