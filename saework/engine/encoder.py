@@ -30,6 +30,7 @@ from saework.engine.architectures import (
     unchanged,
 )
 from saework.engine.digests import hooks_on
+from saework.engine.products import product
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -128,7 +129,7 @@ class Encoder:
             d_sae = weights.shape[1]
             self._buffer = x.new_empty(n_tokens, d_sae)
         block = self._buffer[:n_tokens]
-        return torch.mm(x, weights, out=block)
+        return product(x, weights, out=block)
 
     def _encoded(self, x: Tensor) -> Tensor:
         features = self.sae.encode(x)

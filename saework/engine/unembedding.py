@@ -15,6 +15,7 @@ import torch
 
 from saework.engine.left_out import check_has_logits
 from saework.engine.one_thread import hooked
+from saework.engine.products import product
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -67,8 +68,7 @@ def unembedded(
 ) -> Float[Tensor, "*batch vocab"]:
     """Logits of the part of the vocabulary that the weights belong to, float32."""
     flat = hidden.flatten(0, -2)
-    logits = torch.addmm(bias, flat.to(weights.dtype), weights)
-    logits = logits.float()
+    logits = product(flat.to(weights.dtype), weights, bias).float()
     logits = logits.reshape(*hidden.shape[:-1], -1)
     return transform(logits)
 
