@@ -36,7 +36,7 @@ def product(
         bias: likewise; zero by default.
         out: takes the result, if given.
     """
-    if not _in_float32(weights):
+    if weights.device.type != "cpu" or has_half_precision(weights.dtype):
         if bias is None:
             return torch.mm(x, weights, out=out)
         return torch.addmm(bias, x, weights, out=out)
@@ -50,9 +50,11 @@ def product(
     return out
 
 
-def _in_float32(weights: Tensor) -> bool:
-    """Whether this processor multiplies float32 only: with AVX-512, torch has bfloat16 as well."""
-    if weights.device.type != "cpu" or weights.dtype not in (torch.bfloat16, torch.float16):
-        return False
-    has_bfloat16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return weights.dtype == torch.float16 or not has_bfloat16
+def has_half_precision(dtype: torch.dtype) -> bool:
+    """Whether this processor multiplies in a dtype; of bfloat16, with AVX-512, torch makes it so.
+
+    True of float32 and float64.
+    """
+    if dtype == torch.bfloat16:
+        return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return dtype != torch.float16

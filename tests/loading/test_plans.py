@@ -110,6 +110,10 @@ def test_remarks():
         "the Tesla T4 has no bfloat16 of its own: torch emulates it, more slowly"
     )
     assert remark(gemma, on_cpu, COLAB_T4) == ""
+    assert remark(gemma, on_cpu, Machine(11.5, has_bfloat16=False)) == (
+        "this processor does not compute in bfloat16: a model takes about ten times as long as in "
+        "float32"
+    )
 
 
 def test_devices_that_are_not_there():
@@ -129,6 +133,9 @@ def test_what_this_machine_has(machine, monkeypatch):
         is_bf16_supported=lambda including_emulation: False,
     )
     monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert plans.this_machine() == Machine(7.0, has_bfloat16=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert plans.this_machine() == Machine(7.0)
     assert plans.this_machine().free_gb("cuda") == 0
     cuda.is_available = lambda: True
