@@ -96,14 +96,14 @@ OF_A_LOAD = Work(1.0)
 _GELU_WORK = {
     "00_start_here": Work(2.4),  # 2.5 GB held in all
     "01_train_an_sae": Work(2.2),
-    "02_gelu_1l_reading_a_feature": Work(4.1, n_saes=2),  # 4.0 GB held in all, as far as it came
+    "02_gelu_1l_reading_a_feature": Work(4.1, n_saes=2),  # 4.4 GB held in all
     "03_gelu_1l_reconstruction": Work(3.3, n_saes=2),
     "04_gelu_1l_rare_features": Work(3.0, n_saes=2),
 }
 WORK: dict[str, dict[str, Work]] = {
     "gelu-1l": _GELU_WORK,
     "gemma-scope-2b-pt-res": {
-        "05_gemma_scope_validation": Work(0.9, depth=HOOK),
+        "05_gemma_scope_validation": Work(0.9, depth=HOOK),  # 3.5 GB held in all
         # two SAEs of the narrow width, and two four times as wide
         "06_gemma_scope_frontier": Work(2.0, n_saes=10),
     },
