@@ -97,7 +97,7 @@ _GELU_WORK = {
     "00_start_here": Work(2.4),  # 2.5 GB held in all
     "01_train_an_sae": Work(2.2),
     "02_gelu_1l_reading_a_feature": Work(4.1, n_saes=2),  # 4.4 GB held in all
-    "03_gelu_1l_reconstruction": Work(3.3, n_saes=2),
+    "03_gelu_1l_reconstruction": Work(3.8, n_saes=2),  # 3.9 GB held in all
     "04_gelu_1l_rare_features": Work(3.0, n_saes=2),
 }
 WORK: dict[str, dict[str, Work]] = {
