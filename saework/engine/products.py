@@ -51,9 +51,9 @@ def product(
 
 
 def has_half_precision(dtype: torch.dtype) -> bool:
-    """Whether this processor multiplies in a dtype; of bfloat16, with AVX-512, torch makes it so.
+    """Whether torch's products in a dtype are fast on this processor.
 
-    True of float32 and float64.
+    In bfloat16 they are with AVX-512, in float32 and float64 always; float16 is taken as slow.
     """
     if dtype == torch.bfloat16:
         return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
