@@ -36,7 +36,7 @@ def product(
         bias: likewise; zero by default.
         out: takes the result, if given.
     """
-    if weights.device.type != "cpu" or has_half_precision(weights.dtype):
+    if weights.device.type != "cpu" or has_fast_products(weights.dtype):
         if bias is None:
             return torch.mm(x, weights, out=out)
         return torch.addmm(bias, x, weights, out=out)
@@ -50,7 +50,7 @@ def product(
     return out
 
 
-def has_half_precision(dtype: torch.dtype) -> bool:
+def has_fast_products(dtype: torch.dtype) -> bool:
     """Whether torch's products in a dtype are fast on this processor.
 
     In bfloat16 they are with AVX-512, in float32 and float64 always; float16 is taken as slow.

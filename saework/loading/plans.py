@@ -85,11 +85,11 @@ def this_machine(device: str | None = None) -> Machine:
     import psutil
     import torch
 
-    from saework.engine.products import has_half_precision
+    from saework.engine.products import has_fast_products
 
     memory_gb = psutil.virtual_memory().available / 1e9
     if not torch.cuda.is_available():
-        return Machine(memory_gb, has_bfloat16=has_half_precision(torch.bfloat16))
+        return Machine(memory_gb, has_bfloat16=has_fast_products(torch.bfloat16))
     index = device if device and device.startswith("cuda") else "cuda"
     free, _ = torch.cuda.mem_get_info(index)
     gpu = Gpu(
@@ -97,7 +97,7 @@ def this_machine(device: str | None = None) -> Machine:
         free_gb=free / 1e9,
         has_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False),
     )
-    return Machine(memory_gb, gpu, has_half_precision(torch.bfloat16))
+    return Machine(memory_gb, gpu, has_fast_products(torch.bfloat16))
 
 
 def candidates(

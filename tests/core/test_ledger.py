@@ -128,6 +128,15 @@ def test_a_run_that_speaks_against_a_claim_is_not_covered_by_another(turn):
     assert merged.to_dict() == differs.to_dict()
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_run_that_tells_nothing_does_not_cover_one_that_holds(turn, recwarn):
+    holds, tells_nothing = (Ledger([claim(1.0, id="a")], tier="full") for _ in range(2))
+    holds.record("a", 1.0)
+    tells_nothing.not_comparable("a", "fewer tokens")
+    assert Ledger.merge([holds, tells_nothing][::turn]).to_dict() == holds.to_dict()
+    assert not recwarn.list
+
+
 def test_merge_refuses_two_tiers():
     with pytest.raises(
         ValueError, match=r"ledgers of 2 tiers \(full, mini\) cannot be merged; merge those of one"
