@@ -71,6 +71,8 @@ class FeatureScan:
     """A number for each of these rows, which other tokens do not have; empty without positions."""
     fingerprint: str
     """``sae_digest`` of the SAE and the hook: scans of different SAEs do not merge."""
+    n_left_out: int | None = None
+    """Tokens of these rows that ``mask=`` left out; None in a file that does not say."""
 
     @property
     def bin_edges(self) -> Float64[Tensor, " bins+1"]:
@@ -229,7 +231,12 @@ class FeatureScan:
         collector.absorb(vars(self))
         collector.absorb(vars(other))
         digests = joined([(self.rows, self.row_digests), (other.rows, other.row_digests)])
-        return FeatureScan.of(collector.arrays(), _joined(rows), digests, self.fingerprint)
+        left_out = None
+        if self.n_left_out is not None and other.n_left_out is not None:
+            left_out = self.n_left_out + other.n_left_out
+        return FeatureScan.of(
+            collector.arrays(), _joined(rows), digests, self.fingerprint, n_left_out=left_out
+        )
 
     def _warn_of_same_rows(self, other: FeatureScan) -> None:
         """Warn if all rows of one scan are in the other under other numbers."""
@@ -281,12 +288,20 @@ class FeatureScan:
         rows: tuple[tuple[int, int], ...],
         digests: Int64[Tensor, " rows"],
         fingerprint: str,
+        *,
+        n_left_out: int | None = None,
     ) -> FeatureScan:
         """From what a collector gathered in these rows."""
         values: dict[str, Any] = {}
         for name, value in collected.items():
             values[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-        return cls(**values, rows=rows, row_digests=digests, fingerprint=fingerprint)
+        return cls(
+            **values,
+            rows=rows,
+            row_digests=digests,
+            fingerprint=fingerprint,
+            n_left_out=n_left_out,
+        )
 
     def without_positions(self) -> FeatureScan:
         """Counts, sums and histograms only: nothing of it says what the text was."""
@@ -333,8 +348,13 @@ class FeatureScan:
 
     def __repr__(self) -> str:
         d_sae = len(self.count)
+        left_out = ""
+        if self.n_left_out is not None:
+            left_out = " (all of their rows, BOS too)"
+            if self.n_left_out:
+                left_out = f" ({self.n_left_out:,} left out by mask=)"
         return (
-            f"FeatureScan({self.n_tokens:,} tokens, {d_sae:,} features: "
+            f"FeatureScan({self.n_tokens:,} tokens{left_out}, {d_sae:,} features: "
             f"mean L0 {self.mean_l0:.3g}, {int(self.dead.sum()):,} did not fire "
             f"(rate below {self.rate_bound:.2g} at 95%))"
         )

@@ -105,14 +105,20 @@ def scan(
     checked = [check_feature(feature, d_sae) for feature in cofiring]
     job = Job(hook, top_k, tuple(dict.fromkeys(checked)), batch_size)  # each feature once
     collector = job.collector(d_sae)
+    n_pos = tokens.shape[1]
     fingerprint = sae_digest(sae, hook)
     # without positions there is no row to look up
     digests = row_digests(tokens) if top_k else torch.zeros(0, dtype=torch.int64)
 
     def first_rows(n_rows: int) -> FeatureScan:
         """What the collector holds, as the scan of so many rows."""
-        ranges = ((first_row, first_row + n_rows),)
-        return FeatureScan.of(collector.arrays(), ranges, digests[:n_rows], fingerprint)
+        return FeatureScan.of(
+            collector.arrays(),
+            ((first_row, first_row + n_rows),),
+            digests[:n_rows],
+            fingerprint,
+            n_left_out=n_rows * n_pos - collector.n_tokens,
+        )
 
     saved = None
     rows_done = 0
@@ -124,7 +130,6 @@ def scan(
             collector.absorb(vars(before))
             rows_done = before.rows[0][1] - first_row
 
-    n_pos = tokens.shape[1]
     batches_per_part = max(1, PART // (batch_size * n_pos))
     parts = forward.row_blocks(len(tokens), batch_size * batches_per_part)
     work = [Rows.of(tokens, mask, part, first_row) for part in parts if part.start >= rows_done]

@@ -60,6 +60,7 @@ def write(path: str | Path, values: Mapping[str, Any], note: str) -> Path:
     metadata = {
         "format": FORMAT,
         "n_tokens": str(values["n_tokens"]),
+        "n_left_out": json.dumps(values["n_left_out"]),
         "rows": json.dumps(values["rows"]),
         "fingerprint": values["fingerprint"],
         "note": note,
@@ -125,8 +126,12 @@ def _values(arrays: dict[str, torch.Tensor], metadata: dict[str, str]) -> dict[s
     for name in COUNTS:
         values[name] = values[name].long()
     rows = json.loads(metadata["rows"])
+    n_left_out = json.loads(metadata.get("n_left_out", "null"))  # not in the oldest of this format
+    if n_left_out is not None and not (type(n_left_out) is int and n_left_out >= 0):
+        raise ValueError(f"it says that {n_left_out!r} tokens were left out")
     values |= {
         "n_tokens": int(metadata["n_tokens"]),
+        "n_left_out": n_left_out,
         "rows": tuple((first, end) for first, end in rows),
         "fingerprint": metadata["fingerprint"],
     }

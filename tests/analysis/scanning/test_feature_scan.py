@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,19 @@ def test_rate_bound(tiny, tokens, whole):
     assert words in repr(whole)
     with pytest.raises(ValueError, match="n_tokens is 0"):
         rate_bound(0)
+
+
+def test_it_says_whether_tokens_were_left_out(rowwise, tokens, mask, whole):
+    assert whole.n_left_out == 0
+    assert "(120 tokens (all of their rows, BOS too), 48 features: " in repr(whole)
+    first = rowwise(tokens[:3], mask=mask[:3])
+    n_first, n_all = int((~mask[:3]).sum()), int((~mask).sum())
+    assert f"({60 - n_first} tokens ({n_first} left out by mask=), " in repr(first)
+    both = first + rowwise(tokens[3:], mask=mask[3:], first_row=3)
+    assert (both.n_tokens, both.n_left_out) == (120 - n_all, n_all)
+    unknown = replace(first, n_left_out=None)
+    assert (unknown + rowwise(tokens[3:], first_row=3)).n_left_out is None
+    assert (rowwise(tokens[3:], first_row=3) + unknown).n_left_out is None
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def test_what_is_in_a_file(whole, parts_of):
     assert metadata == {
         "format": "3",
         "n_tokens": "120",
+        "n_left_out": "0",
         "rows": "[[0, 6]]",
         "fingerprint": whole.fingerprint,
         "note": "of a test",
@@ -133,6 +134,24 @@ def test_an_array_too_many(whole, parts_of, tmp_path):
     save_file(arrays, tmp_path / "more", metadata=metadata)
     with pytest.raises(WeightsError, match="it holds .*labels"):
         FeatureScan.load(tmp_path / "more")
+
+
+@pytest.mark.parametrize("said", ["-1", "0.5", "true", '"3"', "[]"])
+def test_a_wrong_number_of_tokens_left_out(said, whole, parts_of, tmp_path):
+    arrays, metadata = parts_of(whole)
+    save_file(arrays, tmp_path / "scan", metadata=metadata | {"n_left_out": said})
+    with pytest.raises(WeightsError, match="it says that .* tokens were left out"):
+        FeatureScan.load(tmp_path / "scan")
+
+
+def test_a_file_that_does_not_say_how_many_tokens_were_left_out(whole, parts_of, tmp_path):
+    arrays, metadata = parts_of(whole)
+    del metadata["n_left_out"]
+    save_file(arrays, tmp_path / "scan", metadata=metadata)
+    scan = FeatureScan.load(tmp_path / "scan")
+    assert_same(scan, whole, but=["n_left_out"])
+    assert scan.n_left_out is None
+    assert "(120 tokens, " in repr(scan)
 
 
 @pytest.mark.parametrize("path", sorted(DATA.glob("*/scans/*.safetensors")), ids=lambda p: p.stem)
