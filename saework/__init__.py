@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from saework.analysis.reconstruction import (
         ReconsScore,
         recons_score,
+        recons_scores,
         reconstruction_metrics,
     )
     from saework.analysis.reference import claims_of_reference, validate, write_reference
@@ -65,7 +66,12 @@ _NAMES_BY_HOME = {
     "analysis.features": ["active_features", "feature_activations", "logit_effect"],
     "analysis.probing": ["sparse_probe"],
     "analysis.rare": ["RareFeatures", "rare_features"],
-    "analysis.reconstruction": ["ReconsScore", "recons_score", "reconstruction_metrics"],
+    "analysis.reconstruction": [
+        "ReconsScore",
+        "recons_score",
+        "recons_scores",
+        "reconstruction_metrics",
+    ],
     "analysis.reference": ["claims_of_reference", "validate", "write_reference"],
     "analysis.reference_file": ["read_reference"],
     "analysis.renumbering": ["permute_features", "select_features"],

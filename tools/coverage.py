@@ -31,7 +31,8 @@ releases.
 """
 NOTES = """\
 In brackets, a way to call a function: `recons_score` with mean ablation, the explorer's search by a
-token, `steer` in mode clamp or without the error term. `write_reference` stands for `validate` too.
+token, `steer` in mode clamp or without the error term. `write_reference` stands for `validate` too,
+and `recons_score` for `recons_scores`.
 """
 RELEASES = """\
 Where only an SAE's own config says its architecture, the last column names what any of them

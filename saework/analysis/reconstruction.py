@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from saework.core.argument_kinds import checked
 from saework.core.arguments import accepts_workbook, check_finite, check_mask
+from saework.core.errors import HookError, in_words
 from saework.core.protocols import HookedModel, SparseAutoencoder
 from saework.core.reconstruction_formulas import (
     RECONSTRUCTION,
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ABLATIONS = ("zero", "mean")
-REPLACEMENTS = 2  # the SAE's reconstruction, and the ablation
+REPLACEMENTS = 2  # of one SAE: its reconstruction, and the ablation
 Sums = dict[str, float]  # by name; those of two parts add up
 
 
@@ -117,45 +120,166 @@ def recons_score(
     >>> round(recons_score(book).score, 2)
     0.95
     """
+    (score,) = _scores(
+        model,
+        [("this SAE", sae)],
+        tokens,
+        hook,
+        ablation=ablation,
+        mask=mask,
+        keep=keep,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    _warn_of_no_gain(score.loss, score.ablated_loss, f"{ablation} ablation at {score.hook}")
+    return score
+
+
+@checked
+@torch.no_grad()
+def recons_scores(
+    model: HookedModel,
+    saes: Mapping[str, SparseAutoencoder],
+    tokens: Int[Tensor, "batch pos"],
+    *,
+    hook: str | None = None,
+    ablation: str = "zero",
+    mask: Bool[Tensor, "batch pos"] | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, ReconsScore]:
+    """``recons_score`` of several SAEs that write at one hook; clean and ablated losses are shared.
+
+    The bootstrap draws the same rows for all. Three SAEs take five losses of each token in place of
+    nine.
+
+    Args:
+        model: the model.
+        saes: by names of your own.
+        tokens: BOS first.
+        hook: the SAEs' own by default.
+        ablation, mask, batch_size, seed, progress: as of ``recons_score``.
+
+    Raises:
+        HookError: the SAEs read or write at different hooks.
+        ValueError: there is none; and as ``recons_score``.
+
+    >>> from saework import load
+    >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
+    >>> saes = {run: book.with_sae(run).sae for run in ("run1", "run2")}
+    >>> {run: round(s.score, 2) for run, s in recons_scores(book.model, saes, book.tokens).items()}
+    {'run1': 0.95, 'run2': 0.95}
+    """
+    if not isinstance(saes, Mapping) or not saes:
+        raise ValueError(f"saes is {in_words(saes)}; give one or more SAEs by name: {{name: sae}}")
+    scores = _scores(
+        model,
+        list(saes.items()),
+        tokens,
+        hook,
+        ablation=ablation,
+        mask=mask,
+        keep=None,
+        batch_size=batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    one = scores[0]  # the two losses are the same for all
+    _warn_of_no_gain(one.loss, one.ablated_loss, f"{ablation} ablation at {one.hook}")
+    return dict(zip(saes, scores))
+
+
+def _scores(
+    model: HookedModel,
+    saes: Sequence[tuple[str, SparseAutoencoder]],
+    tokens: Int[Tensor, "batch pos"],
+    hook: str | None,
+    *,
+    ablation: str,
+    mask: Bool[Tensor, "batch pos"] | None,
+    keep: Bool[Tensor, " d_sae"] | None,
+    batch_size: int | None,
+    seed: int,
+    progress: bool,
+) -> list[ReconsScore]:
+    """The scores of SAEs at one hook, with their names; ``keep`` is of a single one."""
     if ablation not in ABLATIONS:
         allowed = ", ".join(map(repr, ABLATIONS))
         raise ValueError(f"ablation is {ablation!r}; give one of {allowed}")
-    check_reconstructs(sae)
     check_has_logits(model)
-    tokens, site, mask, batch_size = forward.prepared(model, sae, tokens, hook, mask, batch_size)
-    d_sae = sae.W_dec.shape[0]
-    keep = check_mask(keep, (d_sae,), what="keep")
+    encoders, sites = [], {}
+    for name, sae in saes:
+        check_reconstructs(sae)
+        rows, sites[name], on_rows, n_rows = forward.prepared(
+            model, sae, tokens, hook, mask, batch_size
+        )
+        forward.check_site(model, sites[name], rows)
+        encoders.append(Encoder(sae, check_mask(keep, sae.W_dec.shape[:1], what="keep")))
+    site = _common(sites)
+    tokens, mask = rows, on_rows
     counted = counted_predictions(tokens, mask).cpu()
-    forward.check_site(model, site, tokens)
     baseline = torch.zeros(())
     if ablation == "mean":
         counted_tokens = mask
         if counted_tokens is None:
             counted_tokens = torch.ones_like(tokens, dtype=torch.bool)
         (mean,) = forward.mean_activations(
-            model, tokens, site.writes, counted_tokens[None], batch_size=batch_size
+            model, tokens, site.writes, counted_tokens[None], batch_size=n_rows
         )
         baseline = mean.float()
 
-    encode = Encoder(sae, keep)
-    losses = torch.empty(1 + REPLACEMENTS, *counted.shape)
-    blocks = forward.row_blocks(len(tokens), batch_size)
+    n = len(saes) + 1  # replacements: each SAE's reconstruction, and the ablation
+    losses = torch.empty(1 + n, *counted.shape)
+    blocks = forward.row_blocks(len(tokens), n_rows)
     for part in forward.progress_bar(blocks, show=progress, desc="recons score"):
         batch = tokens[part]
         on = None if mask is None else mask[part].to(batch.device)
-        splice = partial(_replacements, encode=encode, baseline=baseline, on=on)
-        states = spliced_states(model, batch, site.writes, splice, REPLACEMENTS, reads=site.reads)
+        splice = partial(_replacements, encoders=encoders, baseline=baseline, on=on)
+        states = spliced_states(model, batch, site.writes, splice, n, reads=site.reads)
         ce, _ = next_token_losses(model, _predicting(states), batch[:, 1:])
         losses[:, part] = ce.cpu().float()
 
     check_finite(losses, "losses")
+    clean, *spliced, ablated = losses
+    return [
+        _score(torch.stack([clean, own, ablated]), counted, ablation, site.writes, seed)
+        for own in spliced
+    ]
+
+
+def _common(sites: Mapping[str, Site]) -> Site:
+    """The site of all SAEs.
+
+    Raises:
+        HookError: they have different ones.
+    """
+    (first, site), *others = sites.items()
+    for name, other in others:
+        if (other.reads, other.writes) != (site.reads, site.writes):
+            raise HookError(
+                f"{first} reads {site.reads} and writes {site.writes}, but {name} reads "
+                f"{other.reads} and writes {other.writes}; give SAEs of one hook, or call "
+                "recons_score for each"
+            )
+    return site
+
+
+def _score(
+    losses: Float[Tensor, "3 batch pos-1"],
+    counted: Bool[Tensor, "batch pos-1"],
+    ablation: str,
+    hook: str,
+    seed: int,
+) -> ReconsScore:
+    """From the clean, spliced and ablated losses."""
     counted_losses = losses.double() * counted
     row_sums = counted_losses.sum(-1).numpy()
     row_counts = counted.sum(-1).numpy()
     n_counted = row_counts.sum()
     mean_losses = row_sums.sum(-1) / n_counted
     clean, spliced, ablated = mean_losses.tolist()
-    _warn_of_no_gain(clean, ablated, f"{ablation} ablation at {site.writes}")
     return ReconsScore(
         loss=clean,
         recons_loss=spliced,
@@ -165,7 +289,7 @@ def recons_score(
         token_losses=losses,
         n_tokens=int(n_counted),
         ablation=ablation,
-        hook=site.writes,
+        hook=hook,
     )
 
 
@@ -182,14 +306,17 @@ def _warn_of_no_gain(clean: float, ablated: float, ablation: str) -> None:
 
 
 def _replacements(
-    x: Tensor, written: Tensor, *, encode: Encoder, baseline: Tensor, on: Tensor | None
+    x: Tensor,
+    written: Tensor,
+    *,
+    encoders: Iterable[Encoder],
+    baseline: Tensor,
+    on: Tensor | None,
 ) -> list[Tensor]:
-    """The SAE's output, and the ablation, where the mask is on (or there is none)."""
-    made = encode.reconstruct(x)
+    """The SAEs' outputs, and the ablation, where the mask is on (or there is none)."""
+    outputs = [encode.reconstruct(x).x_hat.reshape(written.shape) for encode in encoders]
     ablated = torch.zeros_like(written) + baseline
-    x_hat = masked(made.x_hat.reshape(written.shape), written, on)
-    ablated = masked(ablated, written, on)
-    return [x_hat, ablated]
+    return [masked(new, written, on) for new in (*outputs, ablated)]
 
 
 def _predicting(states: list[Tensor]) -> list[Tensor]:

@@ -79,6 +79,9 @@ def activations(
 ) -> Float[Tensor, "batch pos *width"]:
     """Activations at a hook; the model runs only that far.
 
+    Memory: the activations, and what the model holds for about 1,024 tokens (16,384 on a GPU), so
+    many as run at a time.
+
     Args:
         model: the model, or a Workbook alone in place of model, tokens and hook.
         tokens: text, or integers ``[batch, pos]``.
@@ -97,9 +100,24 @@ def activations(
     tokens = as_tokens(model, tokens)
     if hook not in model.hook_dict:
         raise unknown_hook(model, hook)
-    x = capture(model, tokens, hook, [])
+    x = _in_blocks(model, tokens, hook)
     rows = range(first_row, first_row + len(tokens))
     return check_finite(x, f"activations at {hook}", rows=rows)
+
+
+def _in_blocks(model: HookedModel, tokens: Int[Tensor, "batch pos"], hook: str) -> Tensor:
+    """The value at a hook, some rows at a time."""
+    n_rows = rows_at_a_time(model, tokens, None)
+    first = capture(model, tokens[:n_rows], hook, [])
+    if len(tokens) <= n_rows:
+        return first
+    if len(first) != n_rows:  # one row that stands for all, such as positions
+        return capture(model, tokens, hook, [])
+    x = first.new_empty(len(tokens), *first.shape[1:])
+    x[:n_rows] = first
+    for rows in row_blocks(len(tokens), n_rows)[1:]:
+        x[rows] = capture(model, tokens[rows], hook, [])
+    return x
 
 
 def capture(

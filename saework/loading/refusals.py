@@ -28,7 +28,10 @@ RUNNING = (
 )
 """Functions that run the model, or ask what the SAE writes in it."""
 FUNCTIONS = (*RUNNING, "rare_features", "compare", "permute_features", "select_features")
-"""In brackets, a way to call it; ``write_reference`` stands for ``validate`` too."""
+"""In brackets, a way to call it.
+
+``write_reference`` stands for ``validate`` too, and ``recons_score`` for ``recons_scores``.
+"""
 SPLICING = (
     "recons_score",
     "recons_score (mean)",

@@ -24,7 +24,7 @@ from stand_ins import (
     with_weights,
 )
 
-from saework import recons_score
+from saework import recons_score, recons_scores
 from saework.analysis import reconstruction
 from saework.core.errors import HookError, UnknownNameError
 from saework.engine import forward
@@ -719,6 +719,68 @@ def test_an_sae_without_a_hook(tiny):
         recons_score(tiny.model, IDENTITY, tiny.tokens)
 
 
+@pytest.mark.parametrize("ablation", ["zero", "mean"])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("hook", [POST, RESID])
+def test_several_saes_have_the_scores_that_each_has_alone(lively, mask, hook, masked, ablation):
+    d_in = 24 if hook == POST else 16
+    generator = torch.Generator().manual_seed(5)
+    saes = {name: random_sae(d_in, d, hook, generator) for name, d in (("a", 48), ("b", 20))}
+    if hook == POST:
+        saes["identity"] = IDENTITY
+    how = {"hook": hook, "ablation": ablation, "mask": mask if masked else None}
+    how |= {"seed": 3, "batch_size": 4, "progress": False}
+    together = recons_scores(lively.model, saes, lively.tokens, **how)
+    assert list(together) == list(saes)
+    for name, sae in saes.items():
+        alone = recons_score(lively.model, sae, lively.tokens, **how)
+        torch.testing.assert_close(
+            together[name].token_losses, alone.token_losses, rtol=0, atol=1e-5
+        )
+        assert together[name].score == pytest.approx(alone.score, abs=1e-4)
+        assert together[name].interval == pytest.approx(alone.interval, abs=1e-3)
+        own = (alone.n_tokens, alone.ablation, alone.hook)
+        assert (together[name].n_tokens, together[name].ablation, together[name].hook) == own
+    assert together["a"].recons_loss != together["b"].recons_loss
+    if hook == POST:
+        assert together["identity"].score == pytest.approx(1, abs=1e-4)
+
+
+def test_clean_and_ablated_losses_are_computed_once(lively, monkeypatch):
+    n_states = []
+    losses_of = reconstruction.next_token_losses
+
+    def counted(model, states, targets):
+        n_states.append(len(states))
+        return losses_of(model, states, targets)
+
+    monkeypatch.setattr(reconstruction, "next_token_losses", counted)
+    saes = dict.fromkeys("abc", lively.sae)
+    recons_scores(lively.model, saes, lively.tokens, progress=False)
+    assert n_states == [5]
+
+
+@pytest.mark.parametrize(
+    ("saes", "words"),
+    [({}, "saes is {}; give one or more"), (None, "saes is None"), ("an SAE", "saes is a list")],
+)
+def test_no_saes(lively, saes, words):
+    saes = [lively.sae] if saes == "an SAE" else saes
+    with pytest.raises(ValueError, match=f"{words}.*SAEs by name"):
+        recons_scores(lively.model, saes, lively.tokens)
+
+
+def test_saes_of_different_hooks_are_not_scored_together(lively):
+    generator = torch.Generator().manual_seed(5)
+    saes = {"ours": lively.sae, "theirs": random_sae(16, 32, RESID, generator)}
+    words = (
+        f"ours reads {POST} and writes {POST}, but theirs reads {RESID} and writes {RESID}; give "
+        "SAEs of one hook, or call recons_score for each"
+    )
+    with pytest.raises(HookError, match=words):
+        recons_scores(lively.model, saes, lively.tokens)
+
+
 def test_a_score_without_a_meaning_is_warned_of(lively):
     backwards = copy.deepcopy(lively.model)
     backwards.unembed.W_U.mul_(-1)  # the likely tokens become the unlikely ones
@@ -726,6 +788,9 @@ def test_a_score_without_a_meaning_is_warned_of(lively):
         score = recons_score(backwards, lively.sae, lively.tokens, progress=False)
     assert score.loss >= score.ablated_loss
     assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="has no meaning here") as caught:
+        recons_scores(backwards, dict.fromkeys("ab", lively.sae), lively.tokens, progress=False)
+    assert [warning.filename for warning in caught] == [__file__]  # once for all
     with pytest.warns(UserWarning, match="zero ablation at blocks.0.mlp.hook_post") as caught:
         reconstruction.reconstruction_metrics(backwards, lively.sae, lively.tokens, progress=False)
     assert {warning.filename for warning in caught} == {__file__}

@@ -15,7 +15,7 @@ from stand_ins import NAN, POST, RESID, hooks_are_clean, slow_losses, with_weigh
 import saework
 from saework.analysis import features
 from saework.core.errors import HookError, UnknownNameError
-from saework.engine import forward, losses
+from saework.engine import forward, losses, row_memory
 from saework.engine.losses import next_token_logits
 
 
@@ -27,6 +27,31 @@ def test_activations_equal_the_cache_and_stop_there(tiny, hook):
     assert not after, "the model ran on"
     torch.testing.assert_close(x, tiny.model.run_with_cache(tiny.tokens)[1][hook], rtol=0, atol=0)
     assert hooks_are_clean(tiny.model)
+
+
+@pytest.mark.parametrize("hook", [POST, RESID, "blocks.0.attn.hook_pattern", "hook_pos_embed"])
+@pytest.mark.parametrize("rows", [1, 4, 5, 6])
+def test_many_rows_run_some_at_a_time(tiny, monkeypatch, hook, rows):
+    expected = tiny.model.run_with_cache(tiny.tokens)[1][hook]
+    monkeypatch.setattr(row_memory, "TOKENS_AT_A_TIME", rows * tiny.tokens.shape[1])
+    heights = []
+    with tiny.model.hooks(fwd_hooks=[("hook_embed", lambda x, hook: heights.append(len(x)))]):
+        x = forward.activations(tiny.model, tiny.tokens, hook)
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-6)
+    assert sum(heights) == len(tiny.tokens) == 6
+    assert max(heights) == rows
+
+
+def test_a_row_that_stands_for_all_is_given_once(tiny, monkeypatch):
+    monkeypatch.setattr(row_memory, "TOKENS_AT_A_TIME", 2 * tiny.tokens.shape[1])
+    embed = tiny.model.hook_dict["hook_pos_embed"]
+    embed.add_hook(lambda x, hook: x[:1])
+    try:
+        x = forward.activations(tiny.model, tiny.tokens, "hook_pos_embed")
+    finally:
+        embed.remove_hooks()
+    expected = tiny.model.run_with_cache(tiny.tokens)[1]["hook_pos_embed"]
+    assert torch.equal(x, expected[:1])
 
 
 def test_text_gets_a_bos_and_is_one_row(tiny):
