@@ -95,17 +95,17 @@ OF_A_LOAD = Work(1.0)
 """Python with its packages takes 0.7 GB of it."""
 _GELU_WORK = {
     "00_start_here": Work(2.4),  # 2.5 GB held in all
-    "01_train_an_sae": Work(3.8),  # 5.2 GB held, but for two cells that were mended since
+    "01_train_an_sae": Work(5.5),  # 5.2 GB held in all
     "02_gelu_1l_reading_a_feature": Work(4.1, n_saes=2),  # 4.4 GB held in all
     "03_gelu_1l_reconstruction": Work(3.8, n_saes=2),  # 3.9 GB held in all
-    "04_gelu_1l_rare_features": Work(3.5, n_saes=2),  # 3.7 GB held, as far as it came
+    "04_gelu_1l_rare_features": Work(4.2, n_saes=2),  # 4.2 GB held in all
 }
 WORK: dict[str, dict[str, Work]] = {
     "gelu-1l": _GELU_WORK,
     "gemma-scope-2b-pt-res": {
         "05_gemma_scope_validation": Work(0.9, depth=HOOK),  # 3.5 GB held in all
-        # two SAEs of the narrow width, and two four times as wide
-        "06_gemma_scope_frontier": Work(2.0, n_saes=10),
+        # two SAEs of the narrow width, and two four times as wide; 8.8 GB held in bfloat16
+        "06_gemma_scope_frontier": Work(2.9, n_saes=10),
     },
     # one narrow SAE of the release is its size here; the wide ones count four times
     "gemma-scope-2-270m-pt-res": {
@@ -121,7 +121,7 @@ WORK: dict[str, dict[str, Work]] = {
         "05_gemma_scope_validation": Work(0.9, depth=HOOK),
         "08_llama_steering": Work(4.4),  # 4.9 GB held in all
     },
-    # 7.8 GB held in bfloat16, as far as it came
+    # 7.8 GB held in bfloat16
     "gemma-2b-res-jb": {"07_gemma_2b_residual_saes": Work(3.2, n_saes=2)},
     # 6.2 GB held in bfloat16
     "llama-3.2-1b-qresearch": {"08_llama_steering": Work(4.4)},

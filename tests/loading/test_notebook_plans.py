@@ -27,7 +27,7 @@ def test_the_lines_on_a_free_colab(on_machine):
         "This machine: 11.5 GB of memory, and a GPU (Tesla T4) with 15.6 GB.",
         "gemma-mini: fits (1.0 GB), nothing is downloaded",
     ]
-    assert 'gemma-scope-2b-pt-res: fits with DEVICE = "cuda", DTYPE = "float32" (' in plans_here(
+    assert 'gemma-scope-2b-pt-res: fits with DEVICE = "cuda", DTYPE = "bfloat16" (' in plans_here(
         "06_gemma_scope_frontier"
     )
     on_machine(COLAB_CPU)

@@ -33,7 +33,7 @@ STEERING = "08_llama_steering"
         (LAPTOP_16, GEMMA, FRONTIER, "cpu, bfloat16, full"),
         (LAPTOP_16, "gemma-2b-res-jb", "07_gemma_2b_residual_saes", "cpu, float32, full"),
         (COLAB_CPU, GEMMA, FRONTIER, "cpu, bfloat16, full"),
-        (COLAB_T4, GEMMA, FRONTIER, "cuda, float32, full"),
+        (COLAB_T4, GEMMA, FRONTIER, "cuda, bfloat16, full"),
         (COLAB_T4, GEMMA, VALIDATION, "cuda, float32, hook"),
         (LAPTOP_8, "gelu-1l", "04_gelu_1l_rare_features", "cpu, float32, full"),
     ],

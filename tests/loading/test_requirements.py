@@ -156,12 +156,12 @@ def test_preflight_says_a_plan_for_each_notebook_in_eighty_columns(empty_cache, 
     found = saework.preflight("gemma-scope-2b-pt-res")
     lines = repr(found).splitlines()
     assert "  05_gemma_scope_validation    cpu, float32, hook: 3.9 GB" in lines
-    assert "  06_gemma_scope_frontier      cpu, bfloat16, full: 8.7 GB" in lines
+    assert "  06_gemma_scope_frontier      cpu, bfloat16, full: 9.6 GB" in lines
     assert max(map(len, lines)) <= 80
     machine(memory_gb=7.0)
     found = saework.preflight("gemma-scope-2b-pt-res")
     assert found.too_large == ("06_gemma_scope_frontier",)
-    assert "full: 8.7 GB  too large" in repr(found) and "about 11.8 GB" in found.problems[-1]
+    assert "full: 9.6 GB  too large" in repr(found) and "about 11.8 GB" in found.problems[-1]
     first_block = pytest.approx(2671 + 18 + 302, abs=1)
     assert found.download_mb == first_block, "only notebook 05 fits"
     assert "download is that of the notebooks that fit: first blocks" in repr(found)
