@@ -232,10 +232,7 @@ def check_device(device: str | None, machine: Machine) -> None:
 
 
 def remark(release: Release, plan: Plan, machine: Machine) -> str:
-    """What to know of a plan's dtype; empty if nothing.
-
-    The ten times were measured with torch's own product of a layer on a processor with AVX2.
-    """
+    """What to know of a plan's dtype; empty if nothing."""
     size = MODELS.get(release.repositories["model"].name)
     if plan.dtype == "float16" and size is not None and not size.float16:
         return (
@@ -247,7 +244,7 @@ def remark(release: Release, plan: Plan, machine: Machine) -> str:
         return f"the {machine.gpu.name} has no bfloat16 of its own: torch emulates it, more slowly"
     if plan.dtype != "float32" and not on_gpu and not machine.has_bfloat16:
         return (
-            f"this processor does not compute in {plan.dtype}: a model takes about ten times as "
+            f"this processor does not compute in {plan.dtype}: a model takes several times as "
             "long as in float32"
         )
     return ""

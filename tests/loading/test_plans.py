@@ -111,7 +111,7 @@ def test_remarks():
     )
     assert remark(gemma, on_cpu, COLAB_T4) == ""
     assert remark(gemma, on_cpu, Machine(11.5, has_bfloat16=False)) == (
-        "this processor does not compute in bfloat16: a model takes about ten times as long as in "
+        "this processor does not compute in bfloat16: a model takes several times as long as in "
         "float32"
     )
 
