@@ -28,8 +28,8 @@ STEERING = "08_llama_steering"
     [
         (LAPTOP_8, GEMMA, VALIDATION, "cpu, float32, hook"),
         (LAPTOP_8, GEMMA, FRONTIER, None),
-        (LAPTOP_8, LLAMA, STEERING, None),
-        (Machine(8.0), LLAMA, STEERING, "cpu, bfloat16, full"),
+        (Machine(5.5), LLAMA, STEERING, None),
+        (LAPTOP_8, LLAMA, STEERING, "cpu, bfloat16, full"),
         (LAPTOP_16, GEMMA, FRONTIER, "cpu, bfloat16, full"),
         (LAPTOP_16, "gemma-2b-res-jb", "07_gemma_2b_residual_saes", "cpu, float32, full"),
         (COLAB_CPU, GEMMA, FRONTIER, "cpu, bfloat16, full"),
