@@ -153,6 +153,9 @@ CALLS: dict[str, Callable[[Given], Any]] = {
     "recons_score, kept": lambda g: saework.recons_score(
         g.book, keep=g.on(torch.arange(g.whole.sae.W_dec.shape[0]) % 2 == 0), progress=False
     ),
+    "recons_scores": lambda g: saework.recons_scores(
+        g.book.model, {"one": g.book.sae, "again": g.book.sae}, g.tokens, progress=False
+    ),
     "reconstruction_metrics": lambda g: saework.reconstruction_metrics(
         g.book, mask=g.mask, progress=False
     ),
