@@ -112,7 +112,7 @@ WORK: dict[str, dict[str, Work]] = {
         "02_gelu_1l_reading_a_feature": Work(4.0, n_saes=2),
         "03_gelu_1l_reconstruction": Work(4.5, n_saes=2),
         "05_gemma_scope_validation": Work(1.8, depth=HOOK),
-        "06_gemma_scope_frontier": Work(2.6, n_saes=10),  # 3.5 GB held, as far as it came
+        "06_gemma_scope_frontier": Work(3.4, n_saes=10),  # 5.2 GB held in all
         "08_llama_steering": Work(5.0),
     },
     "gpt2-small-res-jb": {
