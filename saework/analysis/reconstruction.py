@@ -155,6 +155,8 @@ def recons_scores(
     The bootstrap draws the same rows for all. Three SAEs take five losses of each token in place of
     nine.
 
+    Memory: as ``recons_score``, and behind the hook a batch's activations once more for each SAE.
+
     Args:
         model: the model.
         saes: by names of your own.
@@ -164,7 +166,7 @@ def recons_scores(
 
     Raises:
         HookError: the SAEs read or write at different hooks.
-        ValueError: there is none; and as ``recons_score``.
+        ValueError: there is none, or they begin a text differently; and as ``recons_score``.
 
     >>> from saework import load
     >>> book = load("gelu-1l-mini", n_tokens=2048, check=False)
@@ -209,15 +211,21 @@ def _scores(
         allowed = ", ".join(map(repr, ABLATIONS))
         raise ValueError(f"ablation is {ablation!r}; give one of {allowed}")
     check_has_logits(model)
-    encoders, sites = [], {}
+    encoders, sites, lengths = [], {}, set()
     for name, sae in saes:
         check_reconstructs(sae)
         rows, sites[name], on_rows, n_rows = forward.prepared(
             model, sae, tokens, hook, mask, batch_size
         )
+        lengths.add(rows.shape[1])
         forward.check_site(model, sites[name], rows)
         encoders.append(Encoder(sae, check_mask(keep, sae.W_dec.shape[:1], what="keep")))
     site = _common(sites)
+    if len(lengths) > 1:  # of a text, to which one SAE's config puts BOS and another's does not
+        raise ValueError(
+            "some of these SAEs' rows begin with BOS, and others' do not (prepend_bos); give "
+            "tokens in place of text"
+        )
     tokens, mask = rows, on_rows
     counted = counted_predictions(tokens, mask).cpu()
     baseline = torch.zeros(())

@@ -112,16 +112,16 @@ WORK: dict[str, dict[str, Work]] = {
         "02_gelu_1l_reading_a_feature": Work(4.0, n_saes=2),
         "03_gelu_1l_reconstruction": Work(4.5, n_saes=2),
         "05_gemma_scope_validation": Work(1.8, depth=HOOK),
-        "06_gemma_scope_frontier": Work(3.4, n_saes=10),  # 5.2 GB held in all
+        "06_gemma_scope_frontier": Work(3.4, n_saes=10),  # 5.2 GB held, up to section 5
         "08_llama_steering": Work(5.0),
     },
     "gpt2-small-res-jb": {
         "02_gelu_1l_reading_a_feature": Work(3.0),
         "03_gelu_1l_reconstruction": Work(3.5, n_saes=2),
         "05_gemma_scope_validation": Work(2.6, depth=HOOK),  # 2.8 GB held in all
-        "08_llama_steering": Work(4.4),  # 4.9 GB held in all
+        "08_llama_steering": Work(4.4),  # 3.1 GB held, of two prompts
     },
-    # 7.8 GB held in bfloat16
+    # 7.7 GB held in bfloat16
     "gemma-2b-res-jb": {"07_gemma_2b_residual_saes": Work(3.2, n_saes=2)},
     # 5.2 GB held in bfloat16
     "llama-3.2-1b-qresearch": {"08_llama_steering": Work(3.2)},

@@ -781,6 +781,16 @@ def test_saes_of_different_hooks_are_not_scored_together(lively):
         recons_scores(lively.model, saes, lively.tokens)
 
 
+def test_saes_that_begin_a_text_differently_are_not_scored_together(lively):
+    generator = torch.Generator().manual_seed(5)
+    saes = {name: random_sae(24, 48, POST, generator) for name in "ab"}
+    for sae, prepends in zip(saes.values(), (True, False)):
+        sae.cfg.metadata.prepend_bos = prepends
+    with pytest.raises(ValueError, match="rows begin with BOS, and others' do not .*give tokens"):
+        recons_scores(lively.model, saes, "a sum of two")
+    assert len(recons_scores(lively.model, saes, lively.tokens, progress=False)) == 2
+
+
 def test_a_score_without_a_meaning_is_warned_of(lively):
     backwards = copy.deepcopy(lively.model)
     backwards.unembed.W_U.mul_(-1)  # the likely tokens become the unlikely ones
